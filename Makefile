@@ -1,0 +1,37 @@
+# `make demo` and `make test` are all a new machine needs; both create .venv when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where torch is pinned: the newest build the project is tested with.
+TORCH := torch==2.14.1 torchvision==0.29.1
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: install demo test lint test-long bench clean
+
+install: $(BIN)/.installed
+
+$(BIN)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e '.[dev]'
+	touch $@
+
+demo: install
+	snakemake --cores all --config run=distill_then_finetune overlay=demo
+
+lint: install
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	snakefmt --check Snakefile workflow
+
+test: lint
+	pytest
+
+test-long: install
+	pytest -m long
+
+clean:
+	rm -rf $(VENV) .snakemake

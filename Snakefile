@@ -1,0 +1,66 @@
+# Fine-tune and distil MobileSAM in stages:
+#
+#     snakemake --cores all --config run=distill_then_finetune
+#
+# Settings are validated here, before any rule; each rule is one `python -m mobile_sam VERB`.
+import os
+import sys
+
+sys.path.insert(0, workflow.basedir)
+
+from mobile_sam.config import UserError
+from mobile_sam.fetch import checkpoint_path
+from mobile_sam.layout import RunPaths, needs_features, validated
+from mobile_sam.plan import (
+    check_inputs,
+    fingerprint,
+    known_checkpoints,
+    results_table,
+    rule_name,
+    validation_settings,
+    write_settings,
+)
+from mobile_sam.runs import DEFAULT_OVERLAY, DEFAULT_RUN, resolve
+from mobile_sam.schedule import canonical, normalise
+
+overrides = dict(config)
+named = overrides.pop("run", None)
+# A bare `snakemake` tries the whole chain on data that it makes itself.
+overlay = overrides.pop("overlay", None if named else DEFAULT_OVERLAY)
+
+try:
+    RUNS = resolve(str(named or DEFAULT_RUN), overlay, overrides)
+    if not workflow.remote_exec:
+        check_inputs(RUNS)
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+# Jobs use the Python that runs Snakemake, and end when Snakemake is killed.
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+os.environ["MOBILE_SAM_JOB"] = "1"
+
+PATHS = {settings.run_name: RunPaths(settings) for settings in RUNS.all}
+
+
+localrules:
+    all,
+
+
+rule all:
+    input:
+        [PATHS[settings.run_name].report / "index.html" for settings in RUNS.named],
+        [PATHS[settings.run_name].weights for settings in RUNS.named],
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/report.smk"
+
+
+onstart:
+    write_settings(RUNS)
+
+
+onsuccess:
+    for settings in RUNS.named:
+        print(results_table(settings))

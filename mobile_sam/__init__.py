@@ -1,0 +1,1 @@
+"""Fine-tune and distil MobileSAM in cached, resumable stages."""

@@ -1,0 +1,172 @@
+"""The command line: one verb for each step of the workflow."""
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mobile_sam.config import ConfigError, RunConfig, UserError
+from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
+from mobile_sam.layout import RunPaths, needs_features
+from mobile_sam.runs import load_run
+
+log = logging.getLogger("mobile_sam")
+
+# Imports of torch and matplotlib stay inside the verbs that need them: most verbs start faster.
+
+
+def synthesize(config: RunConfig, args: argparse.Namespace) -> None:
+    from mobile_sam.data.synthetic import write_scenes
+    from mobile_sam.features import write_json
+
+    scenes, paths = config.synthetic, RunPaths(config)
+    if scenes is None:
+        raise ConfigError(f"run {config.run_name!r}: synthetic is null; nothing to draw")
+    for number, (split, count) in enumerate((("train", scenes.train), ("val", scenes.val))):
+        seed = 2 * config.seed + number
+        write_scenes(paths.image_dir(split).parent, count, scenes.size, seed)
+        log.info("%s: %d scenes in %s", split, count, paths.image_dir(split).parent)
+    write_json(paths.synthetic_manifest, scenes.model_dump())
+
+
+def index(config: RunConfig, args: argparse.Namespace) -> None:
+    from mobile_sam.data.index import SPLITS, index_dataset
+
+    paths = RunPaths(config)
+    count = index_dataset(
+        {split: paths.image_dir(split) for split in SPLITS},
+        {split: paths.mask_dir(split) for split in SPLITS},
+        paths.index,
+        config.num_workers,
+    )
+    log.info("%d segments in %s", count, paths.index)
+
+
+def extract(config: RunConfig, args: argparse.Namespace) -> None:
+    from mobile_sam.features import extract_features, finish_extraction, plan_extraction
+
+    if not needs_features(config):
+        raise ConfigError(f"run {config.run_name!r}: no stage distils; there is nothing to extract")
+    whole = args.step is None
+    if whole or args.step == "plan":
+        plan_extraction(config)
+    if whole:
+        extract_features(config)
+    elif args.step == "part":
+        extract_features(config, args.part, config.extract_jobs)
+    if whole or args.step == "finish":
+        finish_extraction(config)
+
+
+def train(config: RunConfig, args: argparse.Namespace) -> None:
+    from mobile_sam.training.stage import train_run
+
+    train_run(config, args.stage)
+
+
+def export(config: RunConfig, args: argparse.Namespace) -> None:
+    from mobile_sam.training.export import export_weights
+
+    export_weights(config)
+
+
+def validate(config: RunConfig, args: argparse.Namespace) -> None:
+    from mobile_sam.layout import validated
+    from mobile_sam.validation import validate
+
+    for what in [args.what] if args.what else validated(config):
+        validate(config, what)
+
+
+def report(config: RunConfig, args: argparse.Namespace) -> None:
+    from mobile_sam.report import write_report
+
+    print(write_report(config))
+
+
+def fetch(args: argparse.Namespace) -> None:
+    for name in args.names:
+        print(fetch_checkpoint(name))
+
+
+def schema(args: argparse.Namespace) -> None:
+    from mobile_sam.reference import write_reference
+
+    for path in write_reference():
+        print(path)
+
+
+RUN_VERBS: dict[str, tuple[Callable[[RunConfig, argparse.Namespace], None], str]] = {
+    "synthesize": (synthesize, "draw the synthetic data set of a run"),
+    "index": (index, "read all images and masks, and write the index"),
+    "extract": (extract, "compute the teacher's features"),
+    "train": (train, "train a stage, or all of them"),
+    "export": (export, "write weights.pt for the original code"),
+    "validate": (validate, "measure every segment of the validation images"),
+    "report": (report, "draw the report from tables that exist"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    root = argparse.ArgumentParser(prog="python -m mobile_sam", description=__doc__)
+    verbs = root.add_subparsers(dest="verb", required=True)
+    for name, (_, text) in RUN_VERBS.items():
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.add_argument("--config", type=Path, required=True, help="a run.json or configs/*.json")
+        verb.add_argument("--log", type=Path, help="write the log there too")
+        if name == "extract":
+            verb.add_argument("--step", choices=["plan", "part", "finish"], help="default: all")
+            verb.add_argument("--part", type=int, default=0, help="which of extract_jobs")
+        if name == "train":
+            verb.add_argument("--stage", help="NN_name; default: all unfinished stages")
+        if name == "validate":
+            verb.add_argument("--what", help="box_filled, start, teacher or NN_name; default: all")
+    verb = verbs.add_parser("fetch", help="download known checkpoints")
+    verb.add_argument("names", nargs="+", choices=sorted(KNOWN_CHECKPOINTS))
+    verbs.add_parser("schema", help="write configs/schema.json and configs/README.md")
+    return root
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; returns the exit status. A wrong setting or file is one line, no traceback."""
+    args = parser().parse_args(argv)
+    _log_to(getattr(args, "log", None))
+    try:
+        if args.verb == "fetch":
+            fetch(args)
+        elif args.verb == "schema":
+            schema(args)
+        else:
+            _end_with_parent()
+            RUN_VERBS[args.verb][0](load_run(args.config), args)
+    except UserError as error:
+        log.error("error: %s", error)
+        return 1
+    return 0
+
+
+def _log_to(path: Path | None) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path))
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", handlers=handlers
+    )
+    log.setLevel(logging.INFO)
+
+
+def _end_with_parent() -> None:
+    """End when Snakemake is killed: without this, an orphan would go on training."""
+    if os.environ.get("MOBILE_SAM_JOB") and sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,321 @@
+"""The settings of a run: names, types, defaults, units and meanings of every key.
+
+This module is the single source of truth for configuration. The JSON Schema
+(`configs/schema.json`) and the reference (`configs/README.md`) are generated from it. It imports
+no torch, because Snakemake reads it each time it plans.
+"""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+_PACKAGED = Path(__file__).parent / "configs"
+CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "configs"
+
+# What a changed key makes Snakemake do again.
+Affects = Literal[
+    "place", "data", "start", "teacher", "training", "stage", "validation", "report", "execution"
+]
+AFFECTS: dict[Affects, str] = {
+    "place": "nothing: results go elsewhere",
+    "data": "index, features, training",
+    "start": "training, from the first stage",
+    "teacher": "features and the stages that distil",
+    "training": "training, from the first stage",
+    "stage": "the stages whose settings change, and later ones",
+    "validation": "validation and the report",
+    "report": "the report",
+    "execution": "nothing: speed and safety only",
+}
+
+
+class UserError(ValueError):
+    """Something the user can put right; the message is a sentence that says how."""
+
+
+class ConfigError(UserError):
+    """A setting that cannot be used; the message names file, key and value."""
+
+
+def _safe_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or ".." in name:
+        raise ValueError(
+            f"{name!r} becomes a directory name: use letters, digits, '_', '-' and '.' only"
+        )
+    return name
+
+
+SafeName = Annotated[str, AfterValidator(_safe_name)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LossWeights(_Strict):
+    focal: Weight = Field(20.0, description="focal loss on mask logits")
+    dice: Weight = Field(1.0, description="dice loss on mask probabilities")
+    iou: Weight = Field(1.0, description="squared error of the predicted IoU")
+
+
+class PartialLossWeights(_Strict):
+    focal: Weight | None = Field(None, description="unset: the run's own weight")
+    dice: Weight | None = Field(None, description="unset: the run's own weight")
+    iou: Weight | None = Field(None, description="unset: the run's own weight")
+
+
+class Freeze(_Strict):
+    image_encoder: bool = Field(False, description="no training of the image encoder")
+    prompt_encoder: bool = Field(False, description="no training of the prompt encoder")
+    mask_decoder: bool = Field(False, description="no training of the mask decoder")
+
+
+class Prompts(_Strict):
+    box: Weight = Field(0.5, description="share of box prompts")
+    point: Weight = Field(0.5, description="share of single-point prompts")
+    box_jitter: float = Field(
+        0.1, ge=0, le=0.5, description="standard deviation of box corners, in box sides"
+    )
+
+
+class DistillLosses(_Strict):
+    mse: Weight = Field(1.0, description="mean squared error of features")
+    cosine: Weight = Field(1.0, description="one minus the cosine of feature vectors, per pixel")
+
+
+class Augment(_Strict):
+    flip: bool = Field(
+        False,
+        description="mirror left-right in half of the samples, in stages that do not distil: "
+        "stored features are not those of a mirrored image",
+    )
+    brightness: float = Field(
+        0.0, ge=0, lt=1, description="largest relative change of brightness, uniformly drawn"
+    )
+
+
+class Synthetic(_Strict):
+    train: int = Field(600, ge=1, description="training images")
+    val: int = Field(100, ge=1, description="validation images")
+    size: int = Field(128, ge=32, description="side of an image in pixels")
+
+
+class StageEntry(_Strict):
+    """One entry of `stage_schedule`."""
+
+    start_epoch: int = Field(ge=0, description="first epoch, counted from 0")
+    end_epoch: int = Field(ge=0, description="first epoch that is no longer in the stage")
+    name: SafeName | None = Field(None, description="becomes part of `NN_name`")
+    distillation: bool | None = Field(None, description="unset: `use_distill`")
+    lambda_coef: Weight | None = Field(None, description="weight of distillation; unset: global")
+    loss_weights: PartialLossWeights | None = Field(None, description="unset parts: global")
+    learning_rate: float | None = Field(None, gt=0, description="unset: global")
+    freeze: Freeze | None = Field(None, description="unset: global")
+    prompts: Prompts | None = Field(None, description="unset: global")
+
+
+def _key(default: Any, affects: Affects, description: str, **limits: Any) -> Any:
+    extra = {"affects": affects}
+    if isinstance(default, type) and issubclass(default, BaseModel):
+        return Field(
+            default_factory=default, description=description, json_schema_extra=extra, **limits
+        )
+    return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+class RunConfig(_Strict):
+    """All settings of one run; each has a default but `run_name`."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    schema_file: str | None = Field(
+        None, alias="$schema", description="for editors", json_schema_extra={"affects": "place"}
+    )
+    project_name: SafeName = _key("mobile_sam", "place", "runs of one project share features")
+    run_name: SafeName = _key("", "place", "directory of the run; unset: the file's name")
+    output_dir: str = _key("results", "place", "root of all results")
+
+    train_img_dir: str | None = _key("data/train/image", "data", "training images")
+    train_mask_dir: str | None = _key("data/train/mask", "data", "training masks")
+    val_img_dir: str | None = _key("data/val/image", "data", "validation images")
+    val_mask_dir: str | None = _key("data/val/mask", "data", "validation masks")
+    synthetic: Synthetic | None = _key(
+        None, "data", "scenes drawn by the workflow, used while all four directories are null"
+    )
+
+    model_type: str = _key("vit_t", "training", "student architecture, by name")
+    checkpoint: str | None = _key(
+        "mobile_sam", "start", "start weights: a path, a known name, or null for random"
+    )
+    decoder_from_teacher: bool = _key(
+        False, "start", "prompt encoder and mask decoder start as the teacher's"
+    )
+    iou_head_depth: int = _key(3, "training", "layers of the IoU head", ge=1)
+    iou_head_hidden_dim: int = _key(256, "training", "width of the IoU head", ge=1)
+
+    teacher_checkpoint: str | None = _key(
+        None,
+        "teacher",
+        "teacher weights: a path, a known name, `run:<name>` for the result of another run, "
+        "`random` for a trial without weights, or null",
+    )
+    teacher_model_type: str | None = _key(
+        None, "teacher", "teacher architecture; unset: that of the known name or of the run"
+    )
+    train_img_dir_teacher_features: str | None = _key(
+        None, "teacher", "Zarr store of teacher features; unset: beside the index"
+    )
+    distill_feature_level: Literal["neck"] | Annotated[int, Field(ge=0)] = _key(
+        "neck", "teacher", "`neck`, the final embedding, or the number of a teacher block"
+    )
+    distill_losses: DistillLosses = _key(DistillLosses, "teacher", "weights within distillation")
+    use_distill: bool = _key(False, "stage", "distil where the schedule does not say")
+    lambda_coef: float = _key(1.0, "stage", "weight of the distillation term", ge=0)
+
+    num_epochs: int = _key(10, "stage", "epochs of the whole run", ge=1)
+    stage_schedule: tuple[StageEntry, ...] = _key((), "stage", "stages by epochs; see below")
+    loss_weights: LossWeights = _key(LossWeights, "stage", "weights of the supervised losses")
+    learning_rate: float = _key(1e-4, "stage", "peak learning rate of AdamW", gt=0)
+    freeze: Freeze = _key(Freeze, "stage", "parts that are not trained")
+    prompts: Prompts = _key(Prompts, "stage", "prompts drawn in training")
+
+    img_size: int = _key(
+        1024, "training", "pixels of the longest side, a multiple of 64", ge=64, le=4096
+    )
+    batch_size: int = _key(8, "training", "images per device and step", ge=1)
+    gradient_accumulation: int = _key(1, "training", "batches per optimiser step", ge=1)
+    objects_per_image: int = _key(4, "training", "segments prompted per encoded image", ge=1)
+    augment: Augment = _key(Augment, "training", "random changes of training images")
+    weight_decay: float = _key(0.05, "training", "of AdamW, on weight matrices", ge=0)
+    encoder_lr_scale: float = _key(
+        1.0, "training", "learning rate of the image encoder, relative", ge=0
+    )
+    lr_scheduler: Literal["cosine", "linear", "constant"] = _key(
+        "cosine", "training", "course of the learning rate after the warm-up"
+    )
+    lr_scheduler_span: Literal["stage", "run"] = _key(
+        "stage", "training", "what one course of the scheduler covers"
+    )
+    warmup_steps: float = _key(
+        0.08,
+        "training",
+        "linear warm-up: from 1 on in optimiser steps, below 1 as a share of the span",
+        ge=0,
+    )
+    gradient_clip: float = _key(1.0, "training", "largest gradient norm; 0 does not clip", ge=0)
+    freeze_batchnorm: bool = _key(
+        False, "training", "keep BatchNorm statistics as they are; sensible below 8 images a batch"
+    )
+    precision: Literal["auto", "32-true", "bf16-mixed"] = _key(
+        "auto", "training", "`auto`: bf16-mixed on a GPU that has it, else 32-true"
+    )
+    devices: int = _key(1, "training", "GPUs, or processes on CPUs, of one training job", ge=1)
+    seed: int = _key(0, "training", "of all that is random", ge=0, lt=2**31)
+    early_stopping: int | None = _key(
+        None, "training", "end a stage after so many epochs without a better IoU", ge=1
+    )
+    val_images: int = _key(
+        32, "training", "validation images looked at after each epoch; 0 for none", ge=0
+    )
+
+    mask_threshold: float = _key(0.0, "validation", "binarises mask logits")
+    report_examples: int = _key(6, "report", "images shown in the report", ge=0)
+
+    num_workers: int = _key(0, "execution", "processes that read images", ge=0)
+    save_every_minutes: float = _key(
+        10.0, "execution", "between saves of the resume state; 0 saves after every step", ge=0
+    )
+    extract_jobs: int = _key(1, "execution", "jobs that share the extraction of features", ge=1)
+
+
+DIRECTORY_KEYS = ("train_img_dir", "train_mask_dir", "val_img_dir", "val_mask_dir")
+
+# Keys that say which data and where; given on the command line they hold for teacher runs too.
+SHARED_KEYS = frozenset(
+    {*DIRECTORY_KEYS, "img_size", "project_name", "output_dir", "seed", "num_workers"}
+)
+
+
+def affects(key: str) -> Affects:
+    """What a change of `key` makes Snakemake do again."""
+    extra = RunConfig.model_fields[key].json_schema_extra
+    value = extra["affects"] if isinstance(extra, dict) else None
+    if value not in get_args(Affects):
+        raise KeyError(key)
+    return value  # type: ignore[return-value]
+
+
+@cache
+def architectures() -> dict[str, dict[str, Any]]:
+    """All architectures of `configs/*.yaml`, by `model_type`."""
+    table: dict[str, dict[str, Any]] = {}
+    for path in sorted(CONFIG_DIR.glob("*.yaml")):
+        table |= yaml.safe_load(path.read_text())
+    return table
+
+
+def stride_16_blocks(model_type: str) -> range:
+    """Numbers of the encoder blocks whose output has the stride of the embedding."""
+    encoder = architectures()[model_type]["image_encoder"]
+    if encoder["family"] == "sam_vit":
+        return range(encoder["depth"])
+    return range(sum(encoder["depths"][:2]), sum(encoder["depths"]))
+
+
+def parse_config(settings: dict[str, Any], source: str) -> RunConfig:
+    """Validate `settings`; `source` names where they come from in error messages.
+
+    Raises ConfigError that lists every wrong key with its value.
+    """
+    try:
+        config = RunConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {describe_errors(error)}") from None
+    _check_combination(config, source)
+    return config
+
+
+def describe_errors(error: ValidationError) -> str:
+    """One line for all errors: key, what is wrong, the value given."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown key {key!r}; the keys are listed in configs/README.md")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {message} (it is {json.dumps(item['input'], default=str)})")
+    return "; ".join(lines)
+
+
+def _check_combination(config: RunConfig, source: str) -> None:
+    if config.img_size % 64:
+        raise ConfigError(
+            f"{source}: img_size: {config.img_size} is not a multiple of 64; "
+            f"take {round(config.img_size / 64) * 64 or 64}"
+        )
+    for key in ("model_type", "teacher_model_type"):
+        name = getattr(config, key)
+        if name is not None and name not in architectures():
+            known = ", ".join(sorted(architectures()))
+            raise ConfigError(f"{source}: {key}: there is no {name!r}; there are {known}")
+    directories = [getattr(config, key) for key in DIRECTORY_KEYS]
+    if None in directories and any(directories):
+        raise ConfigError(
+            f"{source}: {', '.join(DIRECTORY_KEYS)} go together: "
+            "set all four, or none with `synthetic`"
+        )
+    if None in directories and config.synthetic is None:
+        raise ConfigError(f"{source}: train_img_dir is null, and there is no `synthetic` data")
+    if config.decoder_from_teacher and config.teacher_checkpoint is None:
+        raise ConfigError(f"{source}: decoder_from_teacher: true needs a teacher_checkpoint")
+    if config.teacher_checkpoint == "random" and config.teacher_model_type is None:
+        raise ConfigError(f"{source}: teacher_checkpoint 'random' needs a teacher_model_type")

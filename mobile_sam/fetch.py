@@ -1,0 +1,108 @@
+"""Files from the network: known checkpoints, with their checksums, in the user's cache."""
+
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+
+from mobile_sam.config import UserError
+
+_SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
+
+
+class FetchError(UserError):
+    """A file that cannot be had; the message says from where it comes and where to put it."""
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """Published weights. `sha256` is that of the file as its authors host it."""
+
+    model_type: str
+    url: str
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        return self.url.rsplit("/", 1)[1]
+
+
+KNOWN_CHECKPOINTS = {
+    "mobile_sam": KnownCheckpoint(
+        "vit_t",
+        "https://github.com/ChaoningZhang/MobileSAM/raw/"
+        "f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/mobile_sam.pt",
+        "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+    ),
+    "sam_vit_h": KnownCheckpoint(
+        "vit_h",
+        _SAM + "sam_vit_h_4b8939.pth",
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+    ),
+    "sam_vit_l": KnownCheckpoint(
+        "vit_l",
+        _SAM + "sam_vit_l_0b3195.pth",
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    ),
+    "sam_vit_b": KnownCheckpoint(
+        "vit_b",
+        _SAM + "sam_vit_b_01ec64.pth",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    ),
+}
+
+
+def cache_dir() -> Path:
+    """Where fetched files are kept: $MOBILE_SAM_CACHE, or the user's cache directory."""
+    return Path(os.environ.get("MOBILE_SAM_CACHE") or pooch.os_cache("mobile_sam"))
+
+
+def checkpoint_path(name: str) -> Path:
+    """The place of a known checkpoint, whether or not it has been fetched."""
+    return cache_dir() / KNOWN_CHECKPOINTS[name].filename
+
+
+def weights_path(checkpoint: str) -> Path:
+    """The file behind a `checkpoint` setting that is a path or a known name."""
+    return checkpoint_path(checkpoint) if checkpoint in KNOWN_CHECKPOINTS else Path(checkpoint)
+
+
+def fetch_checkpoint(name: str) -> Path:
+    """Download a known checkpoint unless it is there, checked by sha256 before it is kept.
+
+    Raises FetchError with the address and the target path when that fails.
+    """
+    known = KNOWN_CHECKPOINTS[name]
+    target = checkpoint_path(name)
+    try:
+        pooch.retrieve(
+            known.url,
+            known_hash=f"sha256:{known.sha256}",
+            fname=target.name,
+            path=target.parent,
+            progressbar=True,
+        )
+    except (OSError, ValueError) as error:
+        raise FetchError(
+            f"checkpoint {name!r} cannot be fetched from {known.url} ({error}); "
+            f"put the file at {target} yourself"
+        ) from error
+    return target
+
+
+def check_reachable(name: str, timeout: float = 5.0) -> None:
+    """Raise FetchError unless the checkpoint is cached or its host answers."""
+    known = KNOWN_CHECKPOINTS[name]
+    if checkpoint_path(name).is_file():
+        return
+    request = urllib.request.Request(known.url, method="HEAD")  # noqa: S310
+    try:
+        urllib.request.urlopen(request, timeout=timeout).close()  # noqa: S310
+    except (urllib.error.URLError, OSError) as error:
+        raise FetchError(
+            f"checkpoint {name!r} is not in the cache and {known.url} does not answer "
+            f"({error}); put the file at {checkpoint_path(name)} yourself"
+        ) from error

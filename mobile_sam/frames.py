@@ -1,0 +1,33 @@
+"""The image frame and the model frame: pixels of the original image, and of the resized one.
+
+SAM resizes an image until its longest side has S pixels, and pads it below and on the right.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def model_frame_size(image_size: tuple[int, int], img_size: int) -> tuple[int, int]:
+    """(H, W) that an image of `image_size` (H, W) takes up in a model frame of side `img_size`."""
+    scale = img_size / max(image_size)
+    return int(image_size[0] * scale + 0.5), int(image_size[1] * scale + 0.5)
+
+
+def points_to_model_frame(points: Tensor, image_size: tuple[int, int], img_size: int) -> Tensor:
+    """Points (..., 2), xy in pixels, from the image frame to the model frame."""
+    height, width = model_frame_size(image_size, img_size)
+    return points * points.new_tensor([width / image_size[1], height / image_size[0]])
+
+
+def upscale_logits(low_res_logits: Tensor, img_size: int, image_size: tuple[int, int]) -> Tensor:
+    """Mask logits in the image frame.
+
+    low_res_logits: (P, M, S/4, S/4), model frame, before the threshold.
+    img_size: S, the side of the model frame in pixels.
+    image_size: (H, W) of the original image in pixels.
+    Returns (P, M, H, W).
+    """
+    height, width = model_frame_size(image_size, img_size)
+    logits = F.interpolate(low_res_logits, (img_size, img_size), mode="bilinear")
+    logits = logits[..., :height, :width]  # what lies outside is padding
+    return F.interpolate(logits, image_size, mode="bilinear")

@@ -1,0 +1,184 @@
+"""Where results lie: the only module that joins result paths."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobile_sam.config import DIRECTORY_KEYS, RunConfig
+from mobile_sam.fetch import weights_path
+from mobile_sam.schedule import Stage, any_distillation, normalise
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Paths of one run: everything is below `<output_dir>/<project_name>`."""
+
+    config: RunConfig
+
+    @property
+    def project(self) -> Path:
+        return Path(self.config.output_dir) / self.config.project_name
+
+    @property
+    def run(self) -> Path:
+        return self.project / self.config.run_name
+
+    # Shared by the runs of a project.
+
+    @property
+    def dataset(self) -> Path:
+        """Index and teacher features of the data set, named by what it is made of."""
+        return self.project / "shared" / _dataset_name(self.config)
+
+    @property
+    def dataset_settings(self) -> Path:
+        return self.dataset / "dataset.json"
+
+    @property
+    def synthetic_manifest(self) -> Path:
+        return self.dataset / "synthetic.json"
+
+    @property
+    def index(self) -> Path:
+        return self.dataset / "index.parquet"
+
+    def image_dir(self, split: str) -> Path:
+        """Images of `train` or `val`."""
+        given = getattr(self.config, f"{split}_img_dir")
+        return Path(given) if given is not None else self.dataset / split / "image"
+
+    def mask_dir(self, split: str) -> Path:
+        """Masks of `train` or `val`."""
+        given = getattr(self.config, f"{split}_mask_dir")
+        return Path(given) if given is not None else self.dataset / split / "mask"
+
+    @property
+    def features(self) -> Path:
+        """The Zarr store of teacher features; undeclared, so that Snakemake never deletes it."""
+        given = self.config.train_img_dir_teacher_features
+        if given is not None:
+            return Path(given)
+        return self.dataset / "features" / f"{feature_key(self.config)}.zarr"
+
+    @property
+    def features_settings(self) -> Path:
+        return self.features.with_suffix(".settings.json")
+
+    @property
+    def features_plan(self) -> Path:
+        """Which image has which row; written before any feature is computed."""
+        return self.features.with_suffix(".plan.json")
+
+    def features_part(self, part: int) -> Path:
+        """What one extraction job has finished."""
+        return self.features.with_suffix(f".part{part}of{self.config.extract_jobs}.json")
+
+    @property
+    def features_manifest(self) -> Path:
+        """The store is complete."""
+        return self.features.with_suffix(".json")
+
+    # The run's own.
+
+    @property
+    def settings(self) -> Path:
+        return self.run / "run.json"
+
+    def checkpoint(self, stage: Stage) -> Path:
+        return self.run / "stages" / stage.directory / "checkpoint.pt"
+
+    def metrics(self, stage: Stage) -> Path:
+        return self.run / "stages" / stage.directory / "metrics.csv"
+
+    def state(self, stage: Stage) -> Path:
+        """Resume state; undeclared, so that nothing deletes it."""
+        return self.run / "state" / stage.directory
+
+    @property
+    def weights(self) -> Path:
+        """The student's state dict, in original MobileSAM names."""
+        return self.run / "weights.pt"
+
+    def validation(self, what: str) -> Path:
+        return self.run / "validation" / f"{what}.parquet"
+
+    @property
+    def report(self) -> Path:
+        return self.run / "report"
+
+    @property
+    def logs(self) -> Path:
+        return self.run / "logs"
+
+    @property
+    def benchmarks(self) -> Path:
+        return self.run / "benchmarks"
+
+    @property
+    def shared_logs(self) -> Path:
+        return self.dataset / "logs"
+
+    @property
+    def teacher_weights(self) -> Path | None:
+        """The teacher's file, or None when there is no teacher or it is random."""
+        teacher = self.config.teacher_checkpoint
+        if teacher is None or teacher == "random":
+            return None
+        if teacher.startswith("run:"):
+            return self.project / teacher.removeprefix("run:") / "weights.pt"
+        return weights_path(teacher)
+
+    @property
+    def start_weights(self) -> Path | None:
+        """The file of the start checkpoint, or None for random weights."""
+        checkpoint = self.config.checkpoint
+        return None if checkpoint is None else weights_path(checkpoint)
+
+
+def validated(config: RunConfig) -> list[str]:
+    """What the run validates, in the order of its tables."""
+    teacher = ["teacher"] if config.teacher_checkpoint is not None else []
+    stages = [stage.directory for stage in normalise(config)]
+    return ["box_filled", "start", *stages, *teacher]
+
+
+def needs_features(config: RunConfig) -> bool:
+    """Whether the run reads stored teacher features."""
+    return any_distillation(config)
+
+
+def feature_key(config: RunConfig) -> str:
+    """Names a feature store by what decides its content: teacher, level and image size."""
+    teacher = _slug(config.teacher_checkpoint or "none", extra=config.teacher_model_type or "")
+    if config.teacher_checkpoint == "random":
+        teacher += f"-seed{config.seed}"
+    return f"{teacher}-{config.distill_feature_level}-{config.img_size}px-float16"
+
+
+def _dataset_name(config: RunConfig) -> str:
+    if config.train_img_dir is None:
+        scenes = config.synthetic
+        if scenes is None:
+            raise ValueError(f"run {config.run_name!r}: neither directories nor synthetic data")
+        return f"synthetic-{scenes.train}-{scenes.val}-{scenes.size}px-seed{config.seed}"
+    directories = [str(Path(getattr(config, key)).resolve()) for key in DIRECTORY_KEYS]
+    train = Path(directories[0])
+    name = next((p for p in reversed(train.parts) if p not in {"image", "images", "train"}), "data")
+    return f"{_clean(name)}-{_digest(json.dumps(directories))}"
+
+
+def _slug(text: str, extra: str) -> str:
+    """Readable and unambiguous: cleaned text, with a digest when cleaning changed it."""
+    cleaned = _clean(Path(text).stem if "/" in text else text)
+    unambiguous = re.fullmatch(r"[A-Za-z0-9_-]+", text)
+    return cleaned if unambiguous else f"{cleaned}-{_digest(text + extra)}"
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_") or "x"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,75 @@
+"""Models by name: architectures are data in `configs/*.yaml`, built here through one table."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mobile_sam.config import ConfigError, architectures
+from mobile_sam.models.mask_decoder import MaskDecoder
+from mobile_sam.models.prompt_encoder import PromptEncoder
+from mobile_sam.models.sam import Sam
+from mobile_sam.models.sam_vit import SamViTEncoder
+from mobile_sam.models.tiny_vit import TinyViTEncoder
+
+
+def build_sam_model(
+    model_type: str,
+    img_size: int = 1024,
+    iou_head_depth: int = 3,
+    iou_head_hidden_dim: int = 256,
+    seed: int = 0,
+) -> Sam:
+    """A model with random weights that depend on `seed` alone.
+
+    model_type: a name of `configs/*.yaml`.
+    img_size: side of the model frame in pixels, a multiple of 64.
+    Raises ConfigError for an unknown name or size.
+    """
+    if model_type not in architectures():
+        known = ", ".join(sorted(architectures()))
+        raise ConfigError(f"model_type: there is no {model_type!r}; there are {known}")
+    if img_size % 64 or img_size <= 0:
+        raise ConfigError(f"img_size: {img_size} is not a multiple of 64")
+    architecture = architectures()[model_type]
+    embed_dim = architecture["embed_dim"]
+    encoder = dict(architecture["image_encoder"])
+    family = ENCODERS[encoder.pop("family")]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Sam(
+            image_encoder=family(encoder, embed_dim, img_size),
+            prompt_encoder=PromptEncoder(embed_dim, img_size),
+            mask_decoder=MaskDecoder(
+                embed_dim,
+                iou_head_depth=iou_head_depth,
+                iou_head_hidden_dim=iou_head_hidden_dim,
+                **architecture["mask_decoder"],
+            ),
+            img_size=img_size,
+        )
+
+
+def iou_head_shape(state: dict[str, Tensor]) -> tuple[int, int]:
+    """(depth, hidden width) of the IoU head in a state dict."""
+    prefix = "mask_decoder.iou_prediction_head.layers."
+    weights = sorted(k for k in state if k.startswith(prefix) and k.endswith(".weight"))
+    if not weights:
+        raise ConfigError(f"the weights have no {prefix}*: they are not those of a SAM")
+    first = state[f"{prefix}0.weight"]
+    return len(weights), 256 if len(weights) == 1 else first.shape[0]
+
+
+def _tiny_vit(settings: dict[str, Any], embed_dim: int, img_size: int) -> nn.Module:
+    return TinyViTEncoder(**settings, out_dim=embed_dim)  # any image size fits
+
+
+def _sam_vit(settings: dict[str, Any], embed_dim: int, img_size: int) -> nn.Module:
+    return SamViTEncoder(img_size, **settings, out_dim=embed_dim)
+
+
+ENCODERS: dict[str, Callable[[dict[str, Any], int, int], nn.Module]] = {
+    "tiny_vit": _tiny_vit,
+    "sam_vit": _sam_vit,
+}

@@ -1,0 +1,100 @@
+"""SAM's mask decoder: tokens and an image embedding to masks and their predicted IoU.
+
+Kirillov et al., arXiv:2304.02643, appendix A.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mobile_sam.models.neck import LayerNorm2d
+from mobile_sam.models.two_way import TwoWayTransformer
+
+NUM_MASKS = 4  # one for clear prompts, three for ambiguous ones
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, depth: int) -> None:
+        super().__init__()
+        widths = [in_dim, *[hidden_dim] * (depth - 1), out_dim]
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class MaskDecoder(nn.Module):
+    """Masks of prompts on an image.
+
+    embed_dim: channels of the image embedding and of tokens.
+    depth, num_heads, mlp_dim: of the two-way transformer.
+    iou_head_depth, iou_head_hidden_dim: of the MLP that predicts IoU.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        depth: int = 2,
+        num_heads: int = 8,
+        mlp_dim: int = 2048,
+        iou_head_depth: int = 3,
+        iou_head_hidden_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self.transformer = TwoWayTransformer(depth, embed_dim, num_heads, mlp_dim)
+        self.iou_token = nn.Embedding(1, embed_dim)
+        self.mask_tokens = nn.Embedding(NUM_MASKS, embed_dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(embed_dim, embed_dim // 4, kernel_size=2, stride=2),
+            LayerNorm2d(embed_dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(embed_dim // 4, embed_dim // 8, kernel_size=2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP(embed_dim, embed_dim, embed_dim // 8, depth=3) for _ in range(NUM_MASKS)
+        )
+        self.iou_prediction_head = MLP(embed_dim, iou_head_hidden_dim, NUM_MASKS, iou_head_depth)
+
+    def forward(
+        self,
+        image_embedding: Tensor,
+        image_positions: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
+        multimask: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Masks of N prompts on B images, N / B of them on each image, in the images' order.
+
+        image_embedding: (B, C, S/16, S/16); image_positions: (1, C, S/16, S/16).
+        sparse: (N, T, C); dense: (N or 1, C, S/16, S/16).
+        multimask: the three masks for ambiguous prompts instead of the one for clear prompts.
+        Returns low_res_logits (N, M, S/4, S/4) and predicted_iou (N, M), M being 3 or 1.
+        """
+        prompts, images = len(sparse), len(image_embedding)
+        if prompts % images:
+            raise ValueError(f"{prompts} prompts cannot be shared out evenly to {images} images")
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat([output_tokens.expand(prompts, -1, -1), sparse], dim=1)
+
+        image = image_embedding.repeat_interleave(prompts // images, dim=0) + dense
+        height, width = image.shape[-2:]
+        positions = image_positions.flatten(2).transpose(1, 2)  # (1, h*w, C)
+        tokens, image = self.transformer(image.flatten(2).transpose(1, 2), positions, tokens)
+
+        chosen = range(1, NUM_MASKS) if multimask else range(1)
+        upscaled = self.output_upscaling(
+            image.transpose(1, 2).unflatten(-1, (height, width))
+        )  # (N, C/8, S/4, S/4)
+        kernels = torch.stack(
+            [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in chosen], dim=1
+        )  # (N, M, C/8)
+        low_res_logits = torch.einsum("nmc,nchw->nmhw", kernels, upscaled)
+        predicted_iou = self.iou_prediction_head(tokens[:, 0])[:, chosen.start : chosen.stop]
+        return low_res_logits, predicted_iou

@@ -1,0 +1,67 @@
+"""The two models of a run: the student as it starts, and its teacher."""
+
+import torch
+
+from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.layout import RunPaths
+from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.sam import Sam
+from mobile_sam.models.weights import file_digest, load_file, load_state, load_weights
+
+
+def start_student(config: RunConfig) -> Sam:
+    """The student before the first step: random or from `checkpoint`.
+
+    With `decoder_from_teacher`, prompt encoder and mask decoder are the teacher's.
+    """
+    student = build_sam_model(
+        config.model_type,
+        config.img_size,
+        config.iou_head_depth,
+        config.iou_head_hidden_dim,
+        config.seed,
+    )
+    path = RunPaths(config).start_weights
+    if path is not None:
+        load_state(student, load_file(path), str(path))
+    if config.decoder_from_teacher:
+        teacher = load_teacher(config)
+        for part in ("prompt_encoder", "mask_decoder"):
+            _copy_part(teacher, student, part)
+    return student
+
+
+def load_teacher(config: RunConfig) -> Sam:
+    """The teacher in eval mode, at the student's image size. Raises ConfigError without one."""
+    if config.teacher_checkpoint is None or config.teacher_model_type is None:
+        raise ConfigError(f"run {config.run_name!r}: teacher_checkpoint is null; set it")
+    path = RunPaths(config).teacher_weights
+    if path is None:
+        # Another seed than the student's, or two equal architectures would be equal models.
+        model = build_sam_model(config.teacher_model_type, config.img_size, seed=config.seed + 1)
+    else:
+        model = load_weights(path, config.teacher_model_type, config.img_size)
+    return model.eval().requires_grad_(False)
+
+
+def teacher_digest(config: RunConfig) -> str:
+    """Identifies the teacher's weights: sha256 of their file, or the seed of random ones."""
+    path = RunPaths(config).teacher_weights
+    return f"random with seed {config.seed + 1}" if path is None else file_digest(path)
+
+
+@torch.no_grad()
+def _copy_part(teacher: Sam, student: Sam, part: str) -> None:
+    source, target = getattr(teacher, part).state_dict(), getattr(student, part).state_dict()
+    differing = sorted(
+        key
+        for key in set(source) | set(target)
+        if key not in source or key not in target or source[key].shape != target[key].shape
+    )
+    if differing:
+        raise ConfigError(
+            f"decoder_from_teacher: the student's {part} is built otherwise than the teacher's "
+            f"({', '.join(differing[:4])}); give both the same embed_dim, iou_head_depth and "
+            "iou_head_hidden_dim"
+        )
+    getattr(student, part).load_state_dict(source)

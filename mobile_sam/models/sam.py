@@ -1,0 +1,45 @@
+"""The whole model: image encoder, prompt encoder and mask decoder."""
+
+from torch import Tensor, nn
+
+from mobile_sam.models.mask_decoder import MaskDecoder
+from mobile_sam.models.prompt_encoder import PromptEncoder
+
+PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
+
+
+class Sam(nn.Module):
+    """A promptable segmentation model; `img_size` is the side of its model frame in pixels."""
+
+    def __init__(
+        self,
+        image_encoder: nn.Module,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
+        img_size: int,
+    ) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+        self.img_size = img_size
+
+    def decode(
+        self,
+        image_embedding: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        masks: Tensor | None = None,
+        multimask: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Masks of N prompts on B encoded images, N / B of them on each, in the images' order.
+
+        image_embedding: (B, C, S/16, S/16).
+        points: (N, T, 2) xy pixels of the model frame; labels: (N, T), see `prompt_encoder`.
+        masks: low_res_logits of an earlier prediction, (N, 1, S/4, S/4), or None.
+        Returns low_res_logits (N, M, S/4, S/4) and predicted_iou (N, M).
+        """
+        sparse, dense = self.prompt_encoder(points, labels, masks)
+        return self.mask_decoder(
+            image_embedding, self.prompt_encoder.dense_positions(), sparse, dense, multimask
+        )

@@ -1,0 +1,66 @@
+"""SAM's image encoder: timm's ViT with windowed attention and relative positions.
+
+Li et al., arXiv:2203.16527; its use in SAM: Kirillov et al., arXiv:2304.02643.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from timm.models.vision_transformer_sam import VisionTransformerSAM
+from torch import Tensor, nn
+
+from mobile_sam.config import ConfigError
+from mobile_sam.models.neck import Level
+
+
+class SamViTEncoder(nn.Module):
+    """Images to embeddings of stride 16.
+
+    img_size: side of the images in pixels; sets the size of the position embeddings.
+    global_blocks: numbers of the blocks that attend to the whole image.
+    """
+
+    def __init__(
+        self,
+        img_size: int,
+        width: int,
+        depth: int,
+        num_heads: int,
+        global_blocks: Sequence[int],
+        out_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self.body = VisionTransformerSAM(
+            img_size=img_size,
+            embed_dim=width,
+            depth=depth,
+            num_heads=num_heads,
+            global_attn_indexes=tuple(global_blocks),
+            use_rel_pos=True,
+            num_classes=0,
+            global_pool="",
+            neck_chans=out_dim,
+            # SAM was trained with 1e-6; timm's registered models use 1e-5.
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (B, 3, S, S), normalised. Returns image_embedding (B, out_dim, S/16, S/16)."""
+        return self.body.forward_features(images)
+
+    def features(self, images: Tensor, level: Level) -> Tensor:
+        """Features to distil from, (B, C, S/16, S/16): the embedding or the output of a block.
+
+        images: (B, 3, S, S), normalised. Raises ConfigError for a block that does not exist.
+        """
+        if level == "neck":
+            return self(images)
+        depth = len(self.body.blocks)
+        if level >= depth:
+            raise ConfigError(
+                f"distill_feature_level: there is no block {level}; "
+                f"take one of 0 to {depth - 1}, or 'neck'"
+            )
+        return self.body.forward_intermediates(
+            images, indices=[level], stop_early=True, intermediates_only=True
+        )[0]

@@ -1,0 +1,153 @@
+"""What Snakemake must know before it plans: whether inputs exist, and whether they changed."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mobile_sam.config import DIRECTORY_KEYS, ConfigError, RunConfig
+from mobile_sam.fetch import KNOWN_CHECKPOINTS, FetchError, check_reachable
+from mobile_sam.layout import RunPaths, needs_features
+from mobile_sam.runs import Runs, known_overlays
+
+
+def check_inputs(runs: Runs) -> None:
+    """Raise ConfigError unless images, masks and weights of all runs are there or can be had.
+
+    The message says what to put where, and that an overlay brings its own data.
+    """
+    for config in runs.all:
+        problems = [*_missing_directories(config), *_missing_weights(config)]
+        if problems:
+            overlays = " or ".join(f"overlay={name}" for name in known_overlays())
+            raise ConfigError(
+                f"run {config.run_name!r}: {'; '.join(problems)}. "
+                f"To try the run without data or weights of your own, add {overlays}"
+            )
+
+
+def _missing_directories(config: RunConfig) -> Iterator[str]:
+    for key in DIRECTORY_KEYS:
+        value = getattr(config, key)
+        if value is not None and not Path(value).is_dir():
+            content = "masks, one directory per image" if "mask" in key else "images"
+            yield f"{key}: {value!r} is not a directory; put {content} there or set {key}"
+
+
+def _missing_weights(config: RunConfig) -> Iterator[str]:
+    for key in ("checkpoint", "teacher_checkpoint"):
+        value = getattr(config, key)
+        if value is None or value == "random" or value.startswith("run:"):
+            continue
+        if value in KNOWN_CHECKPOINTS:
+            try:
+                check_reachable(value)
+            except FetchError as error:
+                yield f"{key}: {error}"
+        elif not Path(value).is_file():
+            known = ", ".join(KNOWN_CHECKPOINTS)
+            yield f"{key}: there is no file {value!r}; give a path or one of {known}"
+
+
+def known_checkpoints(runs: Runs) -> set[str]:
+    """Known checkpoints that any of the runs starts from or learns from."""
+    asked = {name for config in runs.all for name in (config.checkpoint, config.teacher_checkpoint)}
+    return {name for name in asked if name in KNOWN_CHECKPOINTS}
+
+
+def fingerprint(config: RunConfig) -> str:
+    """Digest of names, sizes and times of all image and mask files, not of directories.
+
+    Touching a directory changes nothing; adding, removing or rewriting a file does. Synthetic
+    data have a constant fingerprint: their settings are part of their path.
+    """
+    paths = RunPaths(config)
+    if config.train_img_dir is None:
+        return paths.dataset.name
+    digest = hashlib.sha256()
+    for split in ("train", "val"):
+        for directory in (paths.image_dir(split), paths.mask_dir(split)):
+            for line in _files(directory, ""):
+                digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _files(directory: Path, prefix: str) -> Iterator[str]:
+    with os.scandir(directory) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            name = f"{prefix}{entry.name}"
+            if entry.is_dir():
+                yield from _files(Path(entry.path), f"{name}/")
+            else:
+                stat = entry.stat()
+                yield f"{name} {stat.st_size} {stat.st_mtime_ns}\n"
+
+
+def results_table(config: RunConfig) -> str:
+    """The report's path and its table of mIoU, as text for a terminal."""
+    report = RunPaths(config).report
+    with (report / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    prompts = list(dict.fromkeys(row["prompt"] for row in rows))
+    table: dict[str, dict[str, str]] = {}
+    for row in rows:
+        table.setdefault(row["checkpoint"], {})[row["prompt"]] = f"{float(row['miou']):.3f}"
+    width = max(len(name) for name in [*table, "checkpoint"])
+    lines = [f"{'checkpoint':<{width}}" + "".join(f"{f'mIoU {p}':>12}" for p in prompts)]
+    for name, cells in table.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{cells.get(p, '-'):>12}" for p in prompts))
+    return "\n".join([f"run {config.run_name}", *lines, f"report: {report / 'index.html'}"])
+
+
+def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
+    """Settings files of the jobs whose results runs share, by path.
+
+    They hold nothing of the run that happens to ask first, so that another run finds the work
+    of such a job done.
+    """
+    paths, settings = RunPaths(config), config.model_dump(mode="json")
+    place = ["project_name", "output_dir", "num_workers", "seed", "synthetic", *DIRECTORY_KEYS]
+    dataset = {key: settings[key] for key in place} | {"run_name": "dataset"}
+    files = {paths.dataset_settings: dataset}
+    if needs_features(config):
+        teacher = ["teacher_checkpoint", "teacher_model_type", "distill_feature_level", "img_size"]
+        teacher += ["train_img_dir_teacher_features", "extract_jobs"]
+        of_teacher = {key: settings[key] for key in teacher}
+        files[paths.features_settings] = (
+            dataset | of_teacher | {"run_name": "features", "use_distill": True}
+        )
+    return files
+
+
+def write_settings(runs: Runs) -> None:
+    """Write what jobs read: `run.json` of each run, and the settings of shared jobs."""
+    for config in runs.all:
+        files = shared_settings(config)
+        files[RunPaths(config).settings] = config.model_dump(mode="json", exclude={"schema_file"})
+        for path, content in files.items():
+            text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+            if not path.is_file() or path.read_text() != text:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+                unfinished.write_text(text)
+                unfinished.replace(path)
+
+
+def validation_settings(config: RunConfig, what: str) -> str:
+    """Sorted-key JSON of the settings that the validation of `what` depends on."""
+    keys = {"mask_threshold"} if what != "box_filled" else set()
+    if what == "start":
+        model = {"model_type", "img_size", "seed", "iou_head_depth", "iou_head_hidden_dim"}
+        keys |= model | {"checkpoint", "decoder_from_teacher"}
+    if what == "teacher":
+        keys |= {"teacher_checkpoint", "teacher_model_type", "img_size", "seed"}
+    return json.dumps({key: getattr(config, key) for key in keys}, sort_keys=True)
+
+
+def rule_name(text: str) -> str:
+    """`text` as part of the name of a rule."""
+    return re.sub(r"\W", "_", text)

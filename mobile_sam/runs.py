@@ -1,0 +1,190 @@
+"""Runs as files: a run's JSON, an overlay and the command line, resolved to settings.
+
+Precedence: defaults < the run's JSON < overlay < command line.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobile_sam.config import (
+    CONFIG_DIR,
+    SHARED_KEYS,
+    ConfigError,
+    RunConfig,
+    architectures,
+    parse_config,
+    stride_16_blocks,
+)
+from mobile_sam.fetch import KNOWN_CHECKPOINTS
+from mobile_sam.schedule import any_distillation, normalise, scale
+
+DEFAULT_RUN, DEFAULT_OVERLAY = "distill_then_finetune", "demo"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Every run of one workflow, teachers before the runs that ask for them."""
+
+    all: tuple[RunConfig, ...]
+    named: tuple[RunConfig, ...]
+
+    def __getitem__(self, run_name: str) -> RunConfig:
+        return next(config for config in self.all if config.run_name == run_name)
+
+
+def resolve(names: str, overlay: str | None, overrides: Mapping[str, Any]) -> Runs:
+    """Settings of the runs in the comma-separated list `names`, and of their teacher runs.
+
+    names: runs of `configs/`, or paths of JSON files.
+    overlay: a file of `configs/overlays/`, or None.
+    overrides: keys from the command line; those of SHARED_KEYS hold for teacher runs too.
+    Raises ConfigError in one line that names file, entry and key.
+    """
+    overrides = {key: _plain(value) for key, value in overrides.items()}
+    shared = {key: value for key, value in overrides.items() if key in SHARED_KEYS}
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if not chosen:
+        raise ConfigError(f"run: none is named; there are {', '.join(known_runs())}")
+    done: dict[str, RunConfig] = {}
+
+    def visit(name: str, asked_by: tuple[str, ...] = ()) -> RunConfig:
+        if name in asked_by:
+            raise ConfigError(f"{' -> '.join([*asked_by, name])}: a run cannot teach itself")
+        config = _load(name, overlay, overrides if name in chosen else shared)
+        teacher = config.teacher_checkpoint or ""
+        if teacher.startswith("run:"):
+            teacher_config = visit(teacher.removeprefix("run:"), (*asked_by, name))
+            config = config.model_copy(
+                update={
+                    "teacher_checkpoint": f"run:{teacher_config.run_name}",
+                    "teacher_model_type": teacher_config.model_type,
+                }
+            )
+            check_teacher(config)
+        if done.setdefault(config.run_name, config) != config:
+            raise ConfigError(f"run_name: {config.run_name!r} belongs to two different runs")
+        return config
+
+    named = tuple(visit(name) for name in dict.fromkeys(chosen))
+    return Runs(all=tuple(done.values()), named=named)
+
+
+def load_run(path: Path) -> RunConfig:
+    """The settings in `path`: a resolved `run.json`, or a run's own JSON without an overlay."""
+    config = _load(str(path), None, {})
+    if config.teacher_checkpoint is not None and config.teacher_model_type is None:
+        return resolve(str(path), None, {}).named[0]
+    return config
+
+
+def check_teacher(config: RunConfig) -> None:
+    """Raise ConfigError when the teacher's architecture cannot teach the student's."""
+    if config.teacher_model_type is None:
+        return
+    student, teacher = (
+        architectures()[name] for name in (config.model_type, config.teacher_model_type)
+    )
+    level, source = config.distill_feature_level, f"run {config.run_name!r}"
+    needs_same_width = config.decoder_from_teacher or (
+        level == "neck" and any_distillation(config)
+    )
+    if needs_same_width and student["embed_dim"] != teacher["embed_dim"]:
+        raise ConfigError(
+            f"{source}: teacher_model_type: {config.teacher_model_type!r} has embeddings of "
+            f"{teacher['embed_dim']} channels, model_type {config.model_type!r} of "
+            f"{student['embed_dim']}; choose architectures of equal embed_dim"
+        )
+    blocks = stride_16_blocks(config.teacher_model_type)
+    if level != "neck" and level not in blocks:
+        raise ConfigError(
+            f"{source}: distill_feature_level: {config.teacher_model_type!r} has no block {level} "
+            f"of stride 16; take one of {blocks[0]} to {blocks[-1]}, or 'neck'"
+        )
+
+
+def known_runs() -> list[str]:
+    """Names of the runs in `configs/`."""
+    return sorted(path.stem for path in CONFIG_DIR.glob("*.json") if path.stem != "schema")
+
+
+def known_overlays() -> list[str]:
+    """Names of the overlays in `configs/overlays/`."""
+    return sorted(path.stem for path in (CONFIG_DIR / "overlays").glob("*.json"))
+
+
+def _load(name: str, overlay: str | None, overrides: dict[str, Any]) -> RunConfig:
+    path = Path(name) if name.endswith(".json") else CONFIG_DIR / f"{name}.json"
+    if not path.is_file():
+        raise ConfigError(f"run: there is no {name!r}; there are {', '.join(known_runs())}")
+    settings = {"run_name": path.stem} | _read_object(path)
+    layers = [(str(path), settings)]
+    if overlay is not None:
+        layers += _overlay_layers(overlay, path.stem, settings["run_name"])
+    layers.append(("--config", overrides))
+    merged: dict[str, Any] = {}
+    for source, layer in layers:
+        if merged.get("stage_schedule") and "num_epochs" in layer and "stage_schedule" not in layer:
+            lower = parse_config(merged, source)  # the schedule must be sound before it is scaled
+            normalise(lower, source)
+            new = parse_config(merged | layer | {"stage_schedule": []}, source).num_epochs
+            layer = layer | {  # noqa: PLW2901
+                "stage_schedule": scale(
+                    merged["stage_schedule"], lower.num_epochs, new, source
+                )
+            }
+        merged |= layer
+    source = " + ".join(source for source, layer in layers if layer)
+    config = parse_config(merged, source)
+    teacher = config.teacher_checkpoint
+    if teacher is not None and config.teacher_model_type is None:
+        if teacher in KNOWN_CHECKPOINTS:
+            known = KNOWN_CHECKPOINTS[teacher].model_type
+            config = config.model_copy(update={"teacher_model_type": known})
+        elif not teacher.startswith("run:"):
+            raise ConfigError(
+                f"{source}: teacher_checkpoint: {teacher!r} is a path, so teacher_model_type "
+                "must say which architecture it has"
+            )
+    normalise(config, source)
+    check_teacher(config)
+    return config
+
+
+def _overlay_layers(
+    overlay: str, stem: str, run_name: str
+) -> list[tuple[str, dict[str, Any]]]:
+    path = CONFIG_DIR / "overlays" / f"{overlay}.json"
+    if overlay not in known_overlays():
+        raise ConfigError(
+            f"overlay: there is no {overlay!r}; there are {', '.join(known_overlays())}"
+        )
+    content = _read_object(path)
+    unknown = set(content) - {"settings", "runs"}
+    if unknown:
+        raise ConfigError(f"{path}: unknown key {min(unknown)!r}; there are 'settings' and 'runs'")
+    own = content.get("runs", {}).get(stem, {})
+    settings = content["settings"] | {"run_name": f"{run_name}-{overlay}"}
+    return [(f"overlay {overlay}", settings), (f"overlay {overlay}, runs.{stem}", own)]
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: the file must hold one JSON object")
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """A value of the command line: Snakemake hands `null` and JSON over as text."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value

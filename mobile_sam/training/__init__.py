@@ -1,0 +1,1 @@
+"""Training: losses, distillation, optimiser, checkpoints, and the loop of one stage."""

@@ -1,0 +1,63 @@
+"""Checkpoints: everything that continuing needs, written whole or not at all."""
+
+import os
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mobile_sam.config import ConfigError
+from mobile_sam.models.weights import load_file
+
+FORMAT, VERSION = "mobile_sam checkpoint", 1
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint through a temporary file, so that a killed writer leaves none torn.
+
+    content: tensors and plain values only.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with unfinished.open("wb") as file:
+        torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint. Raises ConfigError for a file that is none of ours."""
+    content = load_file(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ConfigError(f"{path}: not a checkpoint of mobile_sam; train the stage again")
+    if content["version"] != VERSION:
+        raise ConfigError(
+            f"{path}: a checkpoint of format version {content['version']}, and this package reads "
+            f"{VERSION}; train the stage again"
+        )
+    return content
+
+
+def provenance() -> dict[str, str]:
+    """Versions and commit of what writes a checkpoint."""
+    return {
+        "mobile_sam": version("mobile_sam"),
+        "torch": str(torch.__version__),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return "not a git checkout"
+    described = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or "unknown"

@@ -1,0 +1,31 @@
+"""The student of a finished stage: as a model, and as weights for the original code."""
+
+import os
+
+import torch
+
+from mobile_sam.config import RunConfig
+from mobile_sam.layout import RunPaths
+from mobile_sam.models.roles import start_student
+from mobile_sam.models.sam import Sam
+from mobile_sam.models.weights import to_original
+from mobile_sam.schedule import normalise
+from mobile_sam.training import checkpoint
+
+
+def load_student(model: Sam, config: RunConfig, directory: str) -> None:
+    """Load the student of the stage `directory` (its `NN_name`) into `model`."""
+    stage = next(stage for stage in normalise(config) if stage.directory == directory)
+    learner = checkpoint.load(RunPaths(config).checkpoint(stage))["learner"]
+    own = {key: value for key, value in learner.items() if key.startswith("student.")}
+    model.load_state_dict({key.removeprefix("student."): value for key, value in own.items()})
+
+
+def export_weights(config: RunConfig) -> None:
+    """Write the student of the last stage to `weights.pt`, under original MobileSAM names."""
+    model = start_student(config)
+    load_student(model, config, normalise(config)[-1].directory)
+    target = RunPaths(config).weights
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    torch.save(to_original(model), unfinished)
+    unfinished.replace(target)

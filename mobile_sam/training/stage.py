@@ -1,0 +1,399 @@
+"""Training of one stage: from the checkpoint before it to its own, through any interruption."""
+
+import hashlib
+import json
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch.utils.data import DataLoader
+
+from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.data.dataset import Sample, TrainingSet, ValidationSet, collate
+from mobile_sam.data.index import Index
+from mobile_sam.data.prompts import VALIDATION_PROMPTS
+from mobile_sam.features import FeatureStore, feature_channels, identity
+from mobile_sam.layout import RunPaths
+from mobile_sam.models.roles import start_student
+from mobile_sam.models.weights import file_digest
+from mobile_sam.schedule import Stage, any_distillation, canonical, normalise
+from mobile_sam.training import checkpoint
+from mobile_sam.training.distillation import Distiller
+from mobile_sam.training.learner import Learner, total_loss, validation_iou
+from mobile_sam.training.lock import exclusive
+from mobile_sam.training.optim import (
+    adamw,
+    clip_gradients,
+    freeze_parts,
+    lr_factor,
+    set_learning_rate,
+)
+
+log = logging.getLogger(__name__)
+
+_LOG_SECONDS = 5.0
+_VALIDATION_BATCH = 8
+
+
+@dataclass
+class Progress:
+    """Where a stage is. `batch` counts batches of the epoch, `step` optimiser steps of the run."""
+
+    epoch: int
+    batch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_iou: float = -1.0
+    epochs_without_gain: int = 0
+
+
+class Interrupted(SystemExit):
+    """The process was asked to end, and has saved its state."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+def train_run(config: RunConfig, directory: str | None = None) -> None:
+    """Train one stage by its `NN_name`, or without one all stages that have no checkpoint yet.
+
+    Each stage starts from the checkpoint of the one before, so that one process for each stage
+    gives the same weights as one process for all.
+    """
+    stages = normalise(config)
+    if directory is not None:
+        names = [stage.directory for stage in stages]
+        if directory not in names:
+            raise ConfigError(f"--stage: there is no {directory!r}; there are {', '.join(names)}")
+        train_stage(config, stages[names.index(directory)])
+        return
+    for stage in stages:
+        if RunPaths(config).checkpoint(stage).is_file():
+            log.info("stage %s is finished", stage.directory)
+        else:
+            train_stage(config, stage)
+
+
+def train_stage(config: RunConfig, stage: Stage) -> None:
+    """Train a stage and write its checkpoint and metrics.
+
+    Continues from the resume state where there is one of the same settings and inputs; the
+    result is the same, bit for bit. Raises ConfigError when another process trains the stage.
+    """
+    fabric = Fabric(
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
+        devices=config.devices,
+        precision=_precision(config.precision),
+        strategy="ddp_find_unused_parameters_true" if config.devices > 1 else "auto",
+    )
+    fabric.launch()
+    state_dir = RunPaths(config).state(stage)
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with exclusive(state_dir / "lock", only=fabric.is_global_zero):
+        _StageTraining(config, stage, fabric).run()
+
+
+def _precision(setting: str) -> Any:
+    if setting != "auto":
+        return setting
+    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+class _StageTraining:
+    def __init__(self, config: RunConfig, stage: Stage, fabric: Fabric) -> None:
+        self.config, self.stage, self.fabric = config, stage, fabric
+        self.paths = RunPaths(config)
+        self.distils = stage.distillation and stage.lambda_coef > 0
+        index = Index(self.paths.index, "train")
+        self.train_set = TrainingSet(
+            index,
+            config.img_size,
+            config.objects_per_image if stage.supervised else 1,
+            stage.prompts,
+            config.augment if not self.distils else config.augment.model_copy(
+                update={"flip": False}
+            ),
+            config.seed,
+            FeatureStore(self.paths.features, identity(config)).read if self.distils else None,
+        )
+        self.batches_per_epoch = -(-len(index) // (config.batch_size * config.devices))
+        self.steps_per_epoch = -(-self.batches_per_epoch // config.gradient_accumulation)
+        self.learner = Learner(start_student(config), _distiller(config))
+        self.optimizer = adamw(self.learner, config.weight_decay, config.encoder_lr_scale)
+        self.progress = Progress(epoch=stage.start_epoch)
+        self.interrupted = False
+        self.saved_at = time.monotonic()
+
+    def run(self) -> None:
+        key = self._load()
+        freeze_parts(self.learner, self.stage.freeze, self.config.freeze_batchnorm)
+        self.model, self.wrapped_optimizer = self.fabric.setup(self.learner, self.optimizer)
+        self._on_sigterm()
+        progress = self.progress
+        log.info(
+            "stage %s: epochs %d to %d, %d images, %d steps per epoch",
+            self.stage.directory,
+            progress.epoch,
+            self.stage.end_epoch,
+            len(self.train_set),
+            self.steps_per_epoch,
+        )
+        while progress.epoch < self.stage.end_epoch:
+            self._epoch(key)
+            self._end_epoch()
+            if self._stops_early():
+                log.info("stage %s: no gain; it ends after %d epochs", self.stage.directory,
+                         len(progress.rows))
+                break
+            self._maybe_save(key)
+        self._finish()
+
+    def _load(self) -> str:
+        """Load the resume state, or else the checkpoint of the stage before; returns the key."""
+        previous = None
+        if self.stage.index > 0:
+            before = normalise(self.config)[self.stage.index - 1]
+            previous = self.paths.checkpoint(before)
+            if not previous.is_file():
+                raise ConfigError(f"{previous}: missing; train stage {before.directory} first")
+        key = _state_key(self.config, self.stage, self.paths.index, previous)
+        resume = self._resume_path
+        if resume.is_file():
+            content = checkpoint.load(resume)
+            if content["key"] == key:
+                self._restore(content)
+                self.progress = Progress(**content["progress"])
+                log.info("resuming at epoch %d, batch %d", self.progress.epoch, self.progress.batch)
+                return key
+            log.info("%s belongs to other settings or inputs; starting anew", resume)
+        if previous is not None:
+            content = checkpoint.load(previous)
+            self._restore(content)
+            self.progress.step = content["step"]
+        return key
+
+    @property
+    def _resume_path(self) -> Path:
+        return self.paths.state(self.stage) / "resume.pt"
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        self.learner.load_state_dict(content["learner"])
+        self.optimizer.load_state_dict(content["optimizer"])
+
+    def _epoch(self, key: str) -> None:
+        progress, accumulation = self.progress, self.config.gradient_accumulation
+        self.train_set.epoch = progress.epoch
+        began, logged = time.monotonic(), time.monotonic()
+        seconds_before = progress.seconds
+        for batch in self._loader():
+            group_size = min(
+                accumulation,
+                self.batches_per_epoch - progress.batch // accumulation * accumulation,
+            )
+            last_of_group = (progress.batch + 1) % accumulation == 0 or (
+                progress.batch + 1 == self.batches_per_epoch
+            )
+            torch.manual_seed(_seed_of(self.config.seed, progress, self.fabric.global_rank))
+            with self.fabric.no_backward_sync(self.model, enabled=not last_of_group):  # type: ignore[arg-type]
+                losses = self.model(batch, self.stage.supervised, self.distils)
+                loss = total_loss(losses, self.stage.loss_weights, self.stage.lambda_coef)
+                self.fabric.backward(loss / group_size)
+            _add(progress.sums, {**losses, "loss": loss}, len(batch.image))
+            if last_of_group:
+                self._step()
+            progress.batch += 1
+            progress.seconds = seconds_before + time.monotonic() - began
+            if time.monotonic() - logged > _LOG_SECONDS:
+                logged = time.monotonic()
+                self._log_step(float(loss))
+            # A group of accumulated batches is not interrupted: its gradients are not saved.
+            if last_of_group and progress.batch < self.batches_per_epoch:
+                self._maybe_save(key)
+
+    def _loader(self) -> Iterator[Sample]:
+        batches = _epoch_batches(
+            len(self.train_set), self.config, self.progress.epoch, self.fabric.world_size
+        )[self.progress.batch :]
+        rank = self.fabric.global_rank
+        loader = DataLoader(
+            self.train_set,
+            batch_sampler=[batch[rank :: self.fabric.world_size].tolist() for batch in batches],
+            num_workers=self.config.num_workers,
+            collate_fn=collate,
+        )
+        return (batch.to(self.fabric.device) for batch in loader)
+
+    def _step(self) -> None:
+        config, progress = self.config, self.progress
+        if config.lr_scheduler_span == "run":
+            step, steps = progress.step, config.num_epochs * self.steps_per_epoch
+        else:
+            done = (progress.epoch - self.stage.start_epoch) * self.steps_per_epoch
+            step = done + progress.batch // config.gradient_accumulation
+            steps = (self.stage.end_epoch - self.stage.start_epoch) * self.steps_per_epoch
+        factor = lr_factor(step, steps, config.warmup_steps, config.lr_scheduler)
+        self.learning_rate = self.stage.learning_rate * factor
+        set_learning_rate(self.optimizer, self.learning_rate)
+        clip_gradients(self.learner.parameters(), config.gradient_clip)
+        self.wrapped_optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+
+    def _log_step(self, loss: float) -> None:
+        progress = self.progress
+        done = (progress.epoch - self.stage.start_epoch) * self.batches_per_epoch + progress.batch
+        total = (self.stage.end_epoch - self.stage.start_epoch) * self.batches_per_epoch
+        spent = progress.seconds + sum(row["seconds"] for row in progress.rows)
+        log.info(
+            "epoch %d/%d  step %d/%d  loss %.4f  %.1f img/s  %s left",
+            progress.epoch + 1,
+            self.stage.end_epoch,
+            progress.batch,
+            self.batches_per_epoch,
+            loss,
+            progress.sums["images"] * self.fabric.world_size / progress.seconds,
+            _minutes(spent / done * (total - done)),
+        )
+
+    def _end_epoch(self) -> None:
+        progress = self.progress
+        images = progress.sums.pop("images")
+        row = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            **{name: value / images for name, value in progress.sums.items()},
+            **self._validate(),
+            "learning_rate": self.learning_rate,
+            "images_per_s": images * self.fabric.world_size / progress.seconds,
+            "seconds": progress.seconds,
+        }
+        progress.rows.append(row)
+        progress.epoch, progress.batch, progress.sums, progress.seconds = progress.epoch + 1, 0, {}, 0.0
+        seen = "  ".join(f"{k} {v:.3f}" for k, v in row.items() if k.endswith(("loss", "iou")) or k.startswith("val_"))
+        log.info("epoch %d done in %.0f s  %s", row["epoch"] + 1, row["seconds"], seen)
+
+    def _validate(self) -> dict[str, float]:
+        if self.config.val_images == 0:
+            return {}
+        dataset = ValidationSet(
+            Index(self.paths.index, "val"),
+            self.config.img_size,
+            self.config.objects_per_image,
+            self.config.val_images,
+        )
+        loader = DataLoader(dataset, batch_size=_VALIDATION_BATCH, collate_fn=collate)
+        kinds = list(VALIDATION_PROMPTS)
+        found: dict[str, list[float]] = {kind: [] for kind in kinds}
+        self.learner.eval()
+        for batch in loader:
+            part = validation_iou(self.learner.student, batch.to(self.fabric.device), kinds)
+            for kind in kinds:
+                found[kind] += part[kind]
+        freeze_parts(self.learner, self.stage.freeze, self.config.freeze_batchnorm)
+        return {f"val_{kind}_iou": float(np.mean(found[kind])) for kind in kinds}
+
+    def _stops_early(self) -> bool:
+        if self.config.early_stopping is None:
+            return False
+        progress, row = self.progress, self.progress.rows[-1]
+        iou = float(np.mean([row[f"val_{kind}_iou"] for kind in VALIDATION_PROMPTS]))
+        if iou > progress.best_iou:
+            progress.best_iou, progress.epochs_without_gain = iou, 0
+        else:
+            progress.epochs_without_gain += 1
+        return progress.epochs_without_gain >= self.config.early_stopping
+
+    def _on_sigterm(self) -> None:
+        def remember(number: int, frame: FrameType | None) -> None:
+            self.interrupted = True
+
+        signal.signal(signal.SIGTERM, remember)
+
+    def _maybe_save(self, key: str) -> None:
+        due = time.monotonic() - self.saved_at >= 60 * self.config.save_every_minutes
+        if not (due or self.interrupted):
+            return
+        if self.fabric.is_global_zero:
+            content = {"key": key, "progress": asdict(self.progress)}
+            checkpoint.save(self._resume_path, self._content() | content)
+        self.saved_at = time.monotonic()
+        if self.interrupted:
+            log.info("asked to end; the state is saved, and the same command goes on from here")
+            raise Interrupted
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "learner": self.learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.progress.step,
+            "epoch": self.progress.epoch,
+            "settings": canonical(self.config, self.stage),
+            "model_type": self.config.model_type,
+            "provenance": checkpoint.provenance(),
+        }
+
+    def _finish(self) -> None:
+        self.fabric.barrier()
+        if not self.fabric.is_global_zero:
+            return
+        metrics = self.paths.metrics(self.stage)
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(self.progress.rows).to_csv(metrics, index=False)
+        checkpoint.save(self.paths.checkpoint(self.stage), self._content())
+        self._resume_path.unlink(missing_ok=True)
+        log.info("stage %s is finished: %s", self.stage.directory, self.paths.checkpoint(self.stage))
+
+
+def _distiller(config: RunConfig) -> Distiller:
+    """The same for every stage of a run, so that its projection carries over."""
+    level = config.distill_feature_level
+    student = feature_channels(config.model_type, "neck")
+    project = level != "neck" and any_distillation(config)
+    teacher = feature_channels(config.teacher_model_type or "", level) if project else student
+    return Distiller(config.distill_losses, student, teacher, project, config.seed)
+
+
+def _state_key(config: RunConfig, stage: Stage, index: Path, previous: Path | None) -> str:
+    """Equal for two states that lead to the same weights."""
+    inputs = {
+        "settings": canonical(config, stage),
+        "index": file_digest(index),
+        "previous": None if previous is None else file_digest(previous),
+        "teacher": identity(config) if stage.distillation else None,
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _epoch_batches(
+    images: int, config: RunConfig, epoch: int, world_size: int
+) -> list[np.ndarray]:
+    """Positions of all batches of an epoch, the same on every rank; all ranks get equally many."""
+    order = np.random.default_rng([config.seed, epoch]).permutation(images)
+    order = np.resize(order, -(-images // world_size) * world_size)
+    size = config.batch_size * world_size
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _seed_of(seed: int, progress: Progress, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, progress.epoch, progress.batch, rank]).generate_state(1)[0])
+
+
+def _add(sums: dict[str, float], losses: dict[str, torch.Tensor], images: int) -> None:
+    for name, value in losses.items():
+        sums[name] = sums.get(name, 0.0) + float(value.detach()) * images
+    sums["images"] = sums.get("images", 0) + images
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,83 @@
+# Validation of each checkpoint of the named runs, and their reports.
+
+for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
+    settings = paths.config
+    run = rule_name(settings.run_name)
+    teacher = [paths.teacher_weights] if paths.teacher_weights else []
+    start = [paths.start_weights] if paths.start_weights else []
+    needed = {
+        "box_filled": [],
+        "start": start + (teacher if settings.decoder_from_teacher else []),
+        "teacher": teacher,
+    }
+    needed |= {stage.directory: paths.checkpoint(stage) for stage in normalise(settings)}
+
+    for what in validated(settings):
+
+        rule:
+            name:
+                f"validate_{run}_{rule_name(what)}"
+            input:
+                paths.index,
+                needed[what],
+            output:
+                paths.validation(what),
+            log:
+                paths.logs / f"validate_{what}.log",
+            benchmark:
+                paths.benchmarks / f"validate_{what}.tsv"
+            params:
+                settings=paths.settings,
+                what=what,
+                depends_on=validation_settings(settings, what),
+            shell:
+                "exec python -m mobile_sam validate --what {params.what} "
+                "--config {params.settings} --log {log}"
+
+    rule:
+        name:
+            f"report_{run}"
+        input:
+            [paths.validation(what) for what in validated(settings)],
+            [paths.metrics(stage) for stage in normalise(settings)],
+        output:
+            report(
+                paths.report / "index.html",
+                category=settings.run_name,
+                caption="../report/index.rst",
+                labels={"part": "whole report"},
+            ),
+            report(
+                paths.report / "epochs.png",
+                category=settings.run_name,
+                caption="../report/epochs.rst",
+                labels={"part": "epochs"},
+            ),
+            report(
+                paths.report / "iou_histogram.png",
+                category=settings.run_name,
+                caption="../report/iou_histogram.rst",
+                labels={"part": "distribution of IoU"},
+            ),
+            report(
+                paths.report / "examples.png",
+                category=settings.run_name,
+                caption="../report/examples.rst",
+                labels={"part": "examples"},
+            ),
+            report(
+                paths.report / "summary.csv",
+                category=settings.run_name,
+                caption="../report/summary.rst",
+                labels={"part": "summary"},
+            ),
+            paths.report / "epochs.csv",
+        log:
+            paths.logs / "report.log",
+        benchmark:
+            paths.benchmarks / "report.tsv"
+        params:
+            settings=paths.settings,
+            examples=settings.report_examples,
+        shell:
+            "exec python -m mobile_sam report --config {params.settings} --log {log} > /dev/null"
