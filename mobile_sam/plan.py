@@ -117,9 +117,10 @@ def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
         teacher = ["teacher_checkpoint", "teacher_model_type", "distill_feature_level", "img_size"]
         teacher += ["train_img_dir_teacher_features", "extract_jobs"]
         of_teacher = {key: settings[key] for key in teacher}
-        files[paths.features_settings] = (
-            dataset | of_teacher | {"run_name": "features", "use_distill": True}
-        )
+        # No student takes part, so the teacher stands in for it.
+        nobody = {"run_name": "features", "use_distill": True}
+        nobody["model_type"] = settings["teacher_model_type"]
+        files[paths.features_settings] = dataset | of_teacher | nobody
     return files
 
 
