@@ -7,7 +7,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install demo test lint test-long bench clean
+.PHONY: install reference demo test lint test-long bench clean
 
 install: $(BIN)/.installed
 
@@ -16,6 +16,9 @@ $(BIN)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e '.[dev]'
 	touch $@
+
+reference: install
+	python -m mobile_sam schema
 
 demo: install
 	snakemake --cores all --config run=distill_then_finetune overlay=demo

@@ -36,7 +36,9 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 # Jobs use the Python that runs Snakemake, and end when Snakemake is killed.
-os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+os.environ["PATH"] = (
+    f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+)
 os.environ["MOBILE_SAM_JOB"] = "1"
 
 PATHS = {settings.run_name: RunPaths(settings) for settings in RUNS.all}

@@ -156,7 +156,10 @@ def _log_to(path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path))
     logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", handlers=handlers
+        level=logging.WARNING,
+        format="%(asctime)s  %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
     )
     log.setLevel(logging.INFO)
 

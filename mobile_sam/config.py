@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 _PACKAGED = Path(__file__).parent / "configs"
 CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "configs"
@@ -121,7 +121,7 @@ class StageEntry(_Strict):
 
 
 def _key(default: Any, affects: Affects, description: str, **limits: Any) -> Any:
-    extra = {"affects": affects}
+    extra: dict[str, JsonValue] = {"affects": affects}
     if isinstance(default, type) and issubclass(default, BaseModel):
         return Field(
             default_factory=default, description=description, json_schema_extra=extra, **limits
@@ -315,6 +315,8 @@ def _check_combination(config: RunConfig, source: str) -> None:
         )
     if None in directories and config.synthetic is None:
         raise ConfigError(f"{source}: train_img_dir is null, and there is no `synthetic` data")
+    if config.early_stopping is not None and config.val_images == 0:
+        raise ConfigError(f"{source}: early_stopping: {config.early_stopping} needs val_images > 0")
     if config.decoder_from_teacher and config.teacher_checkpoint is None:
         raise ConfigError(f"{source}: decoder_from_teacher: true needs a teacher_checkpoint")
     if config.teacher_checkpoint == "random" and config.teacher_model_type is None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from zarr.codecs import Crc32cCodec
 
 from mobile_sam.config import RunConfig, UserError, architectures
 from mobile_sam.data.index import Index, IndexedImage
@@ -85,9 +86,7 @@ class FeatureStore:
         self._open()
         row = self._rows.get(bytes.fromhex(record.digest))
         if row is None:
-            raise FeatureError(
-                f"{self.path}: no features for {record.path}; run `extract` again"
-            )
+            raise FeatureError(f"{self.path}: no features for {record.path}; run `extract` again")
         try:
             return torch.from_numpy(self._features[row].astype(np.float32))
         except (ValueError, RuntimeError, OSError) as error:
@@ -107,11 +106,11 @@ class FeatureStore:
         self._opened_by = os.getpid()
 
 
-def open_group(path: Path, expected: dict[str, Any], mode: str = "r") -> Any:
+def open_group(path: Path, expected: dict[str, Any], mode: Literal["r", "r+"] = "r") -> Any:
     """The Zarr group of a store, after its identity has been compared with `expected`."""
     if not (path / "zarr.json").is_file():
         raise FeatureError(f"{path}: there is no feature store; run `extract`")
-    group = zarr.open_group(path, mode=mode)  # type: ignore[arg-type]
+    group = zarr.open_group(path, mode=mode)
     found = dict(group.attrs)
     differing = [
         f"{key} is {found.get(key)!r} instead of {value!r}"
@@ -172,7 +171,7 @@ def _create(path: Path, expected: dict[str, Any], config: RunConfig) -> None:
         chunks=(1, channels, side, side),
         shards=(SHARD, channels, side, side),
         dtype="float16",
-        compressors=[zarr.codecs.Crc32cCodec()],  # type: ignore[list-item]
+        compressors=[Crc32cCodec()],
     )
     group.create_array(
         "digests", shape=(0, _DIGEST_BYTES), chunks=(4096, _DIGEST_BYTES), dtype="uint8"
@@ -210,9 +209,7 @@ def extract_features(config: RunConfig, part: int = 0, parts: int = 1) -> int:
     return count
 
 
-def _compute(
-    config: RunConfig, group: Any, index: Index, shards: list[_Shard], count: int
-) -> None:
+def _compute(config: RunConfig, group: Any, index: Index, shards: list[_Shard], count: int) -> None:
     digests = group["digests"][:]
     positions = {bytes.fromhex(digest): i for i, digest in enumerate(index.digests())}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -272,7 +269,9 @@ def _write_shards(
         group["written"][shard.start : end] = written
         done += len(shard.rows)
         rate = done / (time.monotonic() - began)
-        log.info("features %d/%d  %.1f img/s  %.0f s left", done, count, rate, (count - done) / rate)
+        log.info(
+            "features %d/%d  %.1f img/s  %.0f s left", done, count, rate, (count - done) / rate
+        )
 
 
 def finish_extraction(config: RunConfig) -> None:

@@ -48,7 +48,13 @@ def reference() -> str:
     for key, field in RunConfig.model_fields.items():
         model = field.default_factory
         if isinstance(model, type) and issubclass(model, BaseModel):
-            lines += ["", f"## Parts of `{key}`", "", "| key | default | meaning |", "|---|---|---|"]
+            lines += [
+                "",
+                f"## Parts of `{key}`",
+                "",
+                "| key | default | meaning |",
+                "|---|---|---|",
+            ]
             for part, inner in model.model_fields.items():
                 lines.append(f"| `{part}` | `{json.dumps(inner.default)}` | {inner.description} |")
     return "\n".join(lines) + "\n"

@@ -88,9 +88,7 @@ def check_teacher(config: RunConfig) -> None:
         architectures()[name] for name in (config.model_type, config.teacher_model_type)
     )
     level, source = config.distill_feature_level, f"run {config.run_name!r}"
-    needs_same_width = config.decoder_from_teacher or (
-        level == "neck" and any_distillation(config)
-    )
+    needs_same_width = config.decoder_from_teacher or (level == "neck" and any_distillation(config))
     if needs_same_width and student["embed_dim"] != teacher["embed_dim"]:
         raise ConfigError(
             f"{source}: teacher_model_type: {config.teacher_model_type!r} has embeddings of "
@@ -131,9 +129,7 @@ def _load(name: str, overlay: str | None, overrides: dict[str, Any]) -> RunConfi
             normalise(lower, source)
             new = parse_config(merged | layer | {"stage_schedule": []}, source).num_epochs
             layer = layer | {  # noqa: PLW2901
-                "stage_schedule": scale(
-                    merged["stage_schedule"], lower.num_epochs, new, source
-                )
+                "stage_schedule": scale(merged["stage_schedule"], lower.num_epochs, new, source)
             }
         merged |= layer
     source = " + ".join(source for source, layer in layers if layer)
@@ -153,9 +149,7 @@ def _load(name: str, overlay: str | None, overrides: dict[str, Any]) -> RunConfi
     return config
 
 
-def _overlay_layers(
-    overlay: str, stem: str, run_name: str
-) -> list[tuple[str, dict[str, Any]]]:
+def _overlay_layers(overlay: str, stem: str, run_name: str) -> list[tuple[str, dict[str, Any]]]:
     path = CONFIG_DIR / "overlays" / f"{overlay}.json"
     if overlay not in known_overlays():
         raise ConfigError(

@@ -70,7 +70,14 @@ def validate(config: RunConfig, what: str) -> None:
             logged = time.monotonic()
             rate = (position + 1) / (logged - began)
             left = (len(index) - position - 1) / rate
-            log.info("%s: image %d/%d  %.1f img/s  %.0f s left", what, position + 1, len(index), rate, left)
+            log.info(
+                "%s: image %d/%d  %.1f img/s  %.0f s left",
+                what,
+                position + 1,
+                len(index),
+                rate,
+                left,
+            )
     target = paths.validation(what)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")

@@ -71,7 +71,7 @@ class PromptEncoder(nn.Module):
         # SAM places a point at the centre of its pixel.
         positions = self.pe_layer((points + 0.5) / self.img_size)
         table = torch.cat(
-            [self.not_a_point_embed.weight] + [kind.weight for kind in self.point_embeddings]
+            [embedding.weight for embedding in (self.not_a_point_embed, *self.point_embeddings)]
         )
         kinds = table[labels + 1]
         return torch.where((labels == PADDING)[..., None], kinds, positions + kinds)

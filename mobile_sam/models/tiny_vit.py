@@ -14,7 +14,7 @@ from mobile_sam.config import ConfigError
 from mobile_sam.models.neck import Level, Neck, block_output
 
 
-class UncachedAttention(Attention):  # type: ignore[misc]
+class UncachedAttention(Attention):
     """timm's attention without its cache of biases.
 
     In eval mode the cache keeps the biases of before a `load_state_dict`, breaks a second

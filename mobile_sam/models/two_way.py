@@ -97,7 +97,5 @@ class TwoWayTransformer(nn.Module):
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_positions, image_positions)
         queries, keys = tokens + token_positions, image + image_positions
-        tokens = self.norm_final_attn(
-            tokens + self.final_attn_token_to_image(queries, keys, image)
-        )
+        tokens = self.norm_final_attn(tokens + self.final_attn_token_to_image(queries, keys, image))
         return tokens, image

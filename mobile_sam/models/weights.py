@@ -97,7 +97,7 @@ def to_original(model: Sam) -> StateDict:
     rules = _rules(model)
     state = {_rename(key, rules): value.detach().cpu() for key, value in model.state_dict().items()}
     if isinstance(model.image_encoder, TinyViTEncoder):
-        width = model.image_encoder.neck[0].in_channels
+        width = state["image_encoder.neck.0.weight"].shape[1]
         state |= {
             "image_encoder.norm_head.weight": torch.ones(width),
             "image_encoder.norm_head.bias": torch.zeros(width),
@@ -110,9 +110,7 @@ def to_original(model: Sam) -> StateDict:
 def from_original(model: Sam, state: StateDict) -> StateDict:
     """`state` under our names, without what the original carries along unused."""
     rules = [(original, ours) for ours, original in _rules(model)]
-    return {
-        _rename(key, rules): value for key, value in state.items() if not _UNUSED.search(key)
-    }
+    return {_rename(key, rules): value for key, value in state.items() if not _UNUSED.search(key)}
 
 
 # Pairs of (ours, original), specific ones first; a test shows that the map is invertible.

@@ -42,9 +42,9 @@ def _page(
     objects: pd.DataFrame,
     target: Path,
 ) -> str:
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        resources.files("mobile_sam.report").joinpath("page.html").read_text()
-    )
+    template = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).from_string(resources.files("mobile_sam.report").joinpath("page.html").read_text())
     stages = normalise(config)
     times = epochs.groupby("stage", sort=False)["seconds"].sum()
     validation = objects[objects["checkpoint"] == "box_filled"]
@@ -53,9 +53,7 @@ def _page(
         verdict=verdict(table, config),
         prompts=list(table["prompt"].unique()),
         rows=_rows(table),
-        stages=[
-            {"stage": stage, "seconds": times.get(stage.directory, 0.0)} for stage in stages
-        ],
+        stages=[{"stage": stage, "seconds": times.get(stage.directory, 0.0)} for stage in stages],
         threshold=config.mask_threshold,
         images=validation["image_id"].nunique(),
         segments=len(validation),

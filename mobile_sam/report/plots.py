@@ -92,13 +92,22 @@ def plot_examples(objects: pd.DataFrame, count: int, target: Path) -> None:
         of_image = boxes[boxes["image_id"] == image_id]
         pixels, shown = _thumbnail(of_image)
         row[0].imshow(pixels)
-        row[1].imshow(_overlay(pixels, [_small(m, shown) for m in _masks(of_image, "truth", names)]))
+        row[1].imshow(
+            _overlay(pixels, [_small(m, shown) for m in _masks(of_image, "truth", names)])
+        )
         for axes, name in zip(row[2:], names, strict=True):
             masks = _masks(of_image, "prediction", [name])
             axes.imshow(_overlay(pixels, [_small(m, shown) for m in masks]))
             mean = of_image.loc[of_image["checkpoint"] == name, "iou"].mean()
-            axes.text(0.02, 0.03, f"{mean:.2f}", transform=axes.transAxes, color="white",
-                      bbox={"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0}, fontsize=7)
+            axes.text(
+                0.02,
+                0.03,
+                f"{mean:.2f}",
+                transform=axes.transAxes,
+                color="white",
+                bbox={"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0},
+                fontsize=7,
+            )
     for axes, title in zip(grid[0], columns, strict=True):
         axes.set_title(title, fontsize=9)
     figure.savefig(target, dpi=120)
@@ -123,7 +132,9 @@ def _masks(rows: pd.DataFrame, column: str, checkpoints: list[str]) -> list[Mask
     chosen = rows[rows["checkpoint"] == checkpoints[0]]
     return [
         decode(code, (height, width))
-        for code, height, width in zip(chosen[column], chosen["height"], chosen["width"], strict=True)
+        for code, height, width in zip(
+            chosen[column], chosen["height"], chosen["width"], strict=True
+        )
     ]
 
 

@@ -38,7 +38,9 @@ def adamw(learner: Learner, weight_decay: float, encoder_lr_scale: float) -> tor
 
 
 def _is_embedding(name: str) -> bool:
-    return any(word in name for word in ("embed", "token.", "tokens.", "attention_biases", "rel_pos"))
+    return any(
+        word in name for word in ("embed", "token.", "tokens.", "attention_biases", "rel_pos")
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

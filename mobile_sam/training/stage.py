@@ -107,7 +107,9 @@ def train_stage(config: RunConfig, stage: Stage) -> None:
 def _precision(setting: str) -> Any:
     if setting != "auto":
         return setting
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    return (
+        "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    )
 
 
 class _StageTraining:
@@ -121,9 +123,9 @@ class _StageTraining:
             config.img_size,
             config.objects_per_image if stage.supervised else 1,
             stage.prompts,
-            config.augment if not self.distils else config.augment.model_copy(
-                update={"flip": False}
-            ),
+            config.augment
+            if not self.distils
+            else config.augment.model_copy(update={"flip": False}),
             config.seed,
             FeatureStore(self.paths.features, identity(config)).read if self.distils else None,
         )
@@ -153,8 +155,11 @@ class _StageTraining:
             self._epoch(key)
             self._end_epoch()
             if self._stops_early():
-                log.info("stage %s: no gain; it ends after %d epochs", self.stage.directory,
-                         len(progress.rows))
+                log.info(
+                    "stage %s: no gain; it ends after %d epochs",
+                    self.stage.directory,
+                    len(progress.rows),
+                )
                 break
             self._maybe_save(key)
         self._finish()
@@ -205,7 +210,7 @@ class _StageTraining:
                 progress.batch + 1 == self.batches_per_epoch
             )
             torch.manual_seed(_seed_of(self.config.seed, progress, self.fabric.global_rank))
-            with self.fabric.no_backward_sync(self.model, enabled=not last_of_group):  # type: ignore[arg-type]
+            with self.fabric.no_backward_sync(self.model, enabled=not last_of_group):
                 losses = self.model(batch, self.stage.supervised, self.distils)
                 loss = total_loss(losses, self.stage.loss_weights, self.stage.lambda_coef)
                 self.fabric.backward(loss / group_size)
@@ -279,8 +284,17 @@ class _StageTraining:
             "seconds": progress.seconds,
         }
         progress.rows.append(row)
-        progress.epoch, progress.batch, progress.sums, progress.seconds = progress.epoch + 1, 0, {}, 0.0
-        seen = "  ".join(f"{k} {v:.3f}" for k, v in row.items() if k.endswith(("loss", "iou")) or k.startswith("val_"))
+        progress.epoch, progress.batch, progress.sums, progress.seconds = (
+            progress.epoch + 1,
+            0,
+            {},
+            0.0,
+        )
+        seen = "  ".join(
+            f"{k} {v:.3f}"
+            for k, v in row.items()
+            if k.endswith(("loss", "iou")) or k.startswith("val_")
+        )
         log.info("epoch %d done in %.0f s  %s", row["epoch"] + 1, row["seconds"], seen)
 
     def _validate(self) -> dict[str, float]:
@@ -352,7 +366,9 @@ class _StageTraining:
         pd.DataFrame(self.progress.rows).to_csv(metrics, index=False)
         checkpoint.save(self.paths.checkpoint(self.stage), self._content())
         self._resume_path.unlink(missing_ok=True)
-        log.info("stage %s is finished: %s", self.stage.directory, self.paths.checkpoint(self.stage))
+        log.info(
+            "stage %s is finished: %s", self.stage.directory, self.paths.checkpoint(self.stage)
+        )
 
 
 def _distiller(config: RunConfig) -> Distiller:
@@ -375,9 +391,7 @@ def _state_key(config: RunConfig, stage: Stage, index: Path, previous: Path | No
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _epoch_batches(
-    images: int, config: RunConfig, epoch: int, world_size: int
-) -> list[np.ndarray]:
+def _epoch_batches(images: int, config: RunConfig, epoch: int, world_size: int) -> list[np.ndarray]:
     """Positions of all batches of an epoch, the same on every rank; all ranks get equally many."""
     order = np.random.default_rng([config.seed, epoch]).permutation(images)
     order = np.resize(order, -(-images // world_size) * world_size)
@@ -386,7 +400,9 @@ def _epoch_batches(
 
 
 def _seed_of(seed: int, progress: Progress, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, progress.epoch, progress.batch, rank]).generate_state(1)[0])
+    return int(
+        np.random.SeedSequence([seed, progress.epoch, progress.batch, rank]).generate_state(1)[0]
+    )
 
 
 def _add(sums: dict[str, float], losses: dict[str, torch.Tensor], images: int) -> None:

@@ -57,7 +57,9 @@ for checkpoint in sorted(known_checkpoints(RUNS)):
 
 # One extraction for each store, whichever runs read it. The Zarr store itself is not declared:
 # Snakemake would delete it with a killed job. Its manifest is, and every reader checks the store.
-for paths in {p.features: p for p in PATHS.values() if needs_features(p.config)}.values():
+for paths in {
+    p.features: p for p in PATHS.values() if needs_features(p.config)
+}.values():
     store = rule_name(f"{paths.dataset.name}_{paths.features.stem}")
     teacher = [paths.teacher_weights] if paths.teacher_weights else []
     jobs = paths.config.extract_jobs
@@ -91,9 +93,11 @@ for paths in {p.features: p for p in PATHS.values() if needs_features(p.config)}
             output:
                 paths.features_part(part),
             log:
-                paths.shared_logs / f"extract_{paths.features.stem}_{part}_of_{jobs}.log",
+                paths.shared_logs
+                / f"extract_{paths.features.stem}_{part}_of_{jobs}.log",
             benchmark:
-                paths.shared_logs / f"extract_{paths.features.stem}_{part}_of_{jobs}.tsv"
+                paths.shared_logs
+                / f"extract_{paths.features.stem}_{part}_of_{jobs}.tsv"
             threads: 8
             params:
                 settings=paths.features_settings,

@@ -10,7 +10,9 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
         "start": start + (teacher if settings.decoder_from_teacher else []),
         "teacher": teacher,
     }
-    needed |= {stage.directory: paths.checkpoint(stage) for stage in normalise(settings)}
+    needed |= {
+        stage.directory: paths.checkpoint(stage) for stage in normalise(settings)
+    }
 
     for what in validated(settings):
 

@@ -16,7 +16,9 @@ for paths in PATHS.values():
                 paths.index,
                 start if first else paths.checkpoint(stages[stage.index - 1]),
                 # The decoder may be the teacher's in every stage: a model is built before it is loaded.
-                teacher if stage.distillation or paths.config.decoder_from_teacher else [],
+                teacher
+                if stage.distillation or paths.config.decoder_from_teacher
+                else [],
                 # Only a new teacher or new images are a reason to train again, and both are inputs.
                 ancient(paths.features_manifest) if stage.distillation else [],
             output:

@@ -1,0 +1,55 @@
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from mobile_sam.config import CONFIG_DIR, ConfigError, RunConfig, parse_config
+from mobile_sam.reference import json_schema, reference
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rat": 1}, "my.json: unknown key 'learning_rat'"),
+        ({"num_epochs": 0}, r"my.json: num_epochs: .* greater than or equal to 1 \(it is 0\)"),
+        ({"img_size": 1000}, "img_size: 1000 is not a multiple of 64; take 1024"),
+        ({"model_type": "vit_x"}, "model_type: there is no 'vit_x'; there are .*vit_t"),
+        ({"run_name": "../x"}, "run_name: '../x' becomes a directory name"),
+        ({"run_name": "a/b"}, "run_name: 'a/b' becomes a directory name"),
+        ({"train_img_dir": None}, "go together"),
+        ({"loss_weights": {"focal": -1}}, r"loss_weights.focal: .*\(it is -1\)"),
+        ({"decoder_from_teacher": True}, "decoder_from_teacher: true needs a teacher_checkpoint"),
+        ({"teacher_checkpoint": "random"}, "'random' needs a teacher_model_type"),
+        ({"early_stopping": 3, "val_images": 0}, "early_stopping: 3 needs val_images"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(settings, "my.json")
+
+
+def test_all_wrong_keys_are_named_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"seed: .*; batch_size|batch_size: .*; seed"):
+        parse_config({"batch_size": 0, "seed": -1}, "my.json")
+
+
+def test_null_directories_need_synthetic_data() -> None:
+    nothing = dict.fromkeys(["train_img_dir", "train_mask_dir", "val_img_dir", "val_mask_dir"])
+    with pytest.raises(ConfigError, match="no `synthetic` data"):
+        parse_config(nothing, "my.json")
+    assert parse_config(nothing | {"synthetic": {}}, "my.json").synthetic is not None
+
+
+def test_schema_and_reference_are_current() -> None:
+    assert (CONFIG_DIR / "schema.json").read_text() == json_schema(), "run `make reference`"
+    assert (CONFIG_DIR / "README.md").read_text() == reference(), "run `make reference`"
+
+
+def test_every_key_is_described() -> None:
+    assert all(field.description for field in RunConfig.model_fields.values())
+
+
+def test_reading_settings_imports_no_torch() -> None:
+    code = "import sys, mobile_sam.runs, mobile_sam.plan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

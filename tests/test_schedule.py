@@ -1,0 +1,138 @@
+import json
+from typing import Any
+
+import pytest
+
+from mobile_sam.config import ConfigError, RunConfig, parse_config
+from mobile_sam.schedule import canonical, normalise, scale
+
+ZERO = {"focal": 0.0, "dice": 0.0, "iou": 0.0}
+
+
+def run(num_epochs: int = 10, **changes: Any) -> RunConfig:
+    settings = {
+        "run_name": "x",
+        "num_epochs": num_epochs,
+        "teacher_checkpoint": "random",
+        "teacher_model_type": "vit_b",
+    }
+    return parse_config(settings | changes, "x.json")
+
+
+def entry(start: int, end: int, **changes: Any) -> dict[str, Any]:
+    return {"start_epoch": start, "end_epoch": end, **changes}
+
+
+def test_no_schedule_is_one_stage() -> None:
+    (stage,) = normalise(run())
+    assert (stage.start_epoch, stage.end_epoch, stage.directory) == (0, 10, "00_finetune")
+
+
+def test_gaps_become_stages_with_the_settings_of_the_run() -> None:
+    stages = normalise(
+        run(
+            learning_rate=0.1,
+            stage_schedule=[
+                entry(2, 4, distillation=True, lambda_coef=7.0, learning_rate=0.5),
+                entry(6, 8, freeze={"image_encoder": True}),
+            ],
+        )
+    )
+    assert [(s.start_epoch, s.end_epoch) for s in stages] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10)]
+    gap = stages[2]
+    assert not gap.distillation
+    assert gap.lambda_coef == 1.0
+    assert gap.learning_rate == 0.1
+    assert not stages[4].freeze.image_encoder
+
+
+def test_entries_may_come_in_any_order() -> None:
+    forward = [entry(0, 4, name="a"), entry(4, 10, name="b")]
+    assert normalise(run(stage_schedule=forward)) == normalise(run(stage_schedule=forward[::-1]))
+
+
+def test_unset_loss_weights_fall_back_to_those_of_the_run() -> None:
+    config = run(
+        loss_weights={"focal": 5.0, "dice": 2.0},
+        stage_schedule=[entry(0, 10, loss_weights={"dice": 0.0})],
+    )
+    weights = normalise(config)[0].loss_weights
+    assert (weights.focal, weights.dice, weights.iou) == (5.0, 0.0, 1.0)
+
+
+def test_distillation_of_a_stage_wins_over_use_distill() -> None:
+    config = run(use_distill=True, stage_schedule=[entry(0, 5, distillation=False)])
+    assert [stage.distillation for stage in normalise(config)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage_schedule": [entry(0, 6), entry(5, 10)]}, r"stage_schedule\[1\]: start_epoch: 5 lies"),
+        ({"stage_schedule": [entry(3, 3)]}, r"stage_schedule\[0\]: end_epoch: 3 is not after"),
+        ({"stage_schedule": [entry(0, 11)]}, r"end_epoch: 11 is past num_epochs 10"),
+        ({"stage_schedule": [entry(0, 5, loss_weights=ZERO)]}, r"\[0\]: loss_weights: all are 0"),
+        (
+            {"teacher_checkpoint": None, "stage_schedule": [entry(0, 5, distillation=True)]},
+            r"\[0\]: distillation: true, but teacher_checkpoint is null",
+        ),
+        ({"teacher_checkpoint": None, "use_distill": True}, "but teacher_checkpoint is null"),
+        ({"prompts": {"box": 0, "point": 0}}, "prompts: box and point are both 0"),
+        (
+            {"freeze": dict.fromkeys(["image_encoder", "prompt_encoder", "mask_decoder"], True)},
+            "all parts are frozen",
+        ),
+        (
+            {"use_distill": True, "distill_losses": {"mse": 0, "cosine": 0}},
+            "all weights of distill_losses are 0",
+        ),
+        (
+            {"use_distill": True, "loss_weights": ZERO, "freeze": {"image_encoder": True}},
+            "distillation trains nothing else",
+        ),
+    ],
+)
+def test_errors_name_file_entry_and_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        normalise(run(**changes), "x.json")
+    assert str(caught.value).startswith("x.json")
+
+
+def test_scaling_keeps_proportions_and_an_epoch_for_each_stage() -> None:
+    schedule = [entry(0, 50), entry(50, 100)]
+    assert scale(schedule, 100, 20, "x") == [entry(0, 10), entry(10, 20)]
+    short = [entry(0, 1), entry(1, 2), entry(2, 100)]
+    assert scale(short, 100, 3, "x") == [entry(0, 1), entry(1, 2), entry(2, 3)]
+    late = [entry(0, 98), entry(98, 99), entry(99, 100)]
+    assert scale(late, 100, 4, "x") == [entry(0, 2), entry(2, 3), entry(3, 4)]
+    with pytest.raises(ConfigError, match="2 is too few for 3 stages"):
+        scale(late, 100, 2, "x")
+
+
+def test_canonical_is_blind_to_what_training_does_not_read() -> None:
+    config = run()
+    (stage,) = normalise(config)
+    before = canonical(config, stage)
+    for changes in ({"num_workers": 3}, {"report_examples": 1}, {"mask_threshold": 0.5}):
+        changed = config.model_copy(update=changes)
+        assert canonical(changed, stage) == before
+
+
+def test_editing_a_later_stage_leaves_an_earlier_one_alone() -> None:
+    first, second = entry(0, 5, distillation=True, loss_weights=ZERO), entry(5, 10)
+    before = run(stage_schedule=[first, second])
+    after = run(stage_schedule=[first, second | {"learning_rate": 0.01}], num_epochs=12)
+    one, two = (normalise(config) for config in (before, after))
+    assert canonical(before, one[0]) == canonical(after, two[0])
+    assert canonical(before, one[1]) != canonical(after, two[1])
+
+
+def test_the_number_of_epochs_counts_where_the_schedule_spans_the_run() -> None:
+    one, two = (run(n, lr_scheduler_span="run", stage_schedule=[entry(0, 5)]) for n in (10, 12))
+    assert canonical(one, normalise(one)[0]) != canonical(two, normalise(two)[0])
+
+
+def test_canonical_is_sorted_json() -> None:
+    config = run()
+    text = canonical(config, normalise(config)[0])
+    assert text == json.dumps(json.loads(text), sort_keys=True)
