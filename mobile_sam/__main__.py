@@ -63,7 +63,7 @@ def extract(config: RunConfig, args: argparse.Namespace) -> None:
 
 
 def train(config: RunConfig, args: argparse.Namespace) -> None:
-    from mobile_sam.training.stage import train_run
+    from mobile_sam.training.run import train_run
 
     train_run(config, args.stage)
 

@@ -38,7 +38,10 @@ def test_shipped_runs_validate(name: str, overlay: str | None) -> None:
 
 def test_the_shapes_of_the_shipped_schedules() -> None:
     shapes = {
-        name: [(s.directory, s.start_epoch, s.end_epoch) for s in normalise(resolve(name, None, {}).named[0])]
+        name: [
+            (s.directory, s.start_epoch, s.end_epoch)
+            for s in normalise(resolve(name, None, {}).named[0])
+        ]
         for name in SHIPPED[1:3]
     }
     assert shapes["distill_then_finetune"] == [("00_distill", 0, 50), ("01_finetune", 50, 100)]
@@ -78,7 +81,9 @@ def test_num_epochs_of_the_command_line_scales_the_schedule() -> None:
 
 
 def test_text_of_the_command_line_is_read_as_json() -> None:
-    config = resolve("mobileSAM", None, {"checkpoint": "null", "augment": '{"flip": true}'}).named[0]
+    config = resolve("mobileSAM", None, {"checkpoint": "null", "augment": '{"flip": true}'}).named[
+        0
+    ]
     assert config.checkpoint is None
     assert config.augment.flip
 
@@ -134,7 +139,9 @@ def test_a_path_as_teacher_needs_its_architecture() -> None:
 
 def test_missing_images_say_what_to_put_where_and_name_the_overlay() -> None:
     runs = resolve("mobileSAM", None, {"checkpoint": None, "train_img_dir": "not/there"})
-    with pytest.raises(ConfigError, match="train_img_dir: 'not/there' is not a directory; put images") as caught:
+    with pytest.raises(
+        ConfigError, match="train_img_dir: 'not/there' is not a directory; put images"
+    ) as caught:
         check_inputs(runs)
     assert "overlay=demo" in str(caught.value)
 
@@ -146,7 +153,9 @@ def test_missing_weights_say_what_to_put_where(scenes: Path) -> None:
         for short, name in (("img", "image"), ("mask", "mask"))
     }
     runs = resolve("mobileSAM", None, {**directories, "checkpoint": "not/there.pt"})
-    with pytest.raises(ConfigError, match="checkpoint: there is no file 'not/there.pt'; give a path"):
+    with pytest.raises(
+        ConfigError, match=r"checkpoint: there is no file 'not/there\.pt'; give a path"
+    ):
         check_inputs(runs)
 
 

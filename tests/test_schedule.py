@@ -38,7 +38,13 @@ def test_gaps_become_stages_with_the_settings_of_the_run() -> None:
             ],
         )
     )
-    assert [(s.start_epoch, s.end_epoch) for s in stages] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10)]
+    assert [(s.start_epoch, s.end_epoch) for s in stages] == [
+        (0, 2),
+        (2, 4),
+        (4, 6),
+        (6, 8),
+        (8, 10),
+    ]
     gap = stages[2]
     assert not gap.distillation
     assert gap.lambda_coef == 1.0
@@ -68,7 +74,10 @@ def test_distillation_of_a_stage_wins_over_use_distill() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stage_schedule": [entry(0, 6), entry(5, 10)]}, r"stage_schedule\[1\]: start_epoch: 5 lies"),
+        (
+            {"stage_schedule": [entry(0, 6), entry(5, 10)]},
+            r"stage_schedule\[1\]: start_epoch: 5 lies",
+        ),
         ({"stage_schedule": [entry(3, 3)]}, r"stage_schedule\[0\]: end_epoch: 3 is not after"),
         ({"stage_schedule": [entry(0, 11)]}, r"end_epoch: 11 is past num_epochs 10"),
         ({"stage_schedule": [entry(0, 5, loss_weights=ZERO)]}, r"\[0\]: loss_weights: all are 0"),

@@ -3,14 +3,17 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from mobile_sam.config import LossWeights
-from mobile_sam.data.dataset import Sample
+from mobile_sam.data.dataset import Sample, ValidationSet, collate
+from mobile_sam.data.prompts import VALIDATION_PROMPTS
 from mobile_sam.models.sam import Sam
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.losses import dice, focal, iou_error, measured_iou
 
 Losses = dict[str, Tensor]
+_VALIDATION_BATCH = 8
 
 
 class Learner(nn.Module):
@@ -66,11 +69,15 @@ def total_loss(losses: Losses, weights: LossWeights, lambda_coef: float) -> Tens
 
 
 @torch.no_grad()
-def validation_iou(student: Sam, batch: Sample, kinds: list[str]) -> dict[str, list[float]]:
-    """IoU of each prompt of a validation batch, in the model frame, by kind of prompt."""
-    logits, _ = predict(student, student.image_encoder(batch.image), batch)
-    truth = batch.masks.flatten(0, 1).float()
-    prompts = batch.masks.shape[1]
-    valid = batch.valid.repeat_interleave(prompts, dim=0).float()
-    iou = measured_iou(logits, truth, valid).view(len(batch.image), len(kinds), -1)
-    return {kind: iou[:, i].flatten().tolist() for i, kind in enumerate(kinds)}
+def validation_iou(student: Sam, dataset: ValidationSet, device: torch.device) -> dict[str, float]:
+    """Mean IoU in the model frame, by kind of prompt, of a student in eval mode."""
+    found: dict[str, list[float]] = {kind: [] for kind in VALIDATION_PROMPTS}
+    for batch in DataLoader(dataset, batch_size=_VALIDATION_BATCH, collate_fn=collate):
+        sample = batch.to(device)
+        logits, _ = predict(student, student.image_encoder(sample.image), sample)
+        truth = sample.masks.flatten(0, 1).float()
+        valid = sample.valid.repeat_interleave(sample.masks.shape[1], dim=0).float()
+        iou = measured_iou(logits, truth, valid).view(len(sample.image), len(found), -1)
+        for i, kind in enumerate(found):
+            found[kind] += iou[:, i].flatten().tolist()
+    return {kind: sum(values) / len(values) for kind, values in found.items()}

@@ -1,12 +1,10 @@
-"""Training of one stage: from the checkpoint before it to its own, through any interruption."""
+"""The loop of one stage: from the checkpoint before it to its own, through any interruption."""
 
-import hashlib
-import json
 import logging
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,15 +19,11 @@ from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.data.dataset import Sample, TrainingSet, ValidationSet, collate
 from mobile_sam.data.index import Index
 from mobile_sam.data.prompts import VALIDATION_PROMPTS
-from mobile_sam.features import FeatureStore, feature_channels, identity
+from mobile_sam.features import FeatureStore, identity
 from mobile_sam.layout import RunPaths
-from mobile_sam.models.roles import start_student
-from mobile_sam.models.weights import file_digest
-from mobile_sam.schedule import Stage, any_distillation, canonical, normalise
+from mobile_sam.schedule import Stage, canonical, normalise
 from mobile_sam.training import checkpoint
-from mobile_sam.training.distillation import Distiller
-from mobile_sam.training.learner import Learner, total_loss, validation_iou
-from mobile_sam.training.lock import exclusive
+from mobile_sam.training.learner import total_loss, validation_iou
 from mobile_sam.training.optim import (
     adamw,
     clip_gradients,
@@ -37,25 +31,12 @@ from mobile_sam.training.optim import (
     lr_factor,
     set_learning_rate,
 )
+from mobile_sam.training.progress import Progress, epoch_batches
+from mobile_sam.training.start import new_learner, state_key
 
 log = logging.getLogger(__name__)
 
 _LOG_SECONDS = 5.0
-_VALIDATION_BATCH = 8
-
-
-@dataclass
-class Progress:
-    """Where a stage is. `batch` counts batches of the epoch, `step` optimiser steps of the run."""
-
-    epoch: int
-    batch: int = 0
-    step: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    best_iou: float = -1.0
-    epochs_without_gain: int = 0
 
 
 class Interrupted(SystemExit):
@@ -65,54 +46,9 @@ class Interrupted(SystemExit):
         super().__init__(128 + signal.SIGTERM)
 
 
-def train_run(config: RunConfig, directory: str | None = None) -> None:
-    """Train one stage by its `NN_name`, or without one all stages that have no checkpoint yet.
+class StageTraining:
+    """One stage in this process; `run` ends with its checkpoint."""
 
-    Each stage starts from the checkpoint of the one before, so that one process for each stage
-    gives the same weights as one process for all.
-    """
-    stages = normalise(config)
-    if directory is not None:
-        names = [stage.directory for stage in stages]
-        if directory not in names:
-            raise ConfigError(f"--stage: there is no {directory!r}; there are {', '.join(names)}")
-        train_stage(config, stages[names.index(directory)])
-        return
-    for stage in stages:
-        if RunPaths(config).checkpoint(stage).is_file():
-            log.info("stage %s is finished", stage.directory)
-        else:
-            train_stage(config, stage)
-
-
-def train_stage(config: RunConfig, stage: Stage) -> None:
-    """Train a stage and write its checkpoint and metrics.
-
-    Continues from the resume state where there is one of the same settings and inputs; the
-    result is the same, bit for bit. Raises ConfigError when another process trains the stage.
-    """
-    fabric = Fabric(
-        accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        devices=config.devices,
-        precision=_precision(config.precision),
-        strategy="ddp_find_unused_parameters_true" if config.devices > 1 else "auto",
-    )
-    fabric.launch()
-    state_dir = RunPaths(config).state(stage)
-    state_dir.mkdir(parents=True, exist_ok=True)
-    with exclusive(state_dir / "lock", only=fabric.is_global_zero):
-        _StageTraining(config, stage, fabric).run()
-
-
-def _precision(setting: str) -> Any:
-    if setting != "auto":
-        return setting
-    return (
-        "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
-    )
-
-
-class _StageTraining:
     def __init__(self, config: RunConfig, stage: Stage, fabric: Fabric) -> None:
         self.config, self.stage, self.fabric = config, stage, fabric
         self.paths = RunPaths(config)
@@ -131,7 +67,7 @@ class _StageTraining:
         )
         self.batches_per_epoch = -(-len(index) // (config.batch_size * config.devices))
         self.steps_per_epoch = -(-self.batches_per_epoch // config.gradient_accumulation)
-        self.learner = Learner(start_student(config), _distiller(config))
+        self.learner = new_learner(config)
         self.optimizer = adamw(self.learner, config.weight_decay, config.encoder_lr_scale)
         self.progress = Progress(epoch=stage.start_epoch)
         self.interrupted = False
@@ -155,11 +91,6 @@ class _StageTraining:
             self._epoch(key)
             self._end_epoch()
             if self._stops_early():
-                log.info(
-                    "stage %s: no gain; it ends after %d epochs",
-                    self.stage.directory,
-                    len(progress.rows),
-                )
                 break
             self._maybe_save(key)
         self._finish()
@@ -172,7 +103,7 @@ class _StageTraining:
             previous = self.paths.checkpoint(before)
             if not previous.is_file():
                 raise ConfigError(f"{previous}: missing; train stage {before.directory} first")
-        key = _state_key(self.config, self.stage, self.paths.index, previous)
+        key = state_key(self.config, self.stage, self.paths.index, previous)
         resume = self._resume_path
         if resume.is_file():
             content = checkpoint.load(resume)
@@ -209,26 +140,30 @@ class _StageTraining:
             last_of_group = (progress.batch + 1) % accumulation == 0 or (
                 progress.batch + 1 == self.batches_per_epoch
             )
-            torch.manual_seed(_seed_of(self.config.seed, progress, self.fabric.global_rank))
+            torch.manual_seed(progress.seed(self.config.seed, self.fabric.global_rank))
             with self.fabric.no_backward_sync(self.model, enabled=not last_of_group):
                 losses = self.model(batch, self.stage.supervised, self.distils)
                 loss = total_loss(losses, self.stage.loss_weights, self.stage.lambda_coef)
                 self.fabric.backward(loss / group_size)
-            _add(progress.sums, {**losses, "loss": loss}, len(batch.image))
+            progress.add({**losses, "loss": loss}, len(batch.image))
             if last_of_group:
                 self._step()
             progress.batch += 1
             progress.seconds = seconds_before + time.monotonic() - began
             if time.monotonic() - logged > _LOG_SECONDS:
                 logged = time.monotonic()
-                self._log_step(float(loss))
+                self._log_step(loss.item())
             # A group of accumulated batches is not interrupted: its gradients are not saved.
             if last_of_group and progress.batch < self.batches_per_epoch:
                 self._maybe_save(key)
 
     def _loader(self) -> Iterator[Sample]:
-        batches = _epoch_batches(
-            len(self.train_set), self.config, self.progress.epoch, self.fabric.world_size
+        batches = epoch_batches(
+            len(self.train_set),
+            self.config.batch_size,
+            self.fabric.world_size,
+            self.config.seed,
+            self.progress.epoch,
         )[self.progress.batch :]
         rank = self.fabric.global_rank
         loader = DataLoader(
@@ -283,13 +218,7 @@ class _StageTraining:
             "images_per_s": images * self.fabric.world_size / progress.seconds,
             "seconds": progress.seconds,
         }
-        progress.rows.append(row)
-        progress.epoch, progress.batch, progress.sums, progress.seconds = (
-            progress.epoch + 1,
-            0,
-            {},
-            0.0,
-        )
+        progress.end_epoch(row)
         seen = "  ".join(
             f"{k} {v:.3f}"
             for k, v in row.items()
@@ -306,27 +235,20 @@ class _StageTraining:
             self.config.objects_per_image,
             self.config.val_images,
         )
-        loader = DataLoader(dataset, batch_size=_VALIDATION_BATCH, collate_fn=collate)
-        kinds = list(VALIDATION_PROMPTS)
-        found: dict[str, list[float]] = {kind: [] for kind in kinds}
         self.learner.eval()
-        for batch in loader:
-            part = validation_iou(self.learner.student, batch.to(self.fabric.device), kinds)
-            for kind in kinds:
-                found[kind] += part[kind]
+        found = validation_iou(self.learner.student, dataset, self.fabric.device)
         freeze_parts(self.learner, self.stage.freeze, self.config.freeze_batchnorm)
-        return {f"val_{kind}_iou": float(np.mean(found[kind])) for kind in kinds}
+        return {f"val_{kind}_iou": iou for kind, iou in found.items()}
 
     def _stops_early(self) -> bool:
-        if self.config.early_stopping is None:
+        patience, row = self.config.early_stopping, self.progress.rows[-1]
+        if patience is None:
             return False
-        progress, row = self.progress, self.progress.rows[-1]
         iou = float(np.mean([row[f"val_{kind}_iou"] for kind in VALIDATION_PROMPTS]))
-        if iou > progress.best_iou:
-            progress.best_iou, progress.epochs_without_gain = iou, 0
-        else:
-            progress.epochs_without_gain += 1
-        return progress.epochs_without_gain >= self.config.early_stopping
+        stops = self.progress.stops_early(iou, patience)
+        if stops:
+            log.info("no gain in %d epochs; the stage ends here", patience)
+        return stops
 
     def _on_sigterm(self) -> None:
         def remember(number: int, frame: FrameType | None) -> None:
@@ -369,46 +291,6 @@ class _StageTraining:
         log.info(
             "stage %s is finished: %s", self.stage.directory, self.paths.checkpoint(self.stage)
         )
-
-
-def _distiller(config: RunConfig) -> Distiller:
-    """The same for every stage of a run, so that its projection carries over."""
-    level = config.distill_feature_level
-    student = feature_channels(config.model_type, "neck")
-    project = level != "neck" and any_distillation(config)
-    teacher = feature_channels(config.teacher_model_type or "", level) if project else student
-    return Distiller(config.distill_losses, student, teacher, project, config.seed)
-
-
-def _state_key(config: RunConfig, stage: Stage, index: Path, previous: Path | None) -> str:
-    """Equal for two states that lead to the same weights."""
-    inputs = {
-        "settings": canonical(config, stage),
-        "index": file_digest(index),
-        "previous": None if previous is None else file_digest(previous),
-        "teacher": identity(config) if stage.distillation else None,
-    }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def _epoch_batches(images: int, config: RunConfig, epoch: int, world_size: int) -> list[np.ndarray]:
-    """Positions of all batches of an epoch, the same on every rank; all ranks get equally many."""
-    order = np.random.default_rng([config.seed, epoch]).permutation(images)
-    order = np.resize(order, -(-images // world_size) * world_size)
-    size = config.batch_size * world_size
-    return [order[start : start + size] for start in range(0, len(order), size)]
-
-
-def _seed_of(seed: int, progress: Progress, rank: int) -> int:
-    return int(
-        np.random.SeedSequence([seed, progress.epoch, progress.batch, rank]).generate_state(1)[0]
-    )
-
-
-def _add(sums: dict[str, float], losses: dict[str, torch.Tensor], images: int) -> None:
-    for name, value in losses.items():
-        sums[name] = sums.get(name, 0.0) + float(value.detach()) * images
-    sums["images"] = sums.get("images", 0) + images
 
 
 def _minutes(seconds: float) -> str:

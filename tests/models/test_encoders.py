@@ -21,7 +21,9 @@ def encoder() -> nn.Module:
     return build_sam_model("tiny_sam", 64).image_encoder
 
 
-@pytest.mark.parametrize("model_type", ["tiny_sam", "tiny_sam_se", "tiny_teacher_vit", "demo_student"])
+@pytest.mark.parametrize(
+    "model_type", ["tiny_sam", "tiny_sam_se", "tiny_teacher_vit", "demo_student"]
+)
 @pytest.mark.parametrize("img_size", [64, 192])
 def test_embeddings_have_stride_16(model_type: str, img_size: int) -> None:
     model = build_sam_model(model_type, img_size).eval()
@@ -59,7 +61,10 @@ def test_biases_loaded_after_an_eval_forward_are_used(encoder: nn.Module) -> Non
     with torch.no_grad():
         before = encoder(images)
         state = encoder.state_dict()
-        state = {k: v + 1.5 * torch.randn_like(v) if "attention_biases" in k else v for k, v in state.items()}
+        state = {
+            k: v + 1.5 * torch.randn_like(v) if "attention_biases" in k else v
+            for k, v in state.items()
+        }
         encoder.load_state_dict(state)
         assert not torch.allclose(encoder(images), before)
 

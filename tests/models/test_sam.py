@@ -28,7 +28,9 @@ def test_prompts_of_an_image_do_not_see_each_other(model: Sam) -> None:
     points, labels = prompts(6)
     together, _ = model.decode(embedding, points, labels)
     for i in range(6):
-        alone, _ = model.decode(embedding[i // 3 : i // 3 + 1], points[i : i + 1], labels[i : i + 1])
+        alone, _ = model.decode(
+            embedding[i // 3 : i // 3 + 1], points[i : i + 1], labels[i : i + 1]
+        )
         assert torch.allclose(alone[0], together[i], atol=1e-5)
 
 

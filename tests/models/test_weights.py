@@ -18,7 +18,9 @@ from mobile_sam.models.weights import (
 from tests.conftest import equal_states
 
 
-@pytest.mark.parametrize("model_type", ["vit_t", "vit_t_se", "vit_b", "tiny_sam", "tiny_teacher_vit"])
+@pytest.mark.parametrize(
+    "model_type", ["vit_t", "vit_t_se", "vit_b", "tiny_sam", "tiny_teacher_vit"]
+)
 def test_the_map_of_names_is_invertible(model_type: str) -> None:
     model = build_sam_model(model_type, 64)
     back = from_original(model, to_original(model))
@@ -116,7 +118,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(to_original(build_sam_model("tiny_sam", 64)), path)
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ConfigError, match="not a file of torch.save, or a damaged one"):
+    with pytest.raises(ConfigError, match=r"not a file of torch\.save, or a damaged one"):
         load_file(path)
 
 

@@ -1,0 +1,41 @@
+"""The house: environment.yml in step with pyproject.toml, and no unread rules."""
+
+import re
+import tomllib
+
+import yaml
+
+from tests.conftest import ROOT
+
+# The same package under the name that conda-forge gives it.
+CONDA_NAMES = {
+    "torch": "pytorch",
+    "opencv-python-headless": "py-opencv",
+    "snakemake": "snakemake-minimal",
+}
+
+
+def requirement(text: str) -> tuple[str, str]:
+    name, limits = re.fullmatch(
+        r"([A-Za-z0-9_.-]+?)((?:[<>=!~].*)?)", text.replace(" ", "")
+    ).groups()
+    return name.lower(), limits
+
+
+def test_environment_yml_is_in_step_with_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    plain = dict(requirement(line) for line in environment if isinstance(line, str))
+    pip = next(line["pip"] for line in environment if isinstance(line, dict))
+    assert plain.pop("python") == project["requires-python"]
+    plain.pop("pip")
+    wanted = dict(map(requirement, project["dependencies"]))
+    assert plain == {CONDA_NAMES.get(name, name): limits for name, limits in wanted.items()}
+    assert pip == ["-e ."]
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    for command in ("make demo", "make test"):
+        assert command in readme
+    assert "make test" in ci

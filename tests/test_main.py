@@ -1,0 +1,78 @@
+"""The command line in processes of its own: errors in one line, without a traceback."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mobile_sam.config import RunConfig
+from mobile_sam.layout import RunPaths
+from mobile_sam.models.weights import load_weights
+from mobile_sam.training.export import export_weights
+from mobile_sam.training.run import train_run
+from tests.conftest import directories, verb
+
+Make = Callable[..., RunConfig]
+
+
+def settings(config: RunConfig) -> Path:
+    path = RunPaths(config).settings
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(config.model_dump_json(exclude={"schema_file"}))
+    return path
+
+
+def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "my.json"
+    path.write_text('{"learning_rat": 1}')
+    result = verb("train", "--config", path)
+    assert result.returncode == 1
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "my.json: unknown key 'learning_rat'" in result.stderr
+
+
+def test_broken_images_are_listed_without_a_traceback(tmp_path: Path, scenes: Path) -> None:
+    import json
+    import shutil
+
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    for name in ("scene_00001.png", "scene_00004.png"):
+        (data / "train" / "image" / name).write_bytes(b"no image")
+    path = tmp_path / "my.json"
+    path.write_text(json.dumps({**directories(data), "output_dir": str(tmp_path)}))
+    result = verb("index", "--config", path)
+    assert result.returncode == 1
+    assert "scene_00001.png" in result.stderr
+    assert "scene_00004.png" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_nothing_to_extract_is_said(tiny: Make) -> None:
+    result = verb("extract", "--config", settings(tiny()))
+    assert result.returncode == 1
+    assert "no stage distils; there is nothing to extract" in result.stderr
+
+
+def test_the_chain_by_hand(tiny: Make, tmp_path: Path) -> None:
+    config = tiny(use_distill=True)
+    path = settings(config)
+    for arguments in (["train"], ["export"], ["validate"], ["report"]):
+        result = verb(*arguments, "--config", path, "--log", tmp_path / "a.log")
+        assert result.returncode == 0, result.stderr
+    assert "report: " in result.stdout
+    assert "loss" in (tmp_path / "a.log").read_text()
+
+
+def test_exported_weights_are_those_of_the_last_stage(tiny: Make) -> None:
+    config = tiny()
+    train_run(config)
+    export_weights(config)
+    model = load_weights(RunPaths(config).weights, "tiny_sam", 64)
+    assert len(model.state_dict()) > 100
+
+
+@pytest.mark.parametrize("name", ["index", "extract", "train", "validate", "report", "fetch"])
+def test_every_verb_explains_itself(name: str) -> None:
+    result = verb(name, "--help")
+    assert result.returncode == 0
+    assert "usage" in result.stdout

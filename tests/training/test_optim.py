@@ -1,0 +1,121 @@
+import pytest
+import torch
+
+from mobile_sam.config import DistillLosses, Freeze
+from mobile_sam.models.build import build_sam_model
+from mobile_sam.training.distillation import Distiller
+from mobile_sam.training.learner import Learner
+from mobile_sam.training.optim import (
+    adamw,
+    clip_gradients,
+    freeze_parts,
+    lr_factor,
+    set_learning_rate,
+)
+
+
+@pytest.fixture
+def learner() -> Learner:
+    return Learner(build_sam_model("tiny_sam", 64), Distiller(DistillLosses(), 32, 32, False, 0))
+
+
+def test_every_parameter_is_in_the_optimiser_once(learner: Learner) -> None:
+    freeze_parts(learner, Freeze(image_encoder=True), freeze_batchnorm=False)
+    optimizer = adamw(learner, 0.1, 1.0)
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in learner.parameters())
+
+
+def test_only_matrices_are_decayed(learner: Learner) -> None:
+    names = {id(p): name for name, p in learner.named_parameters()}
+    for group in adamw(learner, 0.1, 1.0).param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            if name.endswith(".bias") or "norm" in name or "token" in name or "biases" in name:
+                assert group["weight_decay"] == 0, name
+            if name.endswith("qkv.weight"):
+                assert group["weight_decay"] == 0.1
+
+
+def test_the_encoder_gets_its_share_of_the_learning_rate(learner: Learner) -> None:
+    optimizer = adamw(learner, 0.1, encoder_lr_scale=0.25)
+    set_learning_rate(optimizer, 0.4)
+    encoder = {id(p) for p in learner.student.image_encoder.parameters()}
+    for group in optimizer.param_groups:
+        expected = 0.1 if id(group["params"][0]) in encoder else 0.4
+        assert group["lr"] == pytest.approx(expected)
+
+
+def test_the_course_of_the_learning_rate() -> None:
+    def course(steps: int, *args: object) -> list[float]:
+        return [lr_factor(step, steps, *args) for step in range(steps)]  # type: ignore[arg-type]
+
+    assert course(6, 2, "constant") == [0.5, 1, 1, 1, 1, 1]
+    assert course(6, 2, "linear") == [0.5, 1, 1, 0.75, 0.5, 0.25]
+    assert course(6, 0.34, "linear") == course(6, 2, "linear")  # a share of the span
+    cosine = course(5, 1, "cosine")
+    assert cosine[:2] == [1.0, 1.0]
+    assert cosine[3] == pytest.approx(0.5)
+
+
+def test_frozen_parts_stay_and_unfrozen_parts_move_again(learner: Learner) -> None:
+    optimizer = adamw(learner, 0.1, 1.0)
+    set_learning_rate(optimizer, 0.01)
+
+    def moved(freeze: Freeze) -> dict[str, bool]:
+        freeze_parts(learner, freeze, freeze_batchnorm=False)
+        student = learner.student
+        before = {part: _copy(getattr(student, part)) for part in _PARTS}
+        embedding = student.image_encoder(torch.randn(2, 3, 64, 64))
+        logits, iou = student.decode(
+            embedding, torch.rand(2, 2, 2) * 64, torch.tensor([[2, 3], [1, -1]])
+        )
+        (logits.square().mean() + iou.square().mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return {part: _differs(before[part], _copy(getattr(student, part))) for part in _PARTS}
+
+    assert moved(Freeze(image_encoder=True)) == {
+        "image_encoder": False,
+        "prompt_encoder": True,
+        "mask_decoder": True,
+    }
+    assert all(moved(Freeze()).values())
+    assert moved(Freeze(prompt_encoder=True, mask_decoder=True)) == {
+        "image_encoder": True,
+        "prompt_encoder": False,
+        "mask_decoder": False,
+    }
+
+
+_PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
+
+
+def _copy(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def _differs(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return any(not torch.equal(a[key], b[key]) for key in a)
+
+
+def test_batchnorm_statistics_can_be_kept(learner: Learner) -> None:
+    def statistics() -> torch.Tensor:
+        return next(b for n, b in learner.named_buffers() if n.endswith("running_mean")).clone()
+
+    freeze_parts(learner, Freeze(), freeze_batchnorm=True)
+    before = statistics()
+    learner.student.image_encoder(torch.randn(2, 3, 64, 64))
+    assert torch.equal(statistics(), before)
+    freeze_parts(learner, Freeze(), freeze_batchnorm=False)
+    learner.student.image_encoder(torch.randn(2, 3, 64, 64))
+    assert not torch.equal(statistics(), before)
+
+
+def test_clipping() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    clip_gradients([parameter], 0)
+    assert parameter.grad.tolist() == [3.0, 4.0]
+    clip_gradients([parameter], 1)
+    assert parameter.grad.norm().item() == pytest.approx(1.0, rel=1e-4)

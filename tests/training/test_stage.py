@@ -1,0 +1,280 @@
+"""A stage: resumed bit for bit, cut into processes without a trace, and moved by every key."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from mobile_sam.config import ConfigError, RunConfig, affects
+from mobile_sam.layout import RunPaths
+from mobile_sam.schedule import normalise
+from mobile_sam.training import checkpoint
+from mobile_sam.training.export import export_weights
+from mobile_sam.training.lock import exclusive
+from mobile_sam.training.run import train_run
+from tests.conftest import TWO_STAGES, equal_states, prepare
+
+Make = Callable[..., RunConfig]
+
+
+def weights(config: RunConfig, stage: int = -1) -> dict[str, torch.Tensor]:
+    return checkpoint.load(RunPaths(config).checkpoint(normalise(config)[stage]))["learner"]
+
+
+def trained(config: RunConfig) -> dict[str, torch.Tensor]:
+    train_run(config)
+    return weights(config)
+
+
+def saved_settings(config: RunConfig) -> Path:
+    path = RunPaths(config).settings
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(config.model_dump_json(exclude={"schema_file"}))
+    return path
+
+
+def command(config: RunConfig, *arguments: str) -> list[str]:
+    settings = str(saved_settings(config))
+    return [sys.executable, "-m", "mobile_sam", "train", "--config", settings, *arguments]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def test_stages_in_processes_of_their_own_equal_one_process(tiny: Make) -> None:
+    """`train` for each stage, against one `train` without `--stage`."""
+    whole = tiny(run_name="whole", num_epochs=4, stage_schedule=TWO_STAGES)
+    split = tiny(run_name="split", num_epochs=4, stage_schedule=TWO_STAGES)
+    subprocess.run(command(whole), check=True, env=environment())
+    for stage in normalise(split):
+        subprocess.run(command(split, "--stage", stage.directory), check=True, env=environment())
+    for stage in range(2):
+        assert equal_states(weights(whole, stage), weights(split, stage))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_killed_in_stage_2_ends_in_the_same_weights(
+    tiny: Make, number: signal.Signals, accumulation: int
+) -> None:
+    common: dict[str, Any] = {"num_epochs": 8, "gradient_accumulation": accumulation}
+    common["stage_schedule"] = [
+        TWO_STAGES[0],
+        {"start_epoch": 2, "end_epoch": 8, "distillation": False},
+    ]
+    common["save_every_minutes"] = 0
+    undisturbed = tiny(run_name="undisturbed", **common)
+    killed = tiny(run_name="killed", **common)
+    subprocess.run(command(undisturbed), check=True, env=environment())
+
+    process = subprocess.Popen(command(killed), env=environment())
+    stage = normalise(killed)[1]
+    resume = RunPaths(killed).state(stage) / "resume.pt"
+    deadline = time.monotonic() + 120
+    while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 3):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.wait()
+    assert not RunPaths(killed).checkpoint(stage).is_file()
+
+    again = subprocess.run(command(killed), check=True, env=environment(), capture_output=True)
+    assert b"resuming at epoch" in again.stderr
+    assert equal_states(weights(killed), weights(undisturbed))
+    columns = ["epoch", "step", "loss", "train_iou", "val_box_iou"]
+    tables = [pd.read_csv(RunPaths(c).metrics(stage))[columns] for c in (killed, undisturbed)]
+    pd.testing.assert_frame_equal(*tables)
+    assert not resume.exists()
+
+
+def test_state_of_other_settings_is_not_resumed(
+    tiny: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny(save_every_minutes=0, num_epochs=2)
+    fresh = trained(tiny(run_name="fresh", num_epochs=2, learning_rate=0.01))
+    train_run(config)
+    (stage,) = normalise(config)
+    paths = RunPaths(config)
+    content = checkpoint.load(paths.checkpoint(stage))
+    progress = {"epoch": 1, "batch": 0, "step": 3, "rows": []}
+    checkpoint.save(
+        paths.state(stage) / "resume.pt", content | {"key": "other", "progress": progress}
+    )
+    changed = config.model_copy(update={"learning_rate": 0.01})
+    paths.checkpoint(stage).unlink()
+    with caplog.at_level("INFO"):
+        assert equal_states(trained(changed), fresh)
+    assert "belongs to other settings or inputs; starting anew" in caplog.text
+
+
+# What each key is changed to, and what else must be set for it to matter.
+CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "model_type": ("tiny_sam_se", {}),
+    "checkpoint": ("weights.pt", {}),
+    "decoder_from_teacher": (True, {}),
+    "iou_head_depth": (2, {}),
+    "iou_head_hidden_dim": (32, {}),
+    "teacher_checkpoint": ("weights.pt", {"use_distill": True, "teacher_model_type": "tiny_sam"}),
+    "teacher_model_type": ("tiny_sam", {"use_distill": True}),
+    "distill_feature_level": (2, {"use_distill": True}),
+    "distill_losses": ({"cosine": 0.0}, {"use_distill": True}),
+    "use_distill": (True, {}),
+    "lambda_coef": (3.0, {"use_distill": True}),
+    "num_epochs": (2, {}),
+    "stage_schedule": ([{"start_epoch": 0, "end_epoch": 1, "learning_rate": 0.01}], {}),
+    "loss_weights": ({"focal": 1.0}, {}),
+    "learning_rate": (0.01, {}),
+    "freeze": ({"mask_decoder": True}, {}),
+    "prompts": ({"box": 1.0, "point": 0.0}, {}),
+    "img_size": (128, {}),
+    "batch_size": (2, {}),
+    "gradient_accumulation": (2, {}),
+    "objects_per_image": (1, {}),
+    "augment": ({"brightness": 0.5}, {}),
+    "weight_decay": (0.9, {}),
+    "encoder_lr_scale": (0.1, {}),
+    "lr_scheduler": ("linear", {}),
+    "lr_scheduler_span": ("run", {"num_epochs": 4, "stage_schedule": TWO_STAGES[:1]}),
+    "warmup_steps": (2, {}),
+    "gradient_clip": (0.01, {}),
+    "freeze_batchnorm": (True, {}),
+    "precision": ("bf16-mixed", {}),
+    "seed": (1, {}),
+    "early_stopping": (1, {"num_epochs": 6, "learning_rate": 1e-12}),
+}
+
+
+def test_every_key_of_training_is_in_the_table() -> None:
+    keys = {
+        k for k in RunConfig.model_fields if affects(k) in {"start", "teacher", "training", "stage"}
+    }
+    elsewhere = {"devices", "val_images", "train_img_dir_teacher_features"}  # tests of their own
+    assert set(CHANGES) == keys - elsewhere
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_each_key_changes_the_weights(key: str, tiny: Make, tmp_path: Path) -> None:
+    value, context = CHANGES[key]
+    if value == "weights.pt":
+        donor = tiny(run_name="donor", seed=7)
+        train_run(donor)
+        export_weights(donor)
+        value = str(RunPaths(donor).weights)
+    before = tiny(run_name="before", **context)
+    after = tiny(run_name="after", **{**context, key: value})
+    assert not equal_states(trained(before), trained(after))
+
+
+def test_nothing_but_the_settings_changes_the_weights(tiny: Make) -> None:
+    first = trained(tiny(run_name="first"))
+    second = trained(tiny(run_name="second", num_workers=1, save_every_minutes=0, val_images=0))
+    assert equal_states(first, second)
+
+
+def test_val_images_sets_what_is_looked_at_after_each_epoch(tiny: Make) -> None:
+    for images in (0, 1, 3):
+        config = tiny(run_name=f"val{images}", val_images=images)
+        train_run(config)
+        table = pd.read_csv(RunPaths(config).metrics(normalise(config)[0]))
+        assert ("val_box_iou" in table) == (images > 0)
+
+
+def test_early_stopping_ends_the_stage_and_not_the_run(tiny: Make) -> None:
+    schedule = [{"start_epoch": 0, "end_epoch": 6}, {"start_epoch": 6, "end_epoch": 7}]
+    config = tiny(num_epochs=7, early_stopping=2, learning_rate=1e-12, stage_schedule=schedule)
+    train_run(config)
+    epochs = [len(pd.read_csv(RunPaths(config).metrics(stage))) for stage in normalise(config)]
+    assert epochs == [3, 1]
+
+
+def test_two_processes_average_their_gradients(tiny: Make) -> None:
+    """DDP over two CPU processes sees the batch that one process of twice the size sees."""
+    common = {"num_epochs": 2, "freeze_batchnorm": True, "val_images": 0}
+    one = tiny(run_name="one", batch_size=4, **common)
+    two = tiny(run_name="two", batch_size=2, devices=2, **common)
+    for config in (one, two):
+        subprocess.run(command(config), check=True, env=environment())
+    first, second = weights(one), weights(two)
+    assert first.keys() == second.keys()
+    close = [torch.allclose(first[k].float(), second[k].float(), atol=2e-3) for k in first]
+    assert sum(close) / len(close) > 0.98
+
+
+def test_a_stage_settings_do_not_leak_into_the_next(tiny: Make) -> None:
+    """Stage 2 trains equally whether or not stage 1 had overrides of no effect on its weights."""
+    plain = tiny(
+        run_name="plain", num_epochs=2, stage_schedule=[{"start_epoch": 0, "end_epoch": 1}]
+    )
+    odd = {"start_epoch": 0, "end_epoch": 1, "lambda_coef": 9.0, "name": "finetune"}
+    other = tiny(run_name="other", num_epochs=2, stage_schedule=[odd])
+    assert equal_states(trained(plain), trained(other))
+
+
+def test_the_optimiser_carries_over_between_stages(tiny: Make) -> None:
+    config = tiny(num_epochs=4, stage_schedule=TWO_STAGES)
+    train_run(config)
+    steps = [
+        checkpoint.load(RunPaths(config).checkpoint(stage))["optimizer"]["state"]
+        for stage in normalise(config)
+    ]
+    first, last = (max(float(s["step"]) for s in state.values()) for state in steps)
+    assert (first, last) == (6, 12)
+
+
+def test_features_at_a_given_path_are_used(tiny: Make, tmp_path: Path) -> None:
+    store = tmp_path / "elsewhere.zarr"
+    config = tiny(use_distill=True, train_img_dir_teacher_features=str(store))
+    assert store.is_dir()
+    train_run(config)
+
+
+def test_a_second_trainer_of_the_stage_is_refused(tiny: Make) -> None:
+    config = tiny()
+    (stage,) = normalise(config)
+    state = RunPaths(config).state(stage)
+    state.mkdir(parents=True)
+    with exclusive(state / "lock"), pytest.raises(ConfigError, match="another process is training"):
+        train_run(config, stage.directory)
+
+
+def test_a_missing_checkpoint_of_the_stage_before_is_named(tiny: Make) -> None:
+    config = tiny(num_epochs=4, stage_schedule=TWO_STAGES)
+    with pytest.raises(
+        ConfigError, match=r"00_distill/checkpoint\.pt: missing; train stage 00_distill"
+    ):
+        train_run(config, "01_finetune")
+
+
+def test_a_checkpoint_that_is_not_ours_is_named(tiny: Make) -> None:
+    config = tiny(num_epochs=4, stage_schedule=TWO_STAGES)
+    path = RunPaths(config).checkpoint(normalise(config)[0])
+    path.parent.mkdir(parents=True)
+    torch.save({"model": {}}, path)
+    with pytest.raises(ConfigError, match="not a checkpoint of mobile_sam"):
+        train_run(config, "01_finetune")
+    torch.save({"format": checkpoint.FORMAT, "version": 99}, path)
+    with pytest.raises(ConfigError, match="format version 99"):
+        train_run(config, "01_finetune")
+
+
+def test_an_unknown_stage_lists_those_that_exist(tiny: Make) -> None:
+    with pytest.raises(ConfigError, match="there is no 'x'; there are 00_finetune"):
+        train_run(tiny(), "x")
+
+
+def test_prepare_twice_computes_nothing_twice(tiny: Make) -> None:
+    config = tiny(use_distill=True)
+    store = RunPaths(config).features
+    before = {p: p.stat().st_mtime_ns for p in store.rglob("c/*")}
+    prepare(config)
+    assert {p: p.stat().st_mtime_ns for p in store.rglob("c/*")} == before

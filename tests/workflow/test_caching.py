@@ -1,0 +1,207 @@
+"""What Snakemake would run again after a change, and what it would not."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+
+from mobile_sam.training import checkpoint
+from tests.conftest import DISTIL_ONLY, ROOT, equal_states, snakemake, tiny_settings
+
+
+class Project:
+    """A run of two stages on data of its own, through the workflow once."""
+
+    def __init__(self, directory: Path, scenes: Path) -> None:
+        self.directory = directory
+        directory.mkdir(exist_ok=True)
+        self.data = Path(shutil.copytree(scenes, directory / "data"))
+        self.file = directory / "my.json"
+        self.settings = tiny_settings(self.data, directory / "results", num_epochs=2)
+        self.settings |= {"run_name": "my", "val_images": 0, "report_examples": 1}
+        self.settings["stage_schedule"] = [
+            {"start_epoch": 0, "end_epoch": 1, "distillation": True, "loss_weights": DISTIL_ONLY},
+            {"start_epoch": 1, "end_epoch": 2, "distillation": False},
+        ]
+        self.write(self.settings)
+
+    def write(self, settings: dict[str, Any], **style: Any) -> None:
+        self.file.write_text(json.dumps(settings, **style))
+
+    def would_run(self, *arguments: str) -> set[str]:
+        """Names of the rules in a dry run, without the run's name and without `all`."""
+        result = snakemake(self.directory, "-n", "--config", f"run={self.file}", *arguments)
+        assert result.returncode == 0, result.stderr
+        names = set(re.findall(r"^(?:local)?rule (\w+):", result.stdout + result.stderr, re.M))
+        return {re.sub(r"_(my|features|data)_", "_", name) for name in names} - {"all"}
+
+    def run(self, *arguments: str) -> None:
+        result = snakemake(self.directory, "--config", f"run={self.file}", *arguments)
+        assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("caching"), scenes)
+    project.run()
+    assert project.would_run() == set()
+    return project
+
+
+@pytest.fixture
+def project(finished: Project) -> Iterator[Project]:
+    """The finished project; the test may change its file and its images."""
+    images = {p: p.read_bytes() for p in finished.data.rglob("*.png")}
+    times = {p: p.stat().st_mtime_ns for p in images}
+    yield finished
+    for path in set(finished.data.rglob("*.png")) - set(images):
+        path.unlink()
+    for path, content in images.items():
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+        os.utime(path, ns=(times[path], times[path]))
+    finished.write(finished.settings)
+
+
+def changed(settings: dict[str, Any], stage: int, **changes: Any) -> dict[str, Any]:
+    stages = [dict(entry) for entry in settings["stage_schedule"]]
+    stages[stage] |= changes
+    return settings | {"stage_schedule": stages}
+
+
+LATER = {"train_my_01_finetune", "export_my", "validate_01_finetune", "report_my"}
+TRAINING = LATER | {"train_my_00_distill", "validate_00_distill"}
+
+
+def test_editing_stage_2_trains_stage_2(project: Project) -> None:
+    project.write(changed(project.settings, 1, learning_rate=0.5))
+    assert project.would_run() == LATER
+
+
+def test_editing_stage_1_trains_both(project: Project) -> None:
+    project.write(changed(project.settings, 0, lambda_coef=2.0))
+    assert project.would_run() == TRAINING
+
+
+def test_a_report_option_redraws_the_report(project: Project) -> None:
+    project.write(project.settings | {"report_examples": 2})
+    assert project.would_run() == {"report_my"}
+
+
+def test_a_threshold_validates_again_and_trains_nothing(project: Project) -> None:
+    project.write(project.settings | {"mask_threshold": 0.3})
+    again = project.would_run()
+    assert "report_my" in again
+    assert not any(name.startswith("train") for name in again)
+    assert sum(name.startswith("validate") for name in again) == 4
+
+
+def test_style_of_the_json_changes_nothing(project: Project) -> None:
+    reordered = dict(reversed(project.settings.items()))
+    reordered["stage_schedule"] = [dict(reversed(e.items())) for e in reordered["stage_schedule"]]
+    reordered["learning_rate"] = 0.00100
+    project.write(reordered, indent=8)
+    assert project.would_run() == set()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_workers": 2}, {"save_every_minutes": 3}], ids=["workers", "saves"]
+)
+def test_speed_and_safety_change_nothing(changes: dict[str, Any], project: Project) -> None:
+    project.write(project.settings | changes)
+    assert project.would_run() == set()
+
+
+def test_more_extraction_jobs_train_nothing(project: Project) -> None:
+    project.write(project.settings | {"extract_jobs": 2})
+    assert not any(name.startswith("train") for name in project.would_run())
+
+
+def test_a_touched_directory_changes_nothing(project: Project) -> None:
+    (project.data / "train" / "image").touch()
+    (project.data / "train" / "mask").touch()
+    assert project.would_run() == set()
+
+
+def test_an_added_image_is_indexed_extracted_and_trained_on(project: Project) -> None:
+    Image.new("RGB", (64, 64)).save(project.data / "train" / "image" / "new.png")
+    again = project.would_run()
+    assert again >= TRAINING
+    for verb in ("index", "plan_features", "extract"):
+        assert any(name.startswith(verb) for name in again), verb
+
+
+def test_a_rewritten_mask_counts_as_new_data(project: Project) -> None:
+    path = next((project.data / "train" / "mask").rglob("*.png"))
+    path.write_bytes(path.read_bytes())
+    os.utime(path)
+    assert project.would_run() >= TRAINING
+
+
+def test_a_second_run_of_the_same_teacher_extracts_nothing(project: Project) -> None:
+    other = project.directory / "other.json"
+    other.write_text(json.dumps(project.settings | {"run_name": "other", "learning_rate": 0.02}))
+    result = snakemake(project.directory, "-n", "--config", f"run={other}")
+    assert "train_other_00_distill" in result.stdout + result.stderr
+    for verb in ("extract_", "plan_features", "index_"):
+        assert f"rule {verb}" not in result.stdout + result.stderr
+
+
+def test_killed_in_stage_2_the_same_command_ends_in_the_same_weights(
+    finished: Project, scenes: Path, tmp_path: Path
+) -> None:
+    """SIGKILL of the training process under Snakemake, then the same command again."""
+    outcomes = []
+    for name, kill in (("undisturbed", False), ("killed", True)):
+        project = Project(tmp_path / name, scenes)
+        settings = changed(project.settings, 1, end_epoch=12)
+        project.write(settings | {"num_epochs": 12, "save_every_minutes": 0})
+        if kill:
+            _kill_in_stage_2(project)
+        project.run()
+        path = project.directory / "results/mobile_sam/my/stages/01_finetune/checkpoint.pt"
+        outcomes.append(checkpoint.load(path)["learner"])
+    log = tmp_path / "killed/results/mobile_sam/my/logs/train_01_finetune.log"
+    assert "resuming at epoch" in log.read_text()
+    assert equal_states(*outcomes)
+
+
+def _kill_in_stage_2(project: Project) -> None:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--directory", str(project.directory), "--cores", "2"]
+    with (project.directory / "snakemake.log").open("w") as output:
+        running = subprocess.Popen(
+            [*command, "--config", f"run={project.file}"],
+            cwd=project.directory,
+            stdout=output,
+            stderr=output,
+        )
+        resume = project.directory / "results/mobile_sam/my/state/01_finetune/resume.pt"
+        deadline = time.monotonic() + 180
+        while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 3):
+            assert running.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        trainers = [
+            process
+            for process in psutil.Process(running.pid).children(recursive=True)
+            if "train" in process.cmdline() and "01_finetune" in process.cmdline()
+        ]
+        assert trainers
+        for process in trainers:
+            process.send_signal(signal.SIGKILL)
+        assert running.wait() == 1
+    assert not (
+        project.directory / "results/mobile_sam/my/stages/01_finetune/checkpoint.pt"
+    ).exists()
