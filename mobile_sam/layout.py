@@ -153,7 +153,7 @@ def feature_key(config: RunConfig) -> str:
     """Names a feature store by what decides its content: teacher, level and image size."""
     teacher = _slug(config.teacher_checkpoint or "none", extra=config.teacher_model_type or "")
     if config.teacher_checkpoint == "random":
-        teacher += f"-seed{config.seed}"
+        teacher += f"-{config.teacher_model_type}-seed{config.seed}"
     return f"{teacher}-{config.distill_feature_level}-{config.img_size}px-float16"
 
 

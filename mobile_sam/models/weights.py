@@ -36,12 +36,17 @@ def load_file(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{path}: refused, because it holds more than tensors and plain values and loading it "
-            f"could run code ({str(error).splitlines()[0]})"
+            f"could run code ({_first_line(error)})"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    # What unpickling raises on bytes that are no pickle, says the documentation of `pickle`.
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError) as error:
         raise ConfigError(
-            f"{path}: not a file of torch.save, or a damaged one ({str(error).splitlines()[0]})"
+            f"{path}: not a file of torch.save, or a damaged one ({_first_line(error)})"
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def file_digest(path: Path) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from mobile_sam.data.masks import Mask, decode
@@ -35,6 +36,7 @@ def plot_epochs(epochs: pd.DataFrame, target: Path) -> None:
         if name in epochs:
             overlap.plot(x, epochs[name], "o-", color=colour, label=label, markersize=3)
     overlap.set(xlabel="epoch", ylabel="validation IoU, model frame", ylim=(0, 1))
+    overlap.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (losses, overlap):
         _shade_stages(axes, epochs)
         if axes.has_data():

@@ -14,7 +14,7 @@ from mobile_sam.training.learner import Learner
 
 
 def new_learner(config: RunConfig) -> Learner:
-    """The learner before the first step; one shape for all stages, so that all of it carries over."""
+    """The learner before the first step; one shape for all stages, so all of it carries over."""
     level = config.distill_feature_level
     student = feature_channels(config.model_type, "neck")
     project = level != "neck" and any_distillation(config)

@@ -88,6 +88,11 @@ def test_layer_norms_of_the_vit_use_1e_6() -> None:
 
 def test_squeeze_excite_starts_equal_and_learns() -> None:
     plain, gated = (build_sam_model(name, 64).image_encoder for name in ("tiny_sam", "tiny_sam_se"))
+    for module in plain.modules():
+        if isinstance(
+            module, nn.BatchNorm2d
+        ):  # timm starts some of them at zero, which hides gates
+            nn.init.ones_(module.weight)
     missing, unexpected = gated.load_state_dict(plain.state_dict(), strict=False)
     assert missing
     assert all(".se." in key for key in missing)

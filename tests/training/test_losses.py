@@ -140,12 +140,12 @@ def test_every_distillation_loss_reaches_the_encoder(name: str, level: str | int
 def test_descending_from_a_perturbed_student_comes_back(name: str) -> None:
     torch.manual_seed(0)
     model = learner(weights=DistillLosses(**{"mse": 0.0, "cosine": 0.0, name: 1.0}))
-    model.eval()
+    model.train()  # random weights without normalisation give embeddings of mere noise
     sample = batch()
     with torch.no_grad():
         teacher = model.student.image_encoder(sample.image)
         for parameter in model.student.image_encoder.parameters():
-            parameter.add_(0.05 * parameter.abs().mean() * torch.randn_like(parameter))
+            parameter.add_(0.1 * parameter.abs().mean() * torch.randn_like(parameter))
     optimizer = torch.optim.Adam(model.student.image_encoder.parameters(), lr=1e-3)
     course = []
     for _ in range(40):
@@ -154,7 +154,7 @@ def test_descending_from_a_perturbed_student_comes_back(name: str) -> None:
         loss.backward()
         optimizer.step()
         course.append(loss.item())
-    assert course[-1] < 0.2 * course[0]
+    assert course[-1] < 0.02 * course[0]
 
 
 def test_the_total_is_the_weighted_sum() -> None:

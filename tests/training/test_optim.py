@@ -31,7 +31,7 @@ def test_only_matrices_are_decayed(learner: Learner) -> None:
     for group in adamw(learner, 0.1, 1.0).param_groups:
         for parameter in group["params"]:
             name = names[id(parameter)]
-            if name.endswith(".bias") or "norm" in name or "token" in name or "biases" in name:
+            if name.endswith(".bias") or "norm" in name or "tokens." in name or "biases" in name:
                 assert group["weight_decay"] == 0, name
             if name.endswith("qkv.weight"):
                 assert group["weight_decay"] == 0.1
