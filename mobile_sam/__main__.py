@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mobile_sam.config import ConfigError, RunConfig, UserError
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
-from mobile_sam.layout import RunPaths, needs_features
+from mobile_sam.layout import RunPaths, needs_features, write_json
 from mobile_sam.runs import load_run
 
 log = logging.getLogger("mobile_sam")
@@ -21,7 +21,6 @@ log = logging.getLogger("mobile_sam")
 
 def synthesize(config: RunConfig, args: argparse.Namespace) -> None:
     from mobile_sam.data.synthetic import write_scenes
-    from mobile_sam.features import write_json
 
     scenes, paths = config.synthetic, RunPaths(config)
     if scenes is None:
@@ -47,7 +46,7 @@ def index(config: RunConfig, args: argparse.Namespace) -> None:
 
 
 def extract(config: RunConfig, args: argparse.Namespace) -> None:
-    from mobile_sam.features import extract_features, finish_extraction, plan_extraction
+    from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
 
     if not needs_features(config):
         raise ConfigError(f"run {config.run_name!r}: no stage distils; there is nothing to extract")

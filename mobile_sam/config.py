@@ -7,15 +7,11 @@ no torch, because Snakemake reads it each time it plans.
 
 import json
 import re
-from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-_PACKAGED = Path(__file__).parent / "configs"
-CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "configs"
+from mobile_sam.architectures import architectures
 
 # What a changed key makes Snakemake do again.
 Affects = Literal[
@@ -251,23 +247,6 @@ def affects(key: str) -> Affects:
     if value not in get_args(Affects):
         raise KeyError(key)
     return value  # type: ignore[return-value]
-
-
-@cache
-def architectures() -> dict[str, dict[str, Any]]:
-    """All architectures of `configs/*.yaml`, by `model_type`."""
-    table: dict[str, dict[str, Any]] = {}
-    for path in sorted(CONFIG_DIR.glob("*.yaml")):
-        table |= yaml.safe_load(path.read_text())
-    return table
-
-
-def stride_16_blocks(model_type: str) -> range:
-    """Numbers of the encoder blocks whose output has the stride of the embedding."""
-    encoder = architectures()[model_type]["image_encoder"]
-    if encoder["family"] == "sam_vit":
-        return range(encoder["depth"])
-    return range(sum(encoder["depths"][:2]), sum(encoder["depths"]))
 
 
 def parse_config(settings: dict[str, Any], source: str) -> RunConfig:

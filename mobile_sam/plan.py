@@ -11,7 +11,7 @@ from typing import Any
 
 from mobile_sam.config import DIRECTORY_KEYS, ConfigError, RunConfig
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, FetchError, check_reachable
-from mobile_sam.layout import RunPaths, needs_features
+from mobile_sam.layout import RunPaths, needs_features, write_json
 from mobile_sam.runs import Runs, known_overlays
 
 
@@ -130,12 +130,8 @@ def write_settings(runs: Runs) -> None:
         files = shared_settings(config)
         files[RunPaths(config).settings] = config.model_dump(mode="json", exclude={"schema_file"})
         for path, content in files.items():
-            text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-            if not path.is_file() or path.read_text() != text:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-                unfinished.write_text(text)
-                unfinished.replace(path)
+            if not path.is_file() or json.loads(path.read_text()) != content:
+                write_json(path, content)
 
 
 def validation_settings(config: RunConfig, what: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mobile_sam.config import AFFECTS, CONFIG_DIR, RunConfig, StageEntry, affects
+from mobile_sam.architectures import CONFIG_DIR
+from mobile_sam.config import AFFECTS, RunConfig, StageEntry, affects
 
 _HEAD = """# Configuration
 

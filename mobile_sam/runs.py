@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mobile_sam.architectures import CONFIG_DIR, architectures, stride_16_blocks
 from mobile_sam.config import (
-    CONFIG_DIR,
     SHARED_KEYS,
     ConfigError,
     RunConfig,
-    architectures,
     parse_config,
-    stride_16_blocks,
 )
 from mobile_sam.fetch import KNOWN_CHECKPOINTS
 from mobile_sam.schedule import any_distillation, normalise, scale

@@ -13,7 +13,7 @@ import torch
 from mobile_sam.config import RunConfig, parse_config
 from mobile_sam.data.index import index_dataset
 from mobile_sam.data.synthetic import write_scenes
-from mobile_sam.features import extract_features, finish_extraction, plan_extraction
+from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
 from mobile_sam.layout import RunPaths, needs_features
 
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from mobile_sam.config import CONFIG_DIR, ConfigError, RunConfig, parse_config
+from mobile_sam.architectures import CONFIG_DIR
+from mobile_sam.config import ConfigError, RunConfig, parse_config
 from mobile_sam.reference import json_schema, reference
 
 

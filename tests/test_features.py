@@ -8,21 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from mobile_sam import features
+from mobile_sam import extraction, features
 from mobile_sam.config import RunConfig, parse_config
 from mobile_sam.data.index import Index, index_dataset
 from mobile_sam.data.records import read_image
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.data.transforms import image_to_model_frame
-from mobile_sam.features import (
-    FeatureError,
-    FeatureStore,
-    extract_features,
-    finish_extraction,
-    identity,
-    open_group,
-    plan_extraction,
-)
+from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
+from mobile_sam.features import FeatureError, FeatureStore, identity, open_group
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 from tests.conftest import prepare, tiny_settings
@@ -59,7 +52,7 @@ def test_layout_of_the_store(config: RunConfig) -> None:
     assert array.metadata.zarr_format == 3
     assert array.dtype == np.float16
     assert array.chunks == (1, 32, 4, 4)
-    assert array.shards[0] == features.SHARD
+    assert array.shards[0] == extraction.SHARD
     assert "crc32c" in str(array.metadata.to_dict()).lower()
 
 
@@ -132,9 +125,9 @@ def test_extraction_goes_on_where_it_was_killed(
     path = RunPaths(config).features
     before = open_group(path, identity(config))["features"][:]
     shutil.rmtree(path)
-    monkeypatch.setattr(features, "SHARD", 4)
+    monkeypatch.setattr(extraction, "SHARD", 4)
     plan_extraction(config)
-    write, calls = features.log.info, []
+    write, calls = extraction.log.info, []
 
     def killed(*args: object) -> None:
         calls.append(args)
@@ -142,10 +135,10 @@ def test_extraction_goes_on_where_it_was_killed(
             raise KeyboardInterrupt
         write(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(features.log, "info", killed)
+    monkeypatch.setattr(extraction.log, "info", killed)
     with pytest.raises(KeyboardInterrupt):
         extract_features(config)
-    monkeypatch.setattr(features.log, "info", write)
+    monkeypatch.setattr(extraction.log, "info", write)
     assert extract_features(config) == 2  # of ten; two shards of four were whole
     finish_extraction(config)
     assert np.array_equal(open_group(path, identity(config))["features"][:], before)
@@ -157,7 +150,7 @@ def test_jobs_own_whole_shards_and_make_the_same_store(
     path = RunPaths(config).features
     before = open_group(path, identity(config))["features"][:]
     shutil.rmtree(path)
-    monkeypatch.setattr(features, "SHARD", 4)
+    monkeypatch.setattr(extraction, "SHARD", 4)
     plan_extraction(config)
     assert [extract_features(config, part, 2) for part in (1, 0)] == [4, 6]
     finish_extraction(config)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobile_sam.config import ConfigError, architectures
+from mobile_sam.architectures import architectures
+from mobile_sam.config import ConfigError
 from mobile_sam.models.mask_decoder import MaskDecoder
 from mobile_sam.models.prompt_encoder import PromptEncoder
 from mobile_sam.models.sam import Sam

@@ -4,8 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from mobile_sam.architectures import feature_channels
 from mobile_sam.config import RunConfig
-from mobile_sam.features import feature_channels, identity
+from mobile_sam.features import identity
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.weights import file_digest
 from mobile_sam.schedule import Stage, any_distillation, canonical

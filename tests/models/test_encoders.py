@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mobile_sam.config import ConfigError, stride_16_blocks
-from mobile_sam.features import feature_channels
+from mobile_sam.architectures import feature_channels, stride_16_blocks
+from mobile_sam.config import ConfigError
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.tiny_vit import TinyViTEncoder
 

@@ -17,6 +17,7 @@ from mobile_sam.config import ConfigError, RunConfig, affects
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import normalise
 from mobile_sam.training import checkpoint
+from mobile_sam.training import stage as stage_module
 from mobile_sam.training.export import export_weights
 from mobile_sam.training.lock import exclusive
 from mobile_sam.training.run import train_run
@@ -179,6 +180,19 @@ def test_nothing_but_the_settings_changes_the_weights(tiny: Make) -> None:
     first = trained(tiny(run_name="first"))
     second = trained(tiny(run_name="second", num_workers=1, save_every_minutes=0, val_images=0))
     assert equal_states(first, second)
+
+
+def test_workers_read_the_samples(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    loader = stage_module.DataLoader
+
+    def spy(*args: Any, **options: Any) -> Any:
+        asked.append(options["num_workers"])
+        return loader(*args, **options)
+
+    monkeypatch.setattr(stage_module, "DataLoader", spy)
+    train_run(tiny(num_workers=2))
+    assert asked == [2]
 
 
 def test_val_images_sets_what_is_looked_at_after_each_epoch(tiny: Make) -> None:

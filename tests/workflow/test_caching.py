@@ -80,8 +80,8 @@ def changed(settings: dict[str, Any], stage: int, **changes: Any) -> dict[str, A
     return settings | {"stage_schedule": stages}
 
 
-LATER = {"train_my_01_finetune", "export_my", "validate_01_finetune", "report_my"}
-TRAINING = LATER | {"train_my_00_distill", "validate_00_distill"}
+LATER = {"train_01_finetune", "export_my", "validate_01_finetune", "report_my"}
+TRAINING = LATER | {"train_00_distill", "validate_00_distill"}
 
 
 def test_editing_stage_2_trains_stage_2(project: Project) -> None:
@@ -126,6 +126,14 @@ def test_speed_and_safety_change_nothing(changes: dict[str, Any], project: Proje
 def test_more_extraction_jobs_train_nothing(project: Project) -> None:
     project.write(project.settings | {"extract_jobs": 2})
     assert not any(name.startswith("train") for name in project.would_run())
+
+
+def test_extract_jobs_is_the_number_of_jobs(scenes: Path, tmp_path: Path) -> None:
+    project = Project(tmp_path / "new", scenes)
+    project.write(project.settings | {"extract_jobs": 3})
+    jobs = [name for name in project.would_run() if name.startswith("extract")]
+    assert len(jobs) == 3
+    assert all(name.endswith("_of_3") for name in jobs)
 
 
 def test_a_touched_directory_changes_nothing(project: Project) -> None:

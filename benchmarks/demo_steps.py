@@ -1,0 +1,46 @@
+"""Prints what each step of a finished run took, its results, and the code in each layer.
+
+    python benchmarks/demo_steps.py results/mobile_sam/distill_then_finetune-demo/run.json
+
+Reads what Snakemake measured; run `make demo` on an idle machine first.
+"""
+
+import csv
+import os
+import platform
+import sys
+from pathlib import Path
+
+from mobile_sam.layout import RunPaths
+from mobile_sam.plan import results_table
+from mobile_sam.runs import load_run
+
+LAYERS = (
+    *("__main__", "report", "validation", "training", "extraction", "features"),
+    *("models", "data", "metrics", "frames", "plan", "layout", "runs", "reference"),
+    *("schedule", "fetch", "config", "architectures"),
+)
+
+
+def main() -> None:
+    """Print all three tables."""
+    config = load_run(Path(sys.argv[1]))
+    paths = RunPaths(config)
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}\n")
+    teacher = paths.teacher_weights
+    folders = [paths.shared_logs, *([teacher.parent / "benchmarks"] if teacher else [])]
+    for folder in [*folders, paths.benchmarks]:
+        for path in sorted(folder.glob("*.tsv"), key=lambda p: p.stat().st_mtime):
+            with path.open() as file:
+                row = next(csv.DictReader(file, delimiter="\t"))
+            print(f"{float(row['s']):8.1f} s  {folder.parent.name}/{path.stem}")
+    print(f"\n{results_table(config)}\n")
+    package = Path(__file__).parents[1] / "mobile_sam"
+    for layer in LAYERS:
+        files = [package / f"{layer}.py", *(package / layer).glob("*.py")]
+        lines = sum(len(f.read_text().splitlines()) for f in files if f.is_file())
+        print(f"{lines:6d} lines  {layer}")
+
+
+if __name__ == "__main__":
+    main()

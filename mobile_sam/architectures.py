@@ -1,0 +1,40 @@
+"""Architectures as data: what `configs/*.yaml` says of each `model_type`."""
+
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_PACKAGED = Path(__file__).parent / "configs"
+CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+@cache
+def architectures() -> dict[str, dict[str, Any]]:
+    """All architectures of `configs/*.yaml`, by `model_type`."""
+    table: dict[str, dict[str, Any]] = {}
+    for path in sorted(CONFIG_DIR.glob("*.yaml")):
+        table |= yaml.safe_load(path.read_text())
+    return table
+
+
+def stride_16_blocks(model_type: str) -> range:
+    """Numbers of the encoder blocks whose output has the stride of the embedding."""
+    encoder = architectures()[model_type]["image_encoder"]
+    if encoder["family"] == "sam_vit":
+        return range(encoder["depth"])
+    return range(sum(encoder["depths"][:2]), sum(encoder["depths"]))
+
+
+def feature_channels(model_type: str, level: int | str) -> int:
+    """Channels of a teacher's embedding (`neck`) or block output."""
+    architecture = architectures()[model_type]
+    encoder = architecture["image_encoder"]
+    if level == "neck":
+        return architecture["embed_dim"]
+    if encoder["family"] == "sam_vit":
+        return encoder["width"]
+    ends = accumulate(encoder["depths"])
+    return next(w for w, end in zip(encoder["embed_dims"], ends, strict=True) if int(level) < end)

@@ -1,0 +1,105 @@
+"""Where results go: every key of place, data and execution has its effect."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobile_sam import fetch
+from mobile_sam.config import ConfigError, RunConfig, affects
+from mobile_sam.fetch import KnownCheckpoint
+from mobile_sam.layout import RunPaths, feature_key
+from mobile_sam.plan import check_inputs, shared_settings
+from mobile_sam.runs import resolve
+from tests.conftest import directories
+
+BASE = resolve("distill_then_finetune", "tiny", {}).named[0]
+
+
+def paths(**changes: Any) -> RunPaths:
+    return RunPaths(BASE.model_copy(update=changes))
+
+
+PLACES: dict[str, tuple[Any, Callable[[RunPaths], object]]] = {
+    "project_name": ("other", lambda p: p.project),
+    "run_name": ("other", lambda p: p.run),
+    "output_dir": ("other", lambda p: p.project),
+    "synthetic": (BASE.synthetic.model_copy(update={"train": 5}), lambda p: p.index),
+    "train_img_dir": ("other", lambda p: p.image_dir("train")),
+    "train_mask_dir": ("other", lambda p: p.mask_dir("train")),
+    "val_img_dir": ("other", lambda p: p.image_dir("val")),
+    "val_mask_dir": ("other", lambda p: p.mask_dir("val")),
+    "train_img_dir_teacher_features": ("other.zarr", lambda p: p.features),
+}
+
+
+@pytest.mark.parametrize("key", PLACES)
+def test_each_key_of_place_and_data_changes_a_path(key: str) -> None:
+    value, look = PLACES[key]
+    assert look(paths(**{key: value})) != look(paths())
+
+
+def test_every_key_has_a_test_of_its_effect() -> None:
+    here = {k for k in RunConfig.model_fields if affects(k) in {"place", "data"}}
+    assert set(PLACES) == here - {"schema_file"} | {"train_img_dir_teacher_features"}
+    # tests/training/test_stage.py, tests/test_validation.py and tests/workflow have the rest.
+    rest = {
+        k for k in RunConfig.model_fields if affects(k) in {"validation", "report", "execution"}
+    }
+    assert rest == {
+        "mask_threshold",  # test_the_threshold_binarises_the_logits
+        "report_examples",  # test_the_number_of_examples_is_a_setting
+        "num_workers",  # test_workers_read_the_samples
+        "save_every_minutes",  # test_killed_in_stage_2_ends_in_the_same_weights
+        "extract_jobs",  # test_extract_jobs_is_the_number_of_jobs
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"teacher_checkpoint": "a/b.pt"},
+        {"teacher_checkpoint": "run:x"},
+        {"distill_feature_level": 2},
+        {"img_size": 128},
+    ],
+)
+def test_features_of_something_else_go_elsewhere(changes: dict[str, Any]) -> None:
+    assert feature_key(BASE.model_copy(update=changes)) != feature_key(BASE)
+
+
+def test_features_of_another_random_teacher_go_elsewhere() -> None:
+    random = BASE.model_copy(update={"teacher_checkpoint": "random"})
+    keys = {
+        feature_key(random.model_copy(update=changes))
+        for changes in ({}, {"seed": 3}, {"teacher_model_type": "demo_teacher"})
+    }
+    assert len(keys) == 3
+
+
+def test_names_of_paths_that_clean_up_alike_stay_apart() -> None:
+    keys = {feature_key(BASE.model_copy(update={"teacher_checkpoint": n})) for n in ("a b", "a_b")}
+    assert len(keys) == 2
+
+
+def test_settings_of_shared_jobs_hold_nothing_of_the_run() -> None:
+    other = BASE.model_copy(update={"run_name": "other", "batch_size": 3, "learning_rate": 0.5})
+    assert shared_settings(other) == shared_settings(BASE)
+
+
+def test_weights_that_cannot_be_fetched_are_an_error_before_any_job(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBILE_SAM_CACHE", str(tmp_path))
+    nowhere = KnownCheckpoint("vit_t", "http://127.0.0.1:9/mobile_sam.pt", "0" * 64)
+    monkeypatch.setitem(fetch.KNOWN_CHECKPOINTS, "mobile_sam", nowhere)
+    runs = resolve("mobileSAM", None, directories(scenes))
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(runs)
+    message = str(caught.value)
+    assert "http://127.0.0.1:9/mobile_sam.pt does not answer" in message
+    assert f"put the file at {tmp_path / 'mobile_sam.pt'}" in message
+    assert "overlay=demo" in message
+    (tmp_path / "mobile_sam.pt").write_bytes(b"x")
+    check_inputs(runs)
