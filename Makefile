@@ -7,7 +7,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install reference demo test lint test-long bench clean
+.PHONY: install oracle reference demo test lint test-long bench clean
 
 install: $(BIN)/.installed
 
@@ -30,7 +30,12 @@ lint: install
 	lint-imports
 	snakefmt --check Snakefile workflow
 
-test: lint
+# The original code, to compare with; it is imported in processes of its own only.
+oracle: install
+	test -d $(VENV)/oracle || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(VENV)/oracle mobilesam-mirror==1.0.0 segment-anything-py==1.0.1
+
+test: lint oracle
 	pytest
 
 test-long: install

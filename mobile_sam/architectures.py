@@ -11,6 +11,9 @@ _PACKAGED = Path(__file__).parent / "configs"
 CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "configs"
 
 
+TIMM = "timm/"
+
+
 @cache
 def architectures() -> dict[str, dict[str, Any]]:
     """All architectures of `configs/*.yaml`, by `model_type`."""
@@ -20,9 +23,27 @@ def architectures() -> dict[str, dict[str, Any]]:
     return table
 
 
+def is_architecture(model_type: str) -> bool:
+    """Whether `model_type` names one; what timm lacks is refused when it is built."""
+    return model_type in architectures() or model_type.startswith(TIMM)
+
+
+def architecture(model_type: str) -> dict[str, Any]:
+    """One architecture; `timm/<name>` is a timm backbone with the other parts of MobileSAM.
+
+    Raises KeyError for a name that `is_architecture` denies.
+    """
+    if model_type.startswith(TIMM):
+        encoder = {"family": "timm", "name": model_type.removeprefix(TIMM)}
+        return architectures()["vit_t"] | {"image_encoder": encoder}
+    return architectures()[model_type]
+
+
 def stride_16_blocks(model_type: str) -> range:
     """Numbers of the encoder blocks whose output has the stride of the embedding."""
-    encoder = architectures()[model_type]["image_encoder"]
+    encoder = architecture(model_type)["image_encoder"]
+    if encoder["family"] == "timm":
+        return range(0)
     if encoder["family"] == "sam_vit":
         return range(encoder["depth"])
     return range(sum(encoder["depths"][:2]), sum(encoder["depths"]))
@@ -30,10 +51,10 @@ def stride_16_blocks(model_type: str) -> range:
 
 def feature_channels(model_type: str, level: int | str) -> int:
     """Channels of a teacher's embedding (`neck`) or block output."""
-    architecture = architectures()[model_type]
-    encoder = architecture["image_encoder"]
+    settings = architecture(model_type)
+    encoder = settings["image_encoder"]
     if level == "neck":
-        return architecture["embed_dim"]
+        return settings["embed_dim"]
     if encoder["family"] == "sam_vit":
         return encoder["width"]
     ends = accumulate(encoder["depths"])

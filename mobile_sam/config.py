@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from mobile_sam.architectures import architectures
+from mobile_sam.architectures import architectures, is_architecture
 
 # What a changed key makes Snakemake do again.
 Affects = Literal[
@@ -207,8 +207,10 @@ class RunConfig(_Strict):
         ge=0,
     )
     gradient_clip: float = _key(1.0, "training", "largest gradient norm; 0 does not clip", ge=0)
-    freeze_batchnorm: bool = _key(
-        False, "training", "keep BatchNorm statistics as they are; sensible below 8 images a batch"
+    freeze_batchnorm: bool | None = _key(
+        None,
+        "training",
+        "keep BatchNorm statistics; unset: below 8 images a batch, from given weights",
     )
     precision: Literal["auto", "32-true", "bf16-mixed"] = _key(
         "auto", "training", "`auto`: bf16-mixed on a GPU that has it, else 32-true"
@@ -230,6 +232,13 @@ class RunConfig(_Strict):
         10.0, "execution", "between saves of the resume state; 0 saves after every step", ge=0
     )
     extract_jobs: int = _key(1, "execution", "jobs that share the extraction of features", ge=1)
+
+    @property
+    def keeps_batchnorm(self) -> bool:
+        """Whether BatchNorm statistics stay: few images estimate them badly."""
+        if self.freeze_batchnorm is None:
+            return self.batch_size < 8 and self.checkpoint is not None
+        return self.freeze_batchnorm
 
 
 DIRECTORY_KEYS = ("train_img_dir", "train_mask_dir", "val_img_dir", "val_mask_dir")
@@ -283,8 +292,8 @@ def _check_combination(config: RunConfig, source: str) -> None:
         )
     for key in ("model_type", "teacher_model_type"):
         name = getattr(config, key)
-        if name is not None and name not in architectures():
-            known = ", ".join(sorted(architectures()))
+        if name is not None and not is_architecture(name):
+            known = ", ".join([*sorted(architectures()), "timm/<name>"])
             raise ConfigError(f"{source}: {key}: there is no {name!r}; there are {known}")
     directories = [getattr(config, key) for key in DIRECTORY_KEYS]
     if None in directories and any(directories):

@@ -1,5 +1,7 @@
 """Files from the network: known checkpoints, with their checksums, in the user's cache."""
 
+import fcntl
+import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -7,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
+import requests
+from tqdm import tqdm
 
 from mobile_sam.config import UserError
 
@@ -73,24 +77,62 @@ def weights_path(checkpoint: str) -> Path:
 def fetch_checkpoint(name: str) -> Path:
     """Download a known checkpoint unless it is there, checked by sha256 before it is kept.
 
-    Raises FetchError with the address and the target path when that fails.
+    An interrupted download goes on where it stopped; of several processes one downloads, and the
+    others wait. Raises FetchError with the address and the target path when that fails.
     """
     known = KNOWN_CHECKPOINTS[name]
     target = checkpoint_path(name)
     try:
-        pooch.retrieve(
-            known.url,
-            known_hash=f"sha256:{known.sha256}",
-            fname=target.name,
-            path=target.parent,
-            progressbar=True,
-        )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.with_name(f".{target.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            pooch.retrieve(
+                known.url,
+                known_hash=f"sha256:{known.sha256}",
+                fname=target.name,
+                path=target.parent,
+                downloader=_download,
+            )
     except (OSError, ValueError) as error:
         raise FetchError(
             f"checkpoint {name!r} cannot be fetched from {known.url} ({error}); "
             f"put the file at {target} yourself"
         ) from error
     return target
+
+
+def _download(url: str, output_file: str, pooch: object) -> None:
+    """Download to `output_file`, by way of a part that outlives an interruption.
+
+    The part is named by the address, and pooch checks the hash of the whole: a part that was
+    wrong is gone with the first attempt that completes it.
+    """
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    part = Path(output_file).parent / f".{name}.part"
+    have = part.stat().st_size if part.is_file() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            part.unlink()
+        response.raise_for_status()
+        resumed = response.status_code == requests.codes.partial_content
+        left = int(response.headers.get("Content-Length", 0))
+        progress = tqdm(
+            total=left + have * resumed or None,
+            initial=have * resumed,
+            unit="B",
+            unit_scale=True,
+            desc=url.rsplit("/", 1)[1],
+        )
+        with part.open("ab" if resumed else "wb") as file, progress:
+            received = 0
+            for block in response.iter_content(1 << 20):
+                file.write(block)
+                received += len(block)
+                progress.update(len(block))
+    if received < left:
+        raise OSError(f"the connection ended after {received} of {left} bytes; try again")
+    part.replace(output_file)
 
 
 def check_reachable(name: str, timeout: float = 5.0) -> None:

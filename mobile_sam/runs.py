@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobile_sam.architectures import CONFIG_DIR, architectures, stride_16_blocks
+from mobile_sam.architectures import CONFIG_DIR, architecture, stride_16_blocks
 from mobile_sam.config import (
     SHARED_KEYS,
     ConfigError,
@@ -83,7 +83,7 @@ def check_teacher(config: RunConfig) -> None:
     if config.teacher_model_type is None:
         return
     student, teacher = (
-        architectures()[name] for name in (config.model_type, config.teacher_model_type)
+        architecture(name) for name in (config.model_type, config.teacher_model_type)
     )
     level, source = config.distill_feature_level, f"run {config.run_name!r}"
     needs_same_width = config.decoder_from_teacher or (level == "neck" and any_distillation(config))
@@ -95,9 +95,10 @@ def check_teacher(config: RunConfig) -> None:
         )
     blocks = stride_16_blocks(config.teacher_model_type)
     if level != "neck" and level not in blocks:
+        which = f"one of {blocks[0]} to {blocks[-1]}, or 'neck'" if blocks else "'neck'"
         raise ConfigError(
             f"{source}: distill_feature_level: {config.teacher_model_type!r} has no block {level} "
-            f"of stride 16; take one of {blocks[0]} to {blocks[-1]}, or 'neck'"
+            f"of stride 16; take {which}"
         )
 
 

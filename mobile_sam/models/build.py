@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobile_sam.architectures import architectures
+from mobile_sam.architectures import architecture, architectures, is_architecture
 from mobile_sam.config import ConfigError
 from mobile_sam.models.mask_decoder import MaskDecoder
 from mobile_sam.models.prompt_encoder import PromptEncoder
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.sam_vit import SamViTEncoder
+from mobile_sam.models.timm_encoder import TimmEncoder
 from mobile_sam.models.tiny_vit import TinyViTEncoder
 
 
@@ -28,25 +29,25 @@ def build_sam_model(
     img_size: side of the model frame in pixels, a multiple of 64.
     Raises ConfigError for an unknown name or size.
     """
-    if model_type not in architectures():
+    if not is_architecture(model_type):
         known = ", ".join(sorted(architectures()))
         raise ConfigError(f"model_type: there is no {model_type!r}; there are {known}")
     if img_size % 64 or img_size <= 0:
         raise ConfigError(f"img_size: {img_size} is not a multiple of 64")
-    architecture = architectures()[model_type]
-    embed_dim = architecture["embed_dim"]
-    encoder = dict(architecture["image_encoder"])
+    settings = architecture(model_type)
+    embed_dim = settings["embed_dim"]
+    encoder = dict(settings["image_encoder"])
     family = ENCODERS[encoder.pop("family")]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Sam(
-            image_encoder=family(encoder, embed_dim, img_size),
+            image_encoder=family(encoder, embed_dim),
             prompt_encoder=PromptEncoder(embed_dim, img_size),
             mask_decoder=MaskDecoder(
                 embed_dim,
                 iou_head_depth=iou_head_depth,
                 iou_head_hidden_dim=iou_head_hidden_dim,
-                **architecture["mask_decoder"],
+                **settings["mask_decoder"],
             ),
             img_size=img_size,
         )
@@ -62,15 +63,20 @@ def iou_head_shape(state: dict[str, Tensor]) -> tuple[int, int]:
     return len(weights), 256 if len(weights) == 1 else first.shape[0]
 
 
-def _tiny_vit(settings: dict[str, Any], embed_dim: int, img_size: int) -> nn.Module:
-    return TinyViTEncoder(**settings, out_dim=embed_dim)  # any image size fits
+def _tiny_vit(settings: dict[str, Any], embed_dim: int) -> nn.Module:
+    return TinyViTEncoder(**settings, out_dim=embed_dim)
 
 
-def _sam_vit(settings: dict[str, Any], embed_dim: int, img_size: int) -> nn.Module:
-    return SamViTEncoder(img_size, **settings, out_dim=embed_dim)
+def _sam_vit(settings: dict[str, Any], embed_dim: int) -> nn.Module:
+    return SamViTEncoder(**settings, out_dim=embed_dim)
 
 
-ENCODERS: dict[str, Callable[[dict[str, Any], int, int], nn.Module]] = {
+def _timm(settings: dict[str, Any], embed_dim: int) -> nn.Module:
+    return TimmEncoder(**settings, out_dim=embed_dim)
+
+
+ENCODERS: dict[str, Callable[[dict[str, Any], int], nn.Module]] = {
     "tiny_vit": _tiny_vit,
     "sam_vit": _sam_vit,
+    "timm": _timm,
 }

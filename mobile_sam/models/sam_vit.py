@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from mobile_sam.config import ConfigError
 from mobile_sam.models.neck import Level
 
+PUBLISHED_SIZE = 1024  # pixels
+
 
 class SamViTEncoder(nn.Module):
     """Images to embeddings of stride 16.
 
-    img_size: side of the images in pixels; sets the size of the position embeddings.
+    Position embeddings have the published size, for 1024 pixels, and are interpolated for images
+    of other sizes at each pass: weights of any size are interchangeable, and 1024 is untouched.
     global_blocks: numbers of the blocks that attend to the whole image.
     """
 
     def __init__(
         self,
-        img_size: int,
         width: int,
         depth: int,
         num_heads: int,
@@ -31,7 +33,7 @@ class SamViTEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.body = VisionTransformerSAM(
-            img_size=img_size,
+            img_size=PUBLISHED_SIZE,
             embed_dim=width,
             depth=depth,
             num_heads=num_heads,

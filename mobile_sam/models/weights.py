@@ -16,6 +16,7 @@ from torch import Tensor
 from mobile_sam.config import ConfigError
 from mobile_sam.models.build import build_sam_model, iou_head_shape
 from mobile_sam.models.sam import Sam
+from mobile_sam.models.sam_vit import SamViTEncoder
 from mobile_sam.models.tiny_vit import TinyViTEncoder
 
 StateDict = dict[str, Tensor]
@@ -136,8 +137,8 @@ _SAM_VIT_RULES = (
 
 
 def _rules(model: Sam) -> list[tuple[str, str]]:
-    tiny = isinstance(model.image_encoder, TinyViTEncoder)
-    return list(_TINY_VIT_RULES if tiny else _SAM_VIT_RULES)
+    rules = {TinyViTEncoder: _TINY_VIT_RULES, SamViTEncoder: _SAM_VIT_RULES}
+    return list(rules.get(type(model.image_encoder), ()))
 
 
 def _rename(key: str, rules: list[tuple[str, str]]) -> str:

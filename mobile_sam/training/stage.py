@@ -75,7 +75,7 @@ class StageTraining:
 
     def run(self) -> None:
         key = self._load()
-        freeze_parts(self.learner, self.stage.freeze, self.config.freeze_batchnorm)
+        freeze_parts(self.learner, self.stage.freeze, self.config.keeps_batchnorm)
         self.model, self.wrapped_optimizer = self.fabric.setup(self.learner, self.optimizer)
         self._on_sigterm()
         progress = self.progress
@@ -237,7 +237,7 @@ class StageTraining:
         )
         self.learner.eval()
         found = validation_iou(self.learner.student, dataset, self.fabric.device)
-        freeze_parts(self.learner, self.stage.freeze, self.config.freeze_batchnorm)
+        freeze_parts(self.learner, self.stage.freeze, self.config.keeps_batchnorm)
         return {f"val_{kind}_iou": iou for kind, iou in found.items()}
 
     def _stops_early(self) -> bool:

@@ -126,3 +126,48 @@ def test_all_blocks_are_listed() -> None:
     encoder = build_sam_model("vit_t", 64).image_encoder
     assert isinstance(encoder, TinyViTEncoder)
     assert len(encoder.blocks) == 12
+
+
+@pytest.mark.parametrize("name", ["repvit_m0_9", "efficientnet_lite0", "resnet18"])
+def test_any_timm_backbone_can_be_the_encoder(name: str) -> None:
+    model = build_sam_model(f"timm/{name}", 128).eval()
+    with torch.no_grad():
+        assert model.image_encoder(torch.randn(1, 3, 128, 128)).shape == (1, 256, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_net", "timm has no 'no_such_net'"),
+        ("vgg11", "has strides .*, and not 16|gives no"),
+    ],
+)
+def test_a_backbone_that_timm_lacks_is_named(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_sam_model(f"timm/{name}", 128)
+
+
+@pytest.mark.parametrize(("model_type", "millions"), [("vit_t_11m", 11), ("vit_t_21m", 21)])
+def test_larger_tiny_vits(model_type: str, millions: int) -> None:
+    encoder = build_sam_model(model_type, 128).image_encoder.eval()
+    size = sum(p.numel() for p in encoder.parameters()) / 1e6
+    assert millions * 0.9 < size < millions * 1.15
+    with torch.no_grad():
+        assert encoder(torch.randn(1, 3, 128, 128)).shape == (1, 256, 8, 8)
+
+
+@pytest.mark.parametrize("model_type", ["tiny_sam", "tiny_teacher_vit"])
+@pytest.mark.parametrize("img_size", [256, 768, 1024, 2048])
+def test_any_size(model_type: str, img_size: int) -> None:
+    encoder = build_sam_model(model_type, img_size).image_encoder.eval()
+    with torch.no_grad():
+        embedding = encoder(torch.randn(1, 3, img_size, img_size))
+    assert embedding.shape == (1, 32, img_size // 16, img_size // 16)
+    assert torch.isfinite(embedding).all()
+
+
+def test_position_embeddings_are_those_of_1024_pixels_at_any_size() -> None:
+    states = [build_sam_model("tiny_teacher_vit", size).state_dict() for size in (64, 1024)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert states[0]["image_encoder.body.pos_embed"].shape[1:3] == (64, 64)

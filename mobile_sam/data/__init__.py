@@ -1,0 +1,1 @@
+"""Images and masks: their index, and what training and validation read of them."""

@@ -1,0 +1,39 @@
+"""Images and masks into the model frame: resized, normalised, padded, as SAM does it."""
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mobile_sam.data.masks import Mask
+from mobile_sam.frames import model_frame_size
+
+# Of ImageNet, in 0..255.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+def image_to_model_frame(image: NDArray[np.uint8], img_size: int) -> Tensor:
+    """RGB pixels (H, W, 3) to (3, S, S): resized, normalised, then padded below and right."""
+    height, width = model_frame_size(image.shape[:2], img_size)
+    resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    pixels = torch.from_numpy(resized.copy()).permute(2, 0, 1).float()
+    mean, std = torch.tensor(PIXEL_MEAN)[:, None, None], torch.tensor(PIXEL_STD)[:, None, None]
+    frame = torch.zeros(3, img_size, img_size)
+    frame[:, :height, :width] = (pixels - mean) / std
+    return frame
+
+
+def mask_to_model_frame(mask: Mask, img_size: int) -> Mask:
+    """A mask (H, W) to (S, S), padded with background; a pixel is set where half of it is."""
+    height, width = model_frame_size(mask.shape, img_size)
+    frame = np.zeros((img_size, img_size), dtype=bool)
+    coverage = cv2.resize(mask.astype(np.float32), (width, height), interpolation=_how(mask, width))
+    frame[:height, :width] = coverage >= 0.5
+    return frame
+
+
+def _how(mask: Mask, width: int) -> int:
+    return cv2.INTER_AREA if width < mask.shape[1] else cv2.INTER_LINEAR

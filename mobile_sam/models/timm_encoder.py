@@ -1,0 +1,42 @@
+"""Any backbone of timm as image encoder: its features of stride 16, and SAM's neck."""
+
+import timm
+from torch import Tensor, nn
+
+from mobile_sam.config import ConfigError
+from mobile_sam.models.neck import Level, Neck
+
+
+class TimmEncoder(nn.Module):
+    """Images to embeddings of stride 16.
+
+    name: a model of timm that gives features (`timm.list_models()`).
+    out_dim: channels of the embedding.
+    Raises ConfigError for a name that timm does not have, or a model without stride 16.
+    """
+
+    def __init__(self, name: str, out_dim: int = 256) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            raise ConfigError(
+                f"model_type: timm has no {name!r}; `timm.list_models()` names those that exist"
+            )
+        try:
+            self.body = timm.create_model(name, features_only=True)
+        except (RuntimeError, AttributeError) as error:
+            raise ConfigError(f"model_type: timm's {name!r} gives no features ({error})") from error
+        strides = self.body.feature_info.reduction()
+        if 16 not in strides:
+            raise ConfigError(f"model_type: timm's {name!r} has strides {strides}, and not 16")
+        self.level = len(strides) - 1 - strides[::-1].index(16)  # the last one of that stride
+        self.neck = Neck(self.body.feature_info.channels()[self.level], out_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (B, 3, S, S), normalised. Returns image_embedding (B, out_dim, S/16, S/16)."""
+        return self.neck(self.body(images)[self.level])
+
+    def features(self, images: Tensor, level: Level) -> Tensor:
+        """The embedding; other levels have no meaning that all backbones share."""
+        if level != "neck":
+            raise ConfigError(f"distill_feature_level: a timm teacher has 'neck' only, not {level}")
+        return self(images)

@@ -1,0 +1,165 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mobile_sam.config import Augment, Prompts
+from mobile_sam.data.dataset import Sample, TrainingSet, ValidationSet, collate
+from mobile_sam.data.index import Index, index_dataset
+from mobile_sam.data.prompts import deepest_point, exact_box, random_prompt
+from mobile_sam.data.records import RecordError
+from mobile_sam.data.synthetic import scene
+from mobile_sam.data.transforms import PIXEL_MEAN, image_to_model_frame, mask_to_model_frame
+
+
+@pytest.fixture(scope="module")
+def index(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    target = tmp_path_factory.mktemp("index") / "index.parquet"
+    index_dataset(
+        {split: scenes / split / "image" for split in ("train", "val")},
+        {split: scenes / split / "mask" for split in ("train", "val")},
+        target,
+    )
+    return Index(target, "train")
+
+
+def training_set(index: Index, **changes: object) -> TrainingSet:
+    settings = {"img_size": 64, "objects_per_image": 3, "prompts": Prompts()}
+    settings |= {"augment": Augment(), "seed": 0, **changes}
+    return TrainingSet(index, **settings)  # type: ignore[arg-type]
+
+
+def same(a: Sample, b: Sample) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_shapes(index: Index) -> None:
+    batch = collate([training_set(index)[i] for i in range(2)])
+    assert batch.image.shape == (2, 3, 64, 64)
+    assert batch.masks.shape == (2, 3, 64, 64)
+    assert batch.points.shape == (2, 3, 2, 2)
+    assert batch.labels.shape == (2, 3, 2)
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_position(index: Index) -> None:
+    first, second = training_set(index), training_set(index)
+    for position in (5, 1, 7):  # reading others before changes nothing
+        first[position]
+    assert same(first[2], second[2])
+    second.epoch = 1
+    assert not same(first[2], second[2])
+    assert not same(first[2], training_set(index, seed=1)[2])
+
+
+def test_prompts_point_at_their_masks(index: Index) -> None:
+    samples = training_set(index, objects_per_image=8, prompts=Prompts(box_jitter=0.0))
+    for position in range(len(samples)):
+        sample = samples[position]
+        for mask, points, labels in zip(sample.masks, sample.points, sample.labels, strict=True):
+            if labels.tolist() == [1, -1]:
+                x, y = points[0].int().tolist()
+                assert mask[y, x]
+            else:
+                assert labels.tolist() == [2, 3]
+                (x0, y0), (x1, y1) = points.int().tolist()
+                assert mask[y0:y1, x0:x1].sum() == mask.sum()
+
+
+def test_shares_of_prompts_are_kept(index: Index) -> None:
+    only_boxes = training_set(index, prompts=Prompts(box=1, point=0))[0]
+    assert (only_boxes.labels[:, 0] == 2).all()
+    only_points = training_set(index, prompts=Prompts(box=0, point=2))[0]
+    assert (only_points.labels[:, 0] == 1).all()
+
+
+def test_a_flip_mirrors_image_and_masks_together(index: Index) -> None:
+    plain = training_set(index, objects_per_image=1)
+    flipping = training_set(index, objects_per_image=1, augment=Augment(flip=True))
+    mirrored = 0
+    for position in range(len(index)):
+        before, after = plain[position], flipping[position]
+        if torch.equal(before.image, after.image):
+            assert torch.equal(before.masks, after.masks)
+        else:
+            assert torch.equal(before.image.flip(-1), after.image)
+            assert torch.equal(before.masks.flip(-1), after.masks)
+            mirrored += 1
+    assert 0 < mirrored < len(index)
+
+
+def test_validation_is_fixed_and_covers_each_prompt(index: Index) -> None:
+    sample = ValidationSet(index, 64, 2, num_images=4)[0]
+    assert sample.labels[:2, 0].tolist() == [2, 2]
+    assert sample.labels[2:, 0].tolist() == [1, 1]
+    assert torch.equal(sample.masks[:2], sample.masks[2:])
+    assert len(ValidationSet(index, 64, 2, num_images=400)) == len(index)
+
+
+def test_padding_is_zero_after_normalisation() -> None:
+    image = np.full((20, 40, 3), PIXEL_MEAN, dtype=np.uint8)
+    frame = image_to_model_frame(image, 64)
+    assert frame.shape == (3, 64, 64)
+    assert (frame[:, 32:] == 0).all()
+    assert frame[:, :32].abs().max() < 0.02
+
+
+def test_a_pixel_is_set_where_half_of_it_is() -> None:
+    mask = np.zeros((128, 128), dtype=bool)
+    mask[:, :63] = True  # column 31 of the model frame is half covered
+    frame = mask_to_model_frame(mask, 64)
+    assert frame[:, :32].all()
+    assert not frame[:, 32:].any()
+
+
+def test_a_segment_too_small_to_be_seen_keeps_a_pixel(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "image").mkdir(parents=True)
+        (tmp_path / split / "mask" / "a").mkdir(parents=True)
+        Image.new("RGB", (640, 640)).save(tmp_path / split / "image" / "a.png")
+        mask = np.zeros((640, 640), dtype=bool)
+        mask[333, 100] = True
+        Image.fromarray(mask).save(tmp_path / split / "mask" / "a" / "0.png")
+    target = tmp_path / "index.parquet"
+    index_dataset(
+        {split: tmp_path / split / "image" for split in ("train", "val")},
+        {split: tmp_path / split / "mask" for split in ("train", "val")},
+        target,
+    )
+    sample = training_set(Index(target, "train"))[0]
+    assert sample.masks[0].nonzero().tolist() == [[33, 10]]
+
+
+def test_an_image_that_changed_size_is_refused(index: Index, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    from dataclasses import replace
+
+    from mobile_sam.data.dataset import _read_unchanged
+
+    with pytest.raises(RecordError, match="changed since it was indexed"):
+        _read_unchanged(replace(index[0], path=tmp_path / "a.png"))
+
+
+def test_jitter_stays_in_the_image() -> None:
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[:40, :60] = True
+    for seed in range(50):
+        prompt = random_prompt(mask, 1.0, 0.5, np.random.default_rng(seed))
+        assert (prompt.points >= 0).all()
+        assert (prompt.points <= 64).all()
+        assert (prompt.points[0] <= prompt.points[1]).all()
+
+
+def test_fixed_prompts() -> None:
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[4:9, 6:11] = True
+    assert exact_box(mask).points.tolist() == [[6, 4], [11, 9]]
+    assert deepest_point(mask).points[0].tolist() == [8, 6]
+
+
+def test_scenes_show_what_their_masks_say() -> None:
+    pixels, masks = scene(64, np.random.default_rng(3))
+    assert pixels.shape == (64, 64, 3)
+    assert 1 <= len(masks) <= 6
+    assert np.stack(masks).sum(0).max() == 1  # visible parts do not overlap

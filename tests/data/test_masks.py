@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from mobile_sam.data.masks import bounding_box, decode, encode, interior_point
+
+
+def test_codes_are_lossless() -> None:
+    mask = np.random.default_rng(0).random((37, 53)) < 0.3
+    assert np.array_equal(decode(encode(mask), mask.shape), mask)
+
+
+def test_bounding_box_is_exclusive_at_its_end() -> None:
+    mask = np.zeros((10, 12), dtype=bool)
+    mask[2:5, 3:9] = True
+    assert bounding_box(mask) == (3, 2, 9, 5)
+    with pytest.raises(ValueError, match="empty"):
+        bounding_box(np.zeros((3, 3), dtype=bool))
+
+
+def test_interior_point_lies_deepest() -> None:
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[5:14, 4:13] = True  # a square whose centre is (8, 9)
+    mask[9, 13:28] = True  # with a thin tail
+    assert interior_point(mask) == (8, 9)
+
+
+def test_the_border_of_the_image_counts_as_background() -> None:
+    mask = np.ones((5, 5), dtype=bool)
+    assert interior_point(mask) == (2, 2)

@@ -1,0 +1,119 @@
+"""Runs the original MobileSAM and SAM code; started as a script in a process of its own.
+
+    PYTHONPATH=ORACLE python original.py TASK INPUT OUTPUT
+
+ORACLE holds the original packages, one of which has the name of ours. INPUT and OUTPUT are files
+of `torch.save`.
+"""
+
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+
+Task = dict[str, Any]
+
+
+def mobile_sam(task: Task) -> Any:
+    from mobile_sam.build_sam import build_sam_vit_t
+
+    model = build_sam_vit_t()
+    if task.get("state") is not None:
+        model.load_state_dict(task["state"], strict=True)
+    # The biases of attention are cached by the first `eval`, before any state is loaded.
+    return model.train().eval()
+
+
+def sam_encoder(task: Task) -> Any:
+    from segment_anything.modeling import ImageEncoderViT
+
+    encoder = ImageEncoderViT(
+        img_size=1024,
+        patch_size=16,
+        embed_dim=task["width"],
+        depth=task["depth"],
+        num_heads=task["num_heads"],
+        global_attn_indexes=task["global_blocks"],
+        mlp_ratio=4,
+        qkv_bias=True,
+        use_rel_pos=True,
+        window_size=14,
+        out_chans=256,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+    )
+    encoder.load_state_dict(task["state"], strict=True)
+    return encoder.eval()
+
+
+def encode(task: Task) -> Any:
+    """Embedding of `images` by a whole MobileSAM."""
+    return mobile_sam(task).image_encoder(task["images"])
+
+
+def encode_sam(task: Task) -> Any:
+    """Embedding of `images` by SAM's encoder of the given size."""
+    return sam_encoder(task)(task["images"])
+
+
+def embed_prompts(task: Task) -> Any:
+    """Sparse and dense embeddings of each prompt in `prompts`, and the dense positions."""
+    encoder = mobile_sam(task).prompt_encoder
+    found = [encoder(p.get("points"), p.get("boxes"), p.get("masks")) for p in task["prompts"]]
+    return found, encoder.get_dense_pe()
+
+
+def decode(task: Task) -> Any:
+    """Logits and predicted IoU with and without `multimask`."""
+    model = mobile_sam(task)
+    sparse, dense = model.prompt_encoder(None, task["boxes"], None)
+    return [
+        model.mask_decoder(
+            task["embedding"], model.prompt_encoder.get_dense_pe(), sparse, dense, multimask
+        )
+        for multimask in (False, True)
+    ]
+
+
+def predict(task: Task) -> Any:
+    """`SamPredictor.predict` on an image, for each set of keyword arguments."""
+    from mobile_sam import SamPredictor
+
+    predictor = SamPredictor(mobile_sam(task))
+    predictor.set_image(task["image"].numpy())
+    frame = predictor.model.preprocess(
+        torch.as_tensor(predictor.transform.apply_image(task["image"].numpy()))
+        .permute(2, 0, 1)[None]
+        .contiguous()
+    )
+    answers = []
+    for prompt in task["prompts"]:
+        arguments = {key: value.numpy() for key, value in prompt.items()}
+        for multimask in (False, True):
+            logits, iou, low = predictor.predict(
+                **arguments, multimask_output=multimask, return_logits=True
+            )
+            answers.append(tuple(map(torch.from_numpy, (logits, iou, low))))
+    return frame, answers
+
+
+def random_state(task: Task) -> Any:
+    """The state of an original model, and its embedding of `images`."""
+    torch.manual_seed(5)
+    model = mobile_sam({})
+    for name, value in model.named_parameters():
+        if "attention_biases" in name:
+            torch.nn.init.normal_(value)
+    model.train().eval()
+    return model.state_dict(), model.image_encoder(task["images"])
+
+
+def main() -> None:
+    name, source, target = sys.argv[1:]
+    torch.set_num_threads(2)
+    with torch.no_grad():
+        torch.save(globals()[name](torch.load(source, weights_only=True)), target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The same numbers as the original MobileSAM and SAM code, on random weights.
+
+BatchNorm statistics and attention biases are random too: at their start values they hide errors.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mobile_sam.architectures import architectures
+from mobile_sam.data.synthetic import scene
+from mobile_sam.data.transforms import image_to_model_frame
+from mobile_sam.inference.predictor import SamPredictor
+from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.sam import Sam
+from mobile_sam.models.sam_vit import SamViTEncoder
+from mobile_sam.models.weights import load_state, to_original
+from tests.conftest import ROOT
+
+TOLERANCE = 1e-4
+ORACLE = Path(os.environ.get("MOBILE_SAM_ORACLE", ROOT / ".venv" / "oracle"))
+
+
+def original(name: str, task: dict[str, Any], directory: Path) -> Any:
+    """What the original code answers, from a process of its own."""
+    assert (ORACLE / "mobile_sam").is_dir(), f"run `make oracle`: {ORACLE} has no original code"
+    source, target = directory / f"{name}.in.pt", directory / f"{name}.out.pt"
+    torch.save(task, source)
+    subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("original.py")), name, source, target],
+        check=True,
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": str(ORACLE)},
+        capture_output=True,
+    )
+    return torch.load(target, weights_only=True)
+
+
+@torch.no_grad()
+def randomise(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(3)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 2.0, generator=generator)
+            module.weight.uniform_(0.5, 1.5, generator=generator)
+            module.bias.normal_(0, 0.2, generator=generator)
+    for name, value in model.named_parameters():
+        if any(word in name for word in ("attention_biases", "rel_pos", "pos_embed")):
+            value.normal_(0, 0.5, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def model() -> Sam:
+    model = build_sam_model("vit_t", seed=1).eval()
+    randomise(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.randn(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(0))
+
+
+def difference(first: Tensor, second: Tensor) -> float:
+    assert first.shape == second.shape
+    return float((first - second).abs().max())
+
+
+@torch.no_grad()
+def test_tiny_vit(model: Sam, images: Tensor, tmp_path: Path) -> None:
+    theirs = original("encode", {"state": to_original(model), "images": images}, tmp_path)
+    assert difference(model.image_encoder(images), theirs) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("model_type", "depth"), [("vit_b", 12), ("vit_l", 6), ("vit_h", 8)], ids=["b", "l", "h"]
+)
+@torch.no_grad()
+def test_sam_vit(model_type: str, depth: int, images: Tensor, tmp_path: Path) -> None:
+    """ViT-B as it is; ViT-L and ViT-H with fewer blocks, one of them global."""
+    settings = dict(architectures()[model_type]["image_encoder"])
+    del settings["family"]
+    settings |= {"depth": depth}
+    settings["global_blocks"] = [i for i in settings["global_blocks"] if i < depth]
+    torch.manual_seed(0)
+    encoder = SamViTEncoder(**settings).eval()
+    randomise(encoder)
+    whole = nn.Module()
+    whole.image_encoder = encoder
+    prefix = "image_encoder."
+    state = {k.removeprefix(prefix): v for k, v in to_original(whole).items()}
+    theirs = original("encode_sam", {"state": state, "images": images, **settings}, tmp_path)
+    assert difference(encoder(images), theirs) <= TOLERANCE
+
+
+@torch.no_grad()
+def test_prompt_encoder(model: Sam, tmp_path: Path) -> None:
+    points = torch.tensor([[[10.0, 20.0], [500.25, 700.5]], [[1023.0, 0.0], [3.0, 4.0]]])
+    labels = torch.tensor([[1, 0], [0, 1]])
+    boxes = torch.tensor([[5.0, 6.0, 300.0, 400.0], [0.0, 0.0, 1024.0, 1024.0]])
+    masks = torch.randn(2, 1, 256, 256)
+    prompts = [
+        {"points": (points, labels)},
+        {"boxes": boxes},
+        {"points": (points, labels), "boxes": boxes},
+        {"boxes": boxes, "masks": masks},
+    ]
+    theirs, positions = original(
+        "embed_prompts", {"state": to_original(model), "prompts": prompts}, tmp_path
+    )
+    padding = (torch.zeros(2, 1, 2), -torch.ones(2, 1, dtype=torch.long))
+    corners = (boxes.view(2, 2, 2), torch.tensor([[2, 3], [2, 3]]))
+    ours = [
+        ((points, padding[0]), (labels, padding[1]), None),
+        ((corners[0],), (corners[1],), None),
+        ((points, corners[0]), (labels, corners[1]), None),
+        ((corners[0],), (corners[1],), masks),
+    ]
+    for (places, kinds, mask), (sparse, dense) in zip(ours, theirs, strict=True):
+        found, found_dense = model.prompt_encoder(torch.cat(places, 1), torch.cat(kinds, 1), mask)
+        assert difference(found, sparse) <= TOLERANCE
+        assert difference(found_dense.expand_as(dense), dense) <= TOLERANCE
+    assert difference(model.prompt_encoder.dense_positions(), positions) <= TOLERANCE
+
+
+@torch.no_grad()
+def test_mask_decoder(model: Sam, tmp_path: Path) -> None:
+    embedding = torch.randn(1, 256, 64, 64)
+    boxes = torch.tensor([[5.0, 6.0, 300.0, 400.0], [100.0, 0.0, 1024.0, 900.0]])
+    task = {"state": to_original(model), "embedding": embedding, "boxes": boxes}
+    for multimask, (logits, iou) in zip(
+        (False, True), original("decode", task, tmp_path), strict=True
+    ):
+        found, found_iou = model.decode(
+            embedding, boxes.view(2, 2, 2), torch.tensor([[2, 3], [2, 3]]), multimask=multimask
+        )
+        assert difference(found, logits) <= TOLERANCE
+        assert difference(found_iou, iou) <= TOLERANCE
+
+
+def photograph() -> np.ndarray:
+    """480 x 640 pixels with edges, textures and noise."""
+    pixels, _ = scene(640, np.random.default_rng(1))
+    return np.ascontiguousarray(pixels[:480])
+
+
+def test_the_whole_predictor(model: Sam, tmp_path: Path) -> None:
+    image = photograph()
+    prompts = [
+        {"box": np.array([100.0, 50.0, 400.5, 300.0])},
+        {"point_coords": np.array([[320.0, 200.0]]), "point_labels": np.array([1])},
+        {
+            "point_coords": np.array([[320.0, 200.0], [10.0, 470.5]]),
+            "point_labels": np.array([1, 0]),
+            "box": np.array([100.0, 50.0, 400.0, 300.0]),
+            "mask_input": np.random.default_rng(0).normal(size=(1, 256, 256)),
+        },
+    ]
+    tensors = [{key: torch.from_numpy(value) for key, value in p.items()} for p in prompts]
+    task = {"state": to_original(model), "image": torch.from_numpy(image), "prompts": tensors}
+    frame, answers = original("predict", task, tmp_path)
+    assert torch.equal(image_to_model_frame(image, 1024)[None], frame)  # bit for bit
+    predictor = SamPredictor(model)
+    predictor.set_image(image)
+    asked = [(prompt, multimask) for prompt in prompts for multimask in (False, True)]
+    for (prompt, multimask), (logits, iou, low) in zip(asked, answers, strict=True):
+        found = predictor.predict(**prompt, multimask_output=multimask, return_logits=True)
+        for ours, theirs in zip(found, (logits, iou, low), strict=True):
+            assert difference(torch.from_numpy(ours), theirs) <= TOLERANCE
+        masks, _, _ = predictor.predict(**prompt, multimask_output=multimask)
+        assert masks.dtype == bool
+        assert (masks != (logits > 0).numpy()).mean() <= 1e-4
+
+
+@torch.no_grad()
+def test_a_state_of_the_original_loads_here(images: Tensor, tmp_path: Path) -> None:
+    state, theirs = original("random_state", {"images": images}, tmp_path)
+    model = build_sam_model("vit_t").eval()
+    load_state(model, state, "original")
+    assert difference(model.image_encoder(images), theirs) <= TOLERANCE
