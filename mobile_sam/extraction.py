@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 import zarr
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from zarr.codecs import Crc32cCodec
 
@@ -25,11 +26,12 @@ from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.features import DIGEST_BYTES, FeatureError, identity, open_group
 from mobile_sam.layout import RunPaths, write_json
 from mobile_sam.models.roles import load_teacher
+from mobile_sam.models.sam_vit import SamViTEncoder
 
 log = logging.getLogger(__name__)
 
 SHARD = 64  # images; a job owns whole shards
-_BATCH = 8
+_BATCHES = (16, 8, 4, 2, 1)  # images, as many as memory holds
 
 
 def plan_extraction(config: RunConfig) -> int:
@@ -124,7 +126,7 @@ def _compute(config: RunConfig, group: Any, index: Index, shards: list[_Shard], 
     order = [positions[digests[row].tobytes()] for shard in shards for row in shard.rows]
     loader = DataLoader(
         _Images(index, config.img_size, order),
-        batch_size=_BATCH,
+        batch_size=batch_size(teacher.image_encoder, config.img_size, device),
         num_workers=config.num_workers,
     )
     computed = _stream(teacher.image_encoder, loader, config, device)
@@ -150,11 +152,40 @@ def _missing_rows(written: NDArray[np.uint8]) -> Iterator[tuple[int, list[int]]]
 
 
 @torch.no_grad()
+def batch_size(encoder: nn.Module, img_size: int, device: torch.device) -> int:
+    """Images that `encoder` takes at once: all that a GPU's memory holds.
+
+    On a CPU, eight for a small encoder and one for SAM's, whose attention takes gigabytes an image.
+    """
+    if device.type == "cpu":
+        return 1 if isinstance(encoder, SamViTEncoder) else 8
+    for size in _BATCHES:
+        try:
+            with precision(device):
+                encoder(torch.zeros(size, 3, img_size, img_size, device=device))
+        except torch.OutOfMemoryError:
+            continue
+        return size
+    raise FeatureError(
+        f"one image of {img_size} pixels is too much for the teacher in the memory of {device}; "
+        "choose a smaller teacher or img_size"
+    )
+
+
+def precision(device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 where a GPU has it; float32 elsewhere."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+@torch.no_grad()
 def _stream(
     encoder: Any, loader: DataLoader[Tensor], config: RunConfig, device: torch.device
 ) -> Iterator[NDArray[np.float16]]:
     for images in loader:
-        features = encoder.features(images.to(device), config.distill_feature_level)
+        with precision(device):
+            features = encoder.features(images.to(device), config.distill_feature_level)
         half = features.half()
         if not torch.isfinite(half).all():
             raise FeatureError("the teacher's features do not fit float16; they are not finite")

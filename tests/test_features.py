@@ -178,3 +178,23 @@ def test_added_images_are_computed_alone(scenes: Path, tmp_path: Path) -> None:
     finish_extraction(config)
     assert len(index(config)) == 12
     assert torch.equal(store(config).read(index(config)[0]), first)
+
+
+class Hungry(torch.nn.Module):
+    """An encoder whose memory ends at three images."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 3:
+            raise torch.OutOfMemoryError
+        return images
+
+
+def test_batches_are_as_large_as_memory_allows() -> None:
+    meta = torch.device("meta")  # stands for a GPU: no numbers, but another type than the CPU
+    assert extraction.batch_size(Hungry(), 64, meta) == 2
+
+
+def test_sams_encoder_takes_one_image_at_once_on_a_cpu(config: RunConfig) -> None:
+    cpu = torch.device("cpu")
+    assert extraction.batch_size(load_teacher(config).image_encoder, 64, cpu) == 1
+    assert extraction.batch_size(Hungry(), 64, cpu) == 8
