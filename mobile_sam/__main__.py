@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mobile_sam.config import ConfigError, RunConfig, UserError
+from mobile_sam.datasets import KNOWN_DATASETS, fetch_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
 from mobile_sam.layout import RunPaths, needs_features, write_json
 from mobile_sam.runs import load_run
@@ -89,7 +90,9 @@ def report(config: RunConfig, args: argparse.Namespace) -> None:
 
 def fetch(args: argparse.Namespace) -> None:
     for name in args.names:
-        print(fetch_checkpoint(name))
+        path = fetch_dataset(name) if name in KNOWN_DATASETS else fetch_checkpoint(name)
+        log.info("%s: %s", name, path)
+        print(path)
 
 
 def schema(args: argparse.Namespace) -> None:
@@ -125,8 +128,9 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--stage", help="NN_name; default: all unfinished stages")
         if name == "validate":
             verb.add_argument("--what", help="box_filled, start, teacher or NN_name; default: all")
-    verb = verbs.add_parser("fetch", help="download known checkpoints")
-    verb.add_argument("names", nargs="+", choices=sorted(KNOWN_CHECKPOINTS))
+    verb = verbs.add_parser("fetch", help="download known checkpoints and data sets")
+    verb.add_argument("names", nargs="+", choices=sorted({*KNOWN_CHECKPOINTS, *KNOWN_DATASETS}))
+    verb.add_argument("--log", type=Path, help="write the log there too")
     verbs.add_parser("schema", help="write configs/schema.json and configs/README.md")
     return root
 

@@ -3,8 +3,6 @@
 import fcntl
 import hashlib
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,28 +73,31 @@ def weights_path(checkpoint: str) -> Path:
 
 
 def fetch_checkpoint(name: str) -> Path:
-    """Download a known checkpoint unless it is there, checked by sha256 before it is kept.
+    """Download a known checkpoint unless it is there. Raises FetchError when that fails."""
+    known = KNOWN_CHECKPOINTS[name]
+    return fetch_file(known.url, known.sha256, checkpoint_path(name), f"checkpoint {name!r}")
+
+
+def fetch_file(url: str, sha256: str, target: Path, what: str) -> Path:
+    """Download a file unless it is there, checked by sha256 before it is kept.
 
     An interrupted download goes on where it stopped; of several processes one downloads, and the
     others wait. Raises FetchError with the address and the target path when that fails.
     """
-    known = KNOWN_CHECKPOINTS[name]
-    target = checkpoint_path(name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.with_name(f".{target.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             pooch.retrieve(
-                known.url,
-                known_hash=f"sha256:{known.sha256}",
+                url,
+                known_hash=f"sha256:{sha256}",
                 fname=target.name,
                 path=target.parent,
                 downloader=_download,
             )
     except (OSError, ValueError) as error:
         raise FetchError(
-            f"checkpoint {name!r} cannot be fetched from {known.url} ({error}); "
-            f"put the file at {target} yourself"
+            f"{what} cannot be fetched from {url} ({error}); put the file at {target} yourself"
         ) from error
     return target
 
@@ -135,16 +136,19 @@ def _download(url: str, output_file: str, pooch: object) -> None:
     part.replace(output_file)
 
 
-def check_reachable(name: str, timeout: float = 5.0) -> None:
+def check_reachable(name: str) -> None:
     """Raise FetchError unless the checkpoint is cached or its host answers."""
-    known = KNOWN_CHECKPOINTS[name]
-    if checkpoint_path(name).is_file():
-        return
-    request = urllib.request.Request(known.url, method="HEAD")  # noqa: S310
+    target = checkpoint_path(name)
+    if not target.is_file():
+        check_answers(KNOWN_CHECKPOINTS[name].url, f"checkpoint {name!r}", target)
+
+
+def check_answers(url: str, what: str, target: Path, timeout: float = 5.0) -> None:
+    """Raise FetchError unless the host of `url` answers within `timeout` seconds."""
     try:
-        urllib.request.urlopen(request, timeout=timeout).close()  # noqa: S310
-    except (urllib.error.URLError, OSError) as error:
+        requests.head(url, timeout=timeout, allow_redirects=True).raise_for_status()
+    except requests.RequestException as error:
         raise FetchError(
-            f"checkpoint {name!r} is not in the cache and {known.url} does not answer "
-            f"({error}); put the file at {checkpoint_path(name)} yourself"
+            f"{what} is not in the cache and {url} does not answer "
+            f"({type(error).__name__}); put the file at {target} yourself"
         ) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_sam.config import DIRECTORY_KEYS, ConfigError, RunConfig
+from mobile_sam.datasets import check_available, known_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, FetchError, check_reachable
 from mobile_sam.layout import RunPaths, needs_features, write_json
 from mobile_sam.runs import Runs, known_overlays
@@ -31,6 +32,13 @@ def check_inputs(runs: Runs) -> None:
 
 
 def _missing_directories(config: RunConfig) -> Iterator[str]:
+    dataset = known_dataset(config)
+    if dataset is not None:
+        try:
+            check_available(dataset)
+        except FetchError as error:
+            yield str(error)
+        return
     for key in DIRECTORY_KEYS:
         value = getattr(config, key)
         if value is not None and not Path(value).is_dir():
@@ -63,11 +71,14 @@ def fingerprint(config: RunConfig) -> str:
     """Digest of names, sizes and times of all image and mask files, not of directories.
 
     Touching a directory changes nothing; adding, removing or rewriting a file does. Synthetic
-    data have a constant fingerprint: their settings are part of their path.
+    data and known data sets have a constant fingerprint: what they hold is known beforehand.
     """
     paths = RunPaths(config)
     if config.train_img_dir is None:
         return paths.dataset.name
+    dataset = known_dataset(config)
+    if dataset is not None:
+        return dataset.sha256
     digest = hashlib.sha256()
     for split in ("train", "val"):
         for directory in (paths.image_dir(split), paths.mask_dir(split)):

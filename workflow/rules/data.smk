@@ -3,6 +3,25 @@
 # One rule for each data set, whichever runs use it.
 for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
     dataset = rule_name(paths.dataset.name)
+    public = known_dataset(paths.config)
+    made = [paths.synthetic_manifest] if paths.config.train_img_dir is None else []
+    made += [public.manifest] if public else []
+
+    if public:
+
+        rule:
+            name:
+                f"fetch_{public.name}"
+            output:
+                public.manifest,
+            log:
+                paths.shared_logs / "fetch.log",
+            benchmark:
+                paths.shared_logs / "fetch.tsv"
+            params:
+                name=public.name,
+            shell:
+                "exec python -m mobile_sam fetch {params.name} --log {log}"
 
     if paths.config.train_img_dir is None:
 
@@ -24,7 +43,7 @@ for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
         name:
             f"index_{dataset}"
         input:
-            [paths.synthetic_manifest] if paths.config.train_img_dir is None else [],
+            made,
         output:
             paths.index,
         log:
@@ -48,11 +67,13 @@ for checkpoint in sorted(known_checkpoints(RUNS)):
         output:
             checkpoint_path(checkpoint),
         log:
-            f"results/logs/fetch_{checkpoint}.log",
+            "results/logs/" + f"fetch_{checkpoint}.log",
+        benchmark:
+            "results/logs/" + f"fetch_{checkpoint}.tsv"
         params:
             checkpoint=checkpoint,
         shell:
-            "python -m mobile_sam fetch {params.checkpoint} 2> {log}"
+            "exec python -m mobile_sam fetch {params.checkpoint} --log {log}"
 
 
 # One extraction for each store, whichever runs read it. The Zarr store itself is not declared:
