@@ -44,7 +44,7 @@ class Project:
         result = snakemake(self.directory, "-n", "--config", f"run={self.file}", *arguments)
         assert result.returncode == 0, result.stderr
         names = set(re.findall(r"^(?:local)?rule (\w+):", result.stdout + result.stderr, re.M))
-        return {re.sub(r"_(my|features|data)_", "_", name) for name in names} - {"all"}
+        return {name.replace("_my_", "_") for name in names} - {"all"}
 
     def run(self, *arguments: str) -> None:
         result = snakemake(self.directory, "--config", f"run={self.file}", *arguments)
