@@ -149,7 +149,9 @@ class RunConfig(_Strict):
 
     model_type: str = _key("vit_t", "training", "student architecture, by name")
     checkpoint: str | None = _key(
-        "mobile_sam", "start", "start weights: a path, a known name, or null for random"
+        "mobile_sam",
+        "start",
+        "start weights: a path, a known name, `imagenet` (timm's encoder), or null for random",
     )
     decoder_from_teacher: bool = _key(
         False, "start", "prompt encoder and mask decoder start as the teacher's"

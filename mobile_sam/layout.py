@@ -134,9 +134,9 @@ class RunPaths:
 
     @property
     def start_weights(self) -> Path | None:
-        """The file of the start checkpoint, or None for random weights."""
+        """The file of the start checkpoint, or None for random weights and those of timm."""
         checkpoint = self.config.checkpoint
-        return None if checkpoint is None else weights_path(checkpoint)
+        return None if checkpoint in {None, "imagenet"} else weights_path(str(checkpoint))
 
 
 def validated(config: RunConfig) -> list[str]:

@@ -49,7 +49,7 @@ def _missing_directories(config: RunConfig) -> Iterator[str]:
 def _missing_weights(config: RunConfig) -> Iterator[str]:
     for key in ("checkpoint", "teacher_checkpoint"):
         value = getattr(config, key)
-        if value is None or value == "random" or value.startswith("run:"):
+        if value in {None, "random", "imagenet"} or value.startswith("run:"):
             continue
         if value in KNOWN_CHECKPOINTS:
             try:

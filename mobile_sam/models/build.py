@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -53,6 +54,29 @@ def build_sam_model(
         )
 
 
+def load_imagenet(model: Sam, model_type: str) -> None:
+    """Give the image encoder timm's ImageNet weights; its neck and all else stay as they are.
+
+    Raises ConfigError for an architecture without such weights, or when they cannot be fetched.
+    """
+    settings = architecture(model_type)["image_encoder"]
+    name = IMAGENET.get(model_type, settings.get("name"))
+    if name is None:
+        raise ConfigError(
+            f"checkpoint: timm has no ImageNet weights for {model_type!r}; "
+            f"it has for {', '.join(IMAGENET)} and timm/<name>"
+        )
+    features = {"features_only": True} if settings["family"] == "timm" else {"num_classes": 0}
+    try:
+        source = timm.create_model(name, pretrained=True, **features)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"checkpoint: timm's ImageNet weights of {name!r} cannot be fetched ({error})"
+        ) from error
+    state = {k: v for k, v in source.state_dict().items() if not k.startswith("head.")}
+    model.image_encoder.get_submodule("body").load_state_dict(state)
+
+
 def iou_head_shape(state: dict[str, Tensor]) -> tuple[int, int]:
     """(depth, hidden width) of the IoU head in a state dict."""
     prefix = "mask_decoder.iou_prediction_head.layers."
@@ -75,6 +99,12 @@ def _timm(settings: dict[str, Any], embed_dim: int) -> nn.Module:
     return TimmEncoder(**settings, out_dim=embed_dim)
 
 
+# Architectures whose encoder is one of timm's as it is.
+IMAGENET = {
+    "vit_t": "tiny_vit_5m_224",
+    "vit_t_11m": "tiny_vit_11m_224",
+    "vit_t_21m": "tiny_vit_21m_224",
+}
 ENCODERS: dict[str, Callable[[dict[str, Any], int], nn.Module]] = {
     "tiny_vit": _tiny_vit,
     "sam_vit": _sam_vit,

@@ -4,7 +4,7 @@ import torch
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.layout import RunPaths
-from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.build import build_sam_model, load_imagenet
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import file_digest, load_file, load_state, load_weights
 
@@ -21,6 +21,8 @@ def start_student(config: RunConfig) -> Sam:
         config.iou_head_hidden_dim,
         config.seed,
     )
+    if config.checkpoint == "imagenet":
+        load_imagenet(student, config.model_type)
     path = RunPaths(config).start_weights
     if path is not None:
         load_state(student, load_file(path), str(path))

@@ -1,5 +1,6 @@
 """The student of a finished stage: as a model, and as weights for the original code."""
 
+import logging
 import os
 
 import torch
@@ -11,6 +12,8 @@ from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import to_original
 from mobile_sam.schedule import normalise
 from mobile_sam.training import checkpoint
+
+log = logging.getLogger(__name__)
 
 
 def load_student(model: Sam, config: RunConfig, directory: str) -> None:
@@ -29,3 +32,5 @@ def export_weights(config: RunConfig) -> None:
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     torch.save(to_original(model), unfinished)
     unfinished.replace(target)
+    if any(".se." in key for key in model.state_dict()):
+        log.info("%s has gates of Squeeze-and-Excitation: only this package reads them", target)

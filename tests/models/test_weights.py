@@ -1,13 +1,16 @@
 """Weights as files: names of the original code, strict loading, nothing executed."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
-from mobile_sam.config import ConfigError
-from mobile_sam.models.build import build_sam_model
+from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.layout import RunPaths
+from mobile_sam.models.build import build_sam_model, load_imagenet
 from mobile_sam.models.weights import (
     from_original,
     load_file,
@@ -15,6 +18,8 @@ from mobile_sam.models.weights import (
     load_weights,
     to_original,
 )
+from mobile_sam.training.export import export_weights
+from mobile_sam.training.run import train_run
 from tests.conftest import equal_states
 
 
@@ -131,3 +136,55 @@ def test_a_checkpoint_is_not_taken_for_weights(tmp_path: Path) -> None:
     torch.save({"format": "something", "model": {}}, tmp_path / "x.pt")
     with pytest.raises(ConfigError, match="not a weights file"):
         load_weights(tmp_path / "x.pt", "tiny_sam", 64)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"), [("vit_t_11m", "tiny_vit_11m_224"), ("timm/resnet18", "resnet18")]
+)
+def test_imagenet_weights_reach_the_encoder(
+    model_type: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    create = timm.create_model
+
+    def offline(name: str, pretrained: bool = False, **options: object) -> torch.nn.Module:
+        asked.append(name)
+        assert pretrained
+        return create(name, **options)  # random weights stand for those of the network
+
+    model = build_sam_model(model_type, 64)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    monkeypatch.setattr(timm, "create_model", offline)
+    load_imagenet(model, model_type)
+    assert asked == [name]
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all(key.startswith("image_encoder.body.") for key in changed)
+
+
+def test_architectures_without_imagenet_weights_are_named() -> None:
+    with pytest.raises(ConfigError, match="no ImageNet weights for 'tiny_sam'; it has for vit_t"):
+        load_imagenet(build_sam_model("tiny_sam", 64), "tiny_sam")
+
+
+def test_imagenet_weights_that_cannot_be_fetched_are_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def offline(*args: object, **options: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ConfigError, match=r"'tiny_vit_5m_224' cannot be fetched \(no network\)"):
+        load_imagenet(build_sam_model("vit_t", 64), "vit_t")
+
+
+def test_export_of_gates_says_who_reads_them(
+    tiny: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny(model_type="tiny_sam_se")
+    train_run(config)
+    with caplog.at_level("INFO"):
+        export_weights(config)
+    assert "only this package reads them" in caplog.text
+    state = load_file(RunPaths(config).weights)
+    assert any(".se." in key for key in state)

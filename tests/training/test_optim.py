@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mobile_sam.config import DistillLosses, Freeze
+from mobile_sam.config import DistillLosses, Freeze, parse_config
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.learner import Learner
@@ -119,3 +119,20 @@ def test_clipping() -> None:
     assert parameter.grad.tolist() == [3.0, 4.0]
     clip_gradients([parameter], 1)
     assert parameter.grad.norm().item() == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "checkpoint", "given", "kept"),
+    [
+        (8, "mobile_sam", None, False),
+        (4, "mobile_sam", None, True),
+        (4, None, None, False),  # random statistics have to be learned
+        (4, "mobile_sam", False, False),
+        (8, None, True, True),
+    ],
+)
+def test_the_default_of_freeze_batchnorm(
+    batch_size: int, checkpoint: str | None, given: bool | None, kept: bool
+) -> None:
+    settings = {"batch_size": batch_size, "checkpoint": checkpoint, "freeze_batchnorm": given}
+    assert parse_config(settings, "test").keeps_batchnorm is kept
