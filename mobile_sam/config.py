@@ -6,12 +6,22 @@ no torch, because Snakemake reads it each time it plans.
 """
 
 import json
-import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from mobile_sam.architectures import architectures, is_architecture
+from mobile_sam.options import (
+    Augment,
+    DistillLosses,
+    Freeze,
+    LossWeights,
+    Prompts,
+    SafeName,
+    StageEntry,
+    Strict,
+    Synthetic,
+)
 
 # What a changed key makes Snakemake do again.
 Affects = Literal[
@@ -38,84 +48,6 @@ class ConfigError(UserError):
     """A setting that cannot be used; the message names file, key and value."""
 
 
-def _safe_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or ".." in name:
-        raise ValueError(
-            f"{name!r} becomes a directory name: use letters, digits, '_', '-' and '.' only"
-        )
-    return name
-
-
-SafeName = Annotated[str, AfterValidator(_safe_name)]
-Weight = Annotated[float, Field(ge=0)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LossWeights(_Strict):
-    focal: Weight = Field(20.0, description="focal loss on mask logits")
-    dice: Weight = Field(1.0, description="dice loss on mask probabilities")
-    iou: Weight = Field(1.0, description="squared error of the predicted IoU")
-
-
-class PartialLossWeights(_Strict):
-    focal: Weight | None = Field(None, description="unset: the run's own weight")
-    dice: Weight | None = Field(None, description="unset: the run's own weight")
-    iou: Weight | None = Field(None, description="unset: the run's own weight")
-
-
-class Freeze(_Strict):
-    image_encoder: bool = Field(False, description="no training of the image encoder")
-    prompt_encoder: bool = Field(False, description="no training of the prompt encoder")
-    mask_decoder: bool = Field(False, description="no training of the mask decoder")
-
-
-class Prompts(_Strict):
-    box: Weight = Field(0.5, description="share of box prompts")
-    point: Weight = Field(0.5, description="share of single-point prompts")
-    box_jitter: float = Field(
-        0.1, ge=0, le=0.5, description="standard deviation of box corners, in box sides"
-    )
-
-
-class DistillLosses(_Strict):
-    mse: Weight = Field(1.0, description="mean squared error of features")
-    cosine: Weight = Field(1.0, description="one minus the cosine of feature vectors, per pixel")
-
-
-class Augment(_Strict):
-    flip: bool = Field(
-        False,
-        description="mirror left-right in half of the samples, in stages that do not distil: "
-        "stored features are not those of a mirrored image",
-    )
-    brightness: float = Field(
-        0.0, ge=0, lt=1, description="largest relative change of brightness, uniformly drawn"
-    )
-
-
-class Synthetic(_Strict):
-    train: int = Field(600, ge=1, description="training images")
-    val: int = Field(100, ge=1, description="validation images")
-    size: int = Field(128, ge=32, description="side of an image in pixels")
-
-
-class StageEntry(_Strict):
-    """One entry of `stage_schedule`."""
-
-    start_epoch: int = Field(ge=0, description="first epoch, counted from 0")
-    end_epoch: int = Field(ge=0, description="first epoch that is no longer in the stage")
-    name: SafeName | None = Field(None, description="becomes part of `NN_name`")
-    distillation: bool | None = Field(None, description="unset: `use_distill`")
-    lambda_coef: Weight | None = Field(None, description="weight of distillation; unset: global")
-    loss_weights: PartialLossWeights | None = Field(None, description="unset parts: global")
-    learning_rate: float | None = Field(None, gt=0, description="unset: global")
-    freeze: Freeze | None = Field(None, description="unset: global")
-    prompts: Prompts | None = Field(None, description="unset: global")
-
-
 def _key(default: Any, affects: Affects, description: str, **limits: Any) -> Any:
     extra: dict[str, JsonValue] = {"affects": affects}
     if isinstance(default, type) and issubclass(default, BaseModel):
@@ -125,7 +57,7 @@ def _key(default: Any, affects: Affects, description: str, **limits: Any) -> Any
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
-class RunConfig(_Strict):
+class RunConfig(Strict):
     """All settings of one run; each has a default but `run_name`."""
 
     model_config = ConfigDict(

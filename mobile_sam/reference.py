@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from mobile_sam.architectures import CONFIG_DIR
-from mobile_sam.config import AFFECTS, RunConfig, StageEntry, affects
+from mobile_sam.config import AFFECTS, RunConfig, affects
+from mobile_sam.options import StageEntry
 
 _HEAD = """# Configuration
 

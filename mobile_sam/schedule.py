@@ -6,15 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from mobile_sam.config import (
-    ConfigError,
-    Freeze,
-    LossWeights,
-    Prompts,
-    RunConfig,
-    StageEntry,
-    affects,
-)
+from mobile_sam.config import ConfigError, RunConfig, affects
+from mobile_sam.options import Freeze, LossWeights, Prompts, StageEntry
 
 
 @dataclass(frozen=True)

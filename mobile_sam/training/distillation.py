@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mobile_sam.config import ConfigError, DistillLosses
+from mobile_sam.config import ConfigError
+from mobile_sam.options import DistillLosses
 
 
 def mse(student: Tensor, teacher: Tensor) -> Tensor:

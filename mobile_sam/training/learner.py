@@ -5,10 +5,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from mobile_sam.config import LossWeights
 from mobile_sam.data.dataset import Sample, ValidationSet, collate
 from mobile_sam.data.prompts import VALIDATION_PROMPTS
 from mobile_sam.models.sam import Sam
+from mobile_sam.options import LossWeights
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.losses import dice, focal, iou_error, measured_iou
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
-from mobile_sam.config import Freeze
 from mobile_sam.models.sam import PARTS
+from mobile_sam.options import Freeze
 from mobile_sam.training.learner import Learner
 
 

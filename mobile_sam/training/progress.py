@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mobile_sam.config import UserError
+
 
 @dataclass
 class Progress:
@@ -61,3 +63,18 @@ def epoch_batches(
     order = np.resize(order, -(-images // ranks) * ranks)
     size = batch_size * ranks
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+class NotFiniteError(UserError):
+    """The loss is no number any more; nothing of it is saved."""
+
+    def __init__(self, loss: float, progress: Progress, images: list[str]) -> None:
+        super().__init__(
+            f"the loss is {loss} in epoch {progress.epoch + 1}, batch {progress.batch + 1} (images "
+            f"{', '.join(images)}); look at these, or lower learning_rate. The last save is kept"
+        )
+
+
+def minutes(seconds: float) -> str:
+    """Minutes and seconds, as `3:07`."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

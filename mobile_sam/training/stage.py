@@ -1,6 +1,7 @@
 """The loop of one stage: from the checkpoint before it to its own, through any interruption."""
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -31,12 +32,14 @@ from mobile_sam.training.optim import (
     lr_factor,
     set_learning_rate,
 )
-from mobile_sam.training.progress import Progress, epoch_batches
+from mobile_sam.training.progress import NotFiniteError, Progress, epoch_batches, minutes
 from mobile_sam.training.start import new_learner, state_key
 
 log = logging.getLogger(__name__)
 
 _LOG_SECONDS = 5.0
+# What schedulers and Ctrl-C send; SIGUSR1 is SLURM's warning before the time limit.
+_SAVE_AND_END = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Interrupted(SystemExit):
@@ -77,7 +80,7 @@ class StageTraining:
         key = self._load()
         freeze_parts(self.learner, self.stage.freeze, self.config.keeps_batchnorm)
         self.model, self.wrapped_optimizer = self.fabric.setup(self.learner, self.optimizer)
-        self._on_sigterm()
+        self._on_signals()
         progress = self.progress
         log.info(
             "stage %s: epochs %d to %d, %d images, %d steps per epoch",
@@ -145,6 +148,9 @@ class StageTraining:
                 losses = self.model(batch, self.stage.supervised, self.distils)
                 loss = total_loss(losses, self.stage.loss_weights, self.stage.lambda_coef)
                 self.fabric.backward(loss / group_size)
+            if not math.isfinite(loss.item()):
+                images = [self.train_set.index[int(i)].image_id for i in batch.position]
+                raise NotFiniteError(loss.item(), progress, images)
             progress.add({**losses, "loss": loss}, len(batch.image))
             if last_of_group:
                 self._step()
@@ -203,7 +209,7 @@ class StageTraining:
             self.batches_per_epoch,
             loss,
             progress.sums["images"] * self.fabric.world_size / progress.seconds,
-            _minutes(spent / done * (total - done)),
+            minutes(spent / done * (total - done)),
         )
 
     def _end_epoch(self) -> None:
@@ -250,11 +256,12 @@ class StageTraining:
             log.info("no gain in %d epochs; the stage ends here", patience)
         return stops
 
-    def _on_sigterm(self) -> None:
+    def _on_signals(self) -> None:
         def remember(number: int, frame: FrameType | None) -> None:
             self.interrupted = True
 
-        signal.signal(signal.SIGTERM, remember)
+        for number in _SAVE_AND_END:
+            signal.signal(number, remember)
 
     def _maybe_save(self, key: str) -> None:
         due = time.monotonic() - self.saved_at >= 60 * self.config.save_every_minutes
@@ -291,7 +298,3 @@ class StageTraining:
         log.info(
             "stage %s is finished: %s", self.stage.directory, self.paths.checkpoint(self.stage)
         )
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mobile_sam.config import Augment, Prompts
 from mobile_sam.data.dataset import Sample, TrainingSet, ValidationSet, collate
 from mobile_sam.data.index import Index, index_dataset
 from mobile_sam.data.prompts import deepest_point, exact_box, random_prompt
 from mobile_sam.data.records import RecordError
 from mobile_sam.data.synthetic import scene
 from mobile_sam.data.transforms import PIXEL_MEAN, image_to_model_frame, mask_to_model_frame
+from mobile_sam.options import Augment, Prompts
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobile_sam.config import ConfigError, DistillLosses, LossWeights
+from mobile_sam.config import ConfigError
 from mobile_sam.data.dataset import Sample
 from mobile_sam.models.build import build_sam_model
+from mobile_sam.options import DistillLosses, LossWeights
 from mobile_sam.training.distillation import Distiller, cosine, mse
 from mobile_sam.training.learner import Learner, total_loss
 from mobile_sam.training.losses import dice, focal, iou_error, measured_iou

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from mobile_sam.config import DistillLosses, Freeze, parse_config
+from mobile_sam.config import parse_config
 from mobile_sam.models.build import build_sam_model
+from mobile_sam.options import DistillLosses, Freeze
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.optim import (

@@ -20,6 +20,7 @@ from mobile_sam.training import checkpoint
 from mobile_sam.training import stage as stage_module
 from mobile_sam.training.export import export_weights
 from mobile_sam.training.lock import exclusive
+from mobile_sam.training.progress import NotFiniteError
 from mobile_sam.training.run import train_run
 from tests.conftest import TWO_STAGES, equal_states, prepare
 
@@ -62,8 +63,17 @@ def test_stages_in_processes_of_their_own_equal_one_process(tiny: Make) -> None:
         assert equal_states(weights(whole, stage), weights(split, stage))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(
+    ("number", "accumulation"),
+    [
+        (signal.SIGKILL, 1),
+        (signal.SIGKILL, 2),
+        (signal.SIGTERM, 2),
+        (signal.SIGINT, 1),
+        (signal.SIGUSR1, 1),
+    ],
+    ids=["kill", "kill-accumulating", "term", "ctrl-c", "time-limit"],
+)
 def test_killed_in_stage_2_ends_in_the_same_weights(
     tiny: Make, number: signal.Signals, accumulation: int
 ) -> None:
@@ -96,6 +106,14 @@ def test_killed_in_stage_2_ends_in_the_same_weights(
     tables = [pd.read_csv(RunPaths(c).metrics(stage))[columns] for c in (killed, undisturbed)]
     pd.testing.assert_frame_equal(*tables)
     assert not resume.exists()
+
+
+def test_a_loss_that_is_not_finite_ends_training_with_the_images(tiny: Make) -> None:
+    config = tiny(learning_rate=1e30, num_epochs=3, gradient_clip=0)
+    message = r"the loss is (nan|inf) in epoch .*images scene_0.*lower learning_rate"
+    with pytest.raises(NotFiniteError, match=message):
+        train_run(config)
+    assert not RunPaths(config).checkpoint(normalise(config)[0]).exists()
 
 
 def test_state_of_other_settings_is_not_resumed(
