@@ -7,7 +7,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install oracle reference demo test lint test-long bench clean
+.PHONY: install oracle reference demo test lint test-long clean
 
 install: $(BIN)/.installed
 

@@ -42,8 +42,8 @@ def _missing_directories(config: RunConfig) -> Iterator[str]:
     for key in DIRECTORY_KEYS:
         value = getattr(config, key)
         if value is not None and not Path(value).is_dir():
-            content = "masks, one directory per image" if "mask" in key else "images"
-            yield f"{key}: {value!r} is not a directory; put {content} there or set {key}"
+            what = "masks there, <image>/*.png," if "mask" in key else "images there"
+            yield f"{key}: {value!r} is not a directory; put {what} or set {key}"
 
 
 def _missing_weights(config: RunConfig) -> Iterator[str]:
