@@ -42,7 +42,11 @@ def _missing_directories(config: RunConfig) -> Iterator[str]:
     for key in DIRECTORY_KEYS:
         value = getattr(config, key)
         if value is not None and not Path(value).is_dir():
-            what = "masks there, <image>/*.png," if "mask" in key else "images there"
+            what = (
+                "masks there, <image>/*.png or label maps <image>.png,"
+                if "mask" in key
+                else "images there"
+            )
             yield f"{key}: {value!r} is not a directory; put {what} or set {key}"
 
 

@@ -19,7 +19,13 @@ import pyarrow.parquet as pq
 
 from mobile_sam.config import UserError
 from mobile_sam.data.masks import Mask, bounding_box, decode, encode
-from mobile_sam.data.records import Record, RecordError, find_records, read_image, read_mask
+from mobile_sam.data.records import (
+    Record,
+    RecordError,
+    find_records,
+    read_image,
+    read_segments,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +37,7 @@ SCHEMA = pa.schema(
         ("image_digest", pa.string()),  # of the file's bytes
         ("height", pa.int32()),
         ("width", pa.int32()),
+        ("format", pa.string()),  # see `records`
         ("segment_id", pa.string()),
         ("mask_path", pa.string()),
         ("rle", pa.binary()),
@@ -112,13 +119,10 @@ def _read_records(records: list[Record]) -> tuple[list[dict[str, Any]], list[str
             problems.append(str(error))
             continue
         digest = hashlib.sha256(record.image_path.read_bytes()).hexdigest()[:32]
-        for path in record.mask_paths:
-            try:
-                mask = read_mask(path, size)
-            except RecordError as error:
-                problems.append(str(error))
-                continue
-            x0, y0, x1, y1 = bounding_box(mask)
+        segments, found = read_segments(record, size)
+        problems += found
+        for segment in segments:
+            x0, y0, x1, y1 = bounding_box(segment.mask)
             rows.append(
                 {
                     "image_id": record.image_id,
@@ -126,11 +130,12 @@ def _read_records(records: list[Record]) -> tuple[list[dict[str, Any]], list[str
                     "image_digest": digest,
                     "height": size[0],
                     "width": size[1],
-                    "segment_id": path.stem,
-                    "mask_path": str(path),
-                    "rle": encode(mask),
+                    "format": record.format,
+                    "segment_id": segment.segment_id,
+                    "mask_path": str(segment.mask_path),
+                    "rle": encode(segment.mask),
                     **{"x0": x0, "y0": y0, "x1": x1, "y1": y1},
-                    "area": int(np.count_nonzero(mask)),
+                    "area": int(np.count_nonzero(segment.mask)),
                 }
             )
     return rows, problems

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mobile_sam.architectures import architectures
+from mobile_sam.data.records import read_image
 from mobile_sam.data.synthetic import scene
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.inference.predictor import SamPredictor
@@ -147,7 +148,9 @@ def test_mask_decoder(model: Sam, tmp_path: Path) -> None:
 
 
 def photograph() -> np.ndarray:
-    """480 x 640 pixels with edges, textures and noise."""
+    """A drawn scene of 480 x 640 pixels, or the file that $MOBILE_SAM_PHOTOGRAPH names."""
+    if "MOBILE_SAM_PHOTOGRAPH" in os.environ:
+        return read_image(Path(os.environ["MOBILE_SAM_PHOTOGRAPH"])).copy()
     pixels, _ = scene(640, np.random.default_rng(1))
     return np.ascontiguousarray(pixels[:480])
 
