@@ -34,16 +34,16 @@ def synthesize(config: RunConfig, args: argparse.Namespace) -> None:
 
 
 def index(config: RunConfig, args: argparse.Namespace) -> None:
-    from mobile_sam.data.index import SPLITS, index_dataset
+    from mobile_sam.data.indexing import index_dataset
+    from mobile_sam.data.summary import summarise
 
     paths = RunPaths(config)
-    count = index_dataset(
-        {split: paths.image_dir(split) for split in SPLITS},
-        {split: paths.mask_dir(split) for split in SPLITS},
-        paths.index,
-        config.num_workers,
-    )
-    log.info("%d segments in %s", count, paths.index)
+    if not args.summary:
+        count = index_dataset(
+            paths.sources, paths.index, config.data, config.seed, args.workers, paths.kept_index
+        )
+        log.info("%d segments in %s", count, paths.index)
+    print(summarise(paths.index).text())
 
 
 def extract(config: RunConfig, args: argparse.Namespace) -> None:
@@ -121,6 +121,11 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text)
         verb.add_argument("--config", type=Path, required=True, help="a run.json or configs/*.json")
         verb.add_argument("--log", type=Path, help="write the log there too")
+        if name == "index":
+            verb.add_argument("--summary", action="store_true", help="of the index that is there")
+            verb.add_argument(
+                "--workers", type=int, default=os.cpu_count(), help="processes; default: all cores"
+            )
         if name == "extract":
             verb.add_argument("--step", choices=["plan", "part", "finish"], help="default: all")
             verb.add_argument("--part", type=int, default=0, help="which of extract_jobs")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from mobile_sam.architectures import architectures, is_architecture
 from mobile_sam.options import (
     Augment,
+    Data,
     DistillLosses,
     Freeze,
     LossWeights,
@@ -72,9 +73,14 @@ class RunConfig(Strict):
     output_dir: str = _key("results", "place", "root of all results")
 
     train_img_dir: str | None = _key("data/train/image", "data", "training images")
-    train_mask_dir: str | None = _key("data/train/mask", "data", "training masks")
-    val_img_dir: str | None = _key("data/val/image", "data", "validation images")
+    train_mask_dir: str | None = _key(
+        "data/train/mask", "data", "training masks: a directory or a COCO file"
+    )
+    val_img_dir: str | None = _key(
+        "data/val/image", "data", "validation images; null with `val_mask_dir`: some of training"
+    )
     val_mask_dir: str | None = _key("data/val/mask", "data", "validation masks")
+    data: Data = _key(Data, "data", "which images and segments are used")
     synthetic: Synthetic | None = _key(
         None, "data", "scenes drawn by the workflow, used while all four directories are null"
     )
@@ -179,7 +185,7 @@ DIRECTORY_KEYS = ("train_img_dir", "train_mask_dir", "val_img_dir", "val_mask_di
 
 # Keys that say which data and where; given on the command line they hold for teacher runs too.
 SHARED_KEYS = frozenset(
-    {*DIRECTORY_KEYS, "img_size", "project_name", "output_dir", "seed", "num_workers"}
+    {*DIRECTORY_KEYS, "data", "img_size", "project_name", "output_dir", "seed", "num_workers"}
 )
 
 
@@ -229,13 +235,13 @@ def _check_combination(config: RunConfig, source: str) -> None:
         if name is not None and not is_architecture(name):
             known = ", ".join([*sorted(architectures()), "timm/<name>"])
             raise ConfigError(f"{source}: {key}: there is no {name!r}; there are {known}")
-    directories = [getattr(config, key) for key in DIRECTORY_KEYS]
-    if None in directories and any(directories):
+    given = [getattr(config, key) is not None for key in DIRECTORY_KEYS]
+    if given not in ([True] * 4, [True, True, False, False], [False] * 4):
         raise ConfigError(
-            f"{source}: {', '.join(DIRECTORY_KEYS)} go together: "
-            "set all four, or none with `synthetic`"
+            f"{source}: {', '.join(DIRECTORY_KEYS)} go together: set all four, or the two of "
+            "training with `data.val_fraction`, or none with `synthetic`"
         )
-    if None in directories and config.synthetic is None:
+    if not any(given) and config.synthetic is None:
         raise ConfigError(f"{source}: train_img_dir is null, and there is no `synthetic` data")
     if config.early_stopping is not None and config.val_images == 0:
         raise ConfigError(f"{source}: early_stopping: {config.early_stopping} needs val_images > 0")

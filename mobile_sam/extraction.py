@@ -20,8 +20,8 @@ from zarr.codecs import Crc32cCodec
 
 from mobile_sam.architectures import feature_channels
 from mobile_sam.config import RunConfig
+from mobile_sam.data.images import read_image
 from mobile_sam.data.index import Index
-from mobile_sam.data.records import read_image
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.features import DIGEST_BYTES, FeatureError, identity, open_group
 from mobile_sam.layout import RunPaths, write_json

@@ -46,6 +46,20 @@ class RunPaths:
     def index(self) -> Path:
         return self.dataset / "index.parquet"
 
+    @property
+    def kept_index(self) -> Path:
+        """The last index, undeclared: what has not changed since is not read again."""
+        return self.dataset / "index.kept.parquet"
+
+    @property
+    def sources(self) -> dict[str, tuple[Path, Path]]:
+        """Images and masks of each split that has its own: `train`, and mostly `val`."""
+        return {
+            split: (self.image_dir(split), self.mask_dir(split))
+            for split in ("train", "val")
+            if split == "train" or not splits_by_fraction(self.config)
+        }
+
     def image_dir(self, split: str) -> Path:
         """Images of `train` or `val`."""
         given = getattr(self.config, f"{split}_img_dir")
@@ -146,6 +160,11 @@ def validated(config: RunConfig) -> list[str]:
     return ["box_filled", "start", *stages, *teacher]
 
 
+def splits_by_fraction(config: RunConfig) -> bool:
+    """Whether validation images are drawn from the training images."""
+    return config.train_img_dir is not None and config.val_img_dir is None
+
+
 def needs_features(config: RunConfig) -> bool:
     """Whether the run reads stored teacher features."""
     return any_distillation(config)
@@ -160,15 +179,22 @@ def feature_key(config: RunConfig) -> str:
 
 
 def _dataset_name(config: RunConfig) -> str:
+    # Only what differs from the defaults enters, so that names stay when keys are added.
+    options: dict[str, Any] = config.data.model_dump(exclude_defaults=True)
+    if splits_by_fraction(config):
+        options |= {"val_fraction": config.data.val_fraction, "seed": config.seed}
     if config.train_img_dir is None:
         scenes = config.synthetic
         if scenes is None:
             raise ValueError(f"run {config.run_name!r}: neither directories nor synthetic data")
-        return f"synthetic-{scenes.train}-{scenes.val}-{scenes.size}px-seed{config.seed}"
-    directories = [str(Path(getattr(config, key)).resolve()) for key in DIRECTORY_KEYS]
+        name = f"synthetic-{scenes.train}-{scenes.val}-{scenes.size}px-seed{config.seed}"
+        return f"{name}-{_digest(json.dumps(options))}" if options else name
+    given = [getattr(config, key) for key in DIRECTORY_KEYS]
+    directories = [value and str(Path(value).resolve()) for value in given]
     train = Path(directories[0])
     name = next((p for p in reversed(train.parts) if p not in {"image", "images", "train"}), "data")
-    return f"{_clean(name)}-{_digest(json.dumps(directories))}"
+    what = [*directories, options] if options else directories
+    return f"{_clean(name)}-{_digest(json.dumps(what, sort_keys=True))}"
 
 
 def _slug(text: str, extra: str) -> str:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _safe_name(name: str) -> str:
@@ -15,6 +15,7 @@ def _safe_name(name: str) -> str:
 
 
 SafeName = Annotated[str, AfterValidator(_safe_name)]
+Name = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -61,6 +62,32 @@ class Augment(Strict):
     )
     brightness: float = Field(
         0.0, ge=0, lt=1, description="largest relative change of brightness, uniformly drawn"
+    )
+
+
+class Data(Strict):
+    min_area: int = Field(0, ge=0, description="smallest segment in pixels of its image")
+    max_objects_per_image: int | None = Field(
+        None, ge=1, description="keep so many segments of an image, the largest; unset: all"
+    )
+    classes: tuple[Name, ...] | None = Field(
+        None, description="keep segments of these classes; unset: of all"
+    )
+    ignore: tuple[Name, ...] = Field(
+        (), description="leave out these classes, or these values of label maps, such as 255"
+    )
+    subset: str | None = Field(
+        None, description="a text file with the ids of the images to use, one a line; unset: all"
+    )
+    val_fraction: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="share of the training images that validate, drawn with `seed`, while "
+        "`val_img_dir` and `val_mask_dir` are null",
+    )
+    max_broken: int = Field(
+        0, ge=0, description="so many broken images and masks are left out; one more is an error"
     )
 
 

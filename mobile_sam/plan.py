@@ -41,13 +41,18 @@ def _missing_directories(config: RunConfig) -> Iterator[str]:
         return
     for key in DIRECTORY_KEYS:
         value = getattr(config, key)
-        if value is not None and not Path(value).is_dir():
-            what = (
-                "masks there, <image>/*.png or label maps <image>.png,"
-                if "mask" in key
-                else "images there"
+        if value is None or Path(value).is_dir():
+            continue
+        if "mask" not in key:
+            yield f"{key}: {value!r} is not a directory; put images there or set {key}"
+        elif not (value.lower().endswith(".json") and Path(value).is_file()):
+            yield (
+                f"{key}: {value!r} is neither a directory nor a COCO file; put masks there, "
+                f"<image>/*.png or label maps <image>.png, or set {key} (docs/data.md has all "
+                "formats)"
             )
-            yield f"{key}: {value!r} is not a directory; put {what} or set {key}"
+    if config.data.subset is not None and not Path(config.data.subset).is_file():
+        yield f"data.subset: there is no file {config.data.subset!r}; write the ids of images there"
 
 
 def _missing_weights(config: RunConfig) -> Iterator[str]:
@@ -84,10 +89,12 @@ def fingerprint(config: RunConfig) -> str:
     if dataset is not None:
         return dataset.sha256
     digest = hashlib.sha256()
-    for split in ("train", "val"):
-        for directory in (paths.image_dir(split), paths.mask_dir(split)):
-            for line in _files(directory, ""):
-                digest.update(line.encode(errors="surrogateescape"))
+    places = [place for pair in paths.sources.values() for place in dict.fromkeys(pair)]
+    if config.data.subset is not None:
+        places.append(Path(config.data.subset))
+    for place in places:
+        for line in _files(place, "") if place.is_dir() else [_line("", place.stat())]:
+            digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -98,8 +105,11 @@ def _files(directory: Path, prefix: str) -> Iterator[str]:
             if entry.is_dir():
                 yield from _files(Path(entry.path), f"{name}/")
             else:
-                stat = entry.stat()
-                yield f"{name} {stat.st_size} {stat.st_mtime_ns}\n"
+                yield _line(name, entry.stat())
+
+
+def _line(name: str, stat: os.stat_result) -> str:
+    return f"{name} {stat.st_size} {stat.st_mtime_ns}\n"
 
 
 def results_table(config: RunConfig) -> str:
@@ -125,7 +135,15 @@ def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
     of such a job done.
     """
     paths, settings = RunPaths(config), config.model_dump(mode="json")
-    place = ["project_name", "output_dir", "num_workers", "seed", "synthetic", *DIRECTORY_KEYS]
+    place = [
+        "project_name",
+        "output_dir",
+        "num_workers",
+        "seed",
+        "synthetic",
+        "data",
+        *DIRECTORY_KEYS,
+    ]
     dataset = {key: settings[key] for key in place} | {"run_name": "dataset"}
     files = {paths.dataset_settings: dataset}
     if needs_features(config):

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.data.images import read_image
 from mobile_sam.data.index import Index, IndexedImage
 from mobile_sam.data.masks import Mask, encode
 from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt
-from mobile_sam.data.records import read_image
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.frames import points_to_model_frame, upscale_logits
 from mobile_sam.layout import RunPaths, validated

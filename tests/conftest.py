@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.data.index import index_dataset
+from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
 from mobile_sam.layout import RunPaths, needs_features
@@ -79,11 +79,7 @@ def prepare(config: RunConfig) -> None:
     """Index the data set and extract what the run needs, unless that is done."""
     paths = RunPaths(config)
     if not paths.index.is_file():
-        index_dataset(
-            {split: paths.image_dir(split) for split in ("train", "val")},
-            {split: paths.mask_dir(split) for split in ("train", "val")},
-            paths.index,
-        )
+        index_dataset(paths.sources, paths.index, config.data, config.seed)
     if needs_features(config):
         plan_extraction(config)
         extract_features(config)

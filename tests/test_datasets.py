@@ -58,10 +58,10 @@ def test_nuclei_are_unpacked_into_the_ordinary_layout(server: Server) -> None:
     directory = fetch_dataset("nuclei")
     found = 0
     for split in ("train", "val"):
-        records, problems = find_records(directory / split / "image", directory / split / "mask")
-        assert not problems
-        assert all(split_of(record.image_id, 0.15) == split for record in records)
-        found += len(records)
+        there = find_records(directory / split / "image", directory / split / "mask")
+        assert not there.problems
+        assert all(split_of(record.image_id, 0.15) == split for record in there.records)
+        found += len(there.records)
     assert found == 30
     assert fetch_dataset("nuclei") == directory
     assert len(server.ranges) == 1

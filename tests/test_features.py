@@ -10,8 +10,9 @@ import torch
 
 from mobile_sam import extraction, features
 from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.data.index import Index, index_dataset
-from mobile_sam.data.records import read_image
+from mobile_sam.data.images import read_image
+from mobile_sam.data.index import Index
+from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
@@ -168,11 +169,7 @@ def test_added_images_are_computed_alone(scenes: Path, tmp_path: Path) -> None:
         for path in new:
             shutil.move(path, data / "train" / part / path.name)
     paths = RunPaths(config)
-    index_dataset(
-        {split: paths.image_dir(split) for split in ("train", "val")},
-        {split: paths.mask_dir(split) for split in ("train", "val")},
-        paths.index,
-    )
+    index_dataset(paths.sources, paths.index)
     assert plan_extraction(config) == 2
     assert extract_features(config) == 2
     finish_extraction(config)

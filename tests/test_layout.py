@@ -10,6 +10,7 @@ from mobile_sam import fetch
 from mobile_sam.config import ConfigError, RunConfig, affects
 from mobile_sam.fetch import KnownCheckpoint
 from mobile_sam.layout import RunPaths, feature_key
+from mobile_sam.options import Data
 from mobile_sam.plan import check_inputs, shared_settings
 from mobile_sam.runs import resolve
 from tests.conftest import directories
@@ -30,6 +31,7 @@ PLACES: dict[str, tuple[Any, Callable[[RunPaths], object]]] = {
     "train_mask_dir": ("other", lambda p: p.mask_dir("train")),
     "val_img_dir": ("other", lambda p: p.image_dir("val")),
     "val_mask_dir": ("other", lambda p: p.mask_dir("val")),
+    "data": (Data(min_area=5), lambda p: p.index),
     "train_img_dir_teacher_features": ("other.zarr", lambda p: p.features),
 }
 

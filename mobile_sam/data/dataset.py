@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mobile_sam.data.images import RecordError, read_image
 from mobile_sam.data.index import Index, IndexedImage
 from mobile_sam.data.masks import Mask
 from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt, random_prompt
-from mobile_sam.data.records import RecordError, read_image
 from mobile_sam.data.transforms import image_to_model_frame, mask_to_model_frame
 from mobile_sam.frames import model_frame_size
 from mobile_sam.options import Augment, Prompts

@@ -1,37 +1,30 @@
-"""The index of a data set: one row for each segment, in a parquet file.
+"""The index of a data set: a parquet file with one row for each segment.
 
-Masks are kept in it as run-length codes, so that training reads the image and nothing else.
+Masks are kept in it as run-length codes, so that training reads the image and nothing else. An
+image lies in one row group, which is all that is read of the file to get it: the memory of
+training does not depend on the number of images.
 """
 
-import hashlib
-import logging
+import json
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import OrderedDict
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mobile_sam.config import UserError
-from mobile_sam.data.masks import Mask, bounding_box, decode, encode
-from mobile_sam.data.records import (
-    Record,
-    RecordError,
-    find_records,
-    read_image,
-    read_segments,
-)
-
-log = logging.getLogger(__name__)
+from mobile_sam.data.masks import Mask, decode
 
 SCHEMA = pa.schema(
     [
         ("split", pa.string()),
+        ("image", pa.int32()),  # number within the split, of images with a segment in use
         ("image_id", pa.string()),
         ("image_path", pa.string()),
         ("image_digest", pa.string()),  # of the file's bytes
@@ -39,6 +32,7 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("format", pa.string()),  # see `records`
         ("segment_id", pa.string()),
+        ("class", pa.string()),
         ("mask_path", pa.string()),
         ("rle", pa.binary()),
         ("x0", pa.int32()),
@@ -46,99 +40,20 @@ SCHEMA = pa.schema(
         ("x1", pa.int32()),
         ("y1", pa.int32()),
         ("area", pa.int64()),
+        ("left_out", pa.string()),  # why the segment is not used; null: it is
     ],
-    metadata={"format": "mobile_sam index", "version": "1"},
+    metadata={"format": "mobile_sam index", "version": "2"},
 )
 SPLITS = ("train", "val")
-_IMAGES_PER_TASK = 16
-_MOST_PROBLEMS = 50
+_OPEN_GROUPS = 2
+_COLUMNS = [
+    *("image", "image_id", "image_path", "image_digest", "height", "width"),
+    *("segment_id", "rle", "x0", "y0", "x1", "y1", "area"),
+]
 
 
 class DatasetError(UserError):
-    """Images or masks that cannot be used; the message lists all of them."""
-
-
-def index_dataset(
-    image_dirs: dict[str, Path], mask_dirs: dict[str, Path], target: Path, num_workers: int = 0
-) -> int:
-    """Write the index of all splits to `target`; returns the number of segments.
-
-    image_dirs, mask_dirs: a directory for each split, `train` and `val`.
-    Raises DatasetError that lists every broken image and mask at once; `target` is then left
-    as it was.
-    """
-    rows: list[dict[str, Any]] = []
-    problems: list[str] = []
-    for split in SPLITS:
-        records, found = find_records(image_dirs[split], mask_dirs[split])
-        problems += found
-        for some_rows, some_problems in _read(records, num_workers):
-            rows += [row | {"split": split} for row in some_rows]
-            problems += some_problems
-        log.info("%s: %d images in %s", split, len(records), image_dirs[split])
-    if problems:
-        raise DatasetError(_listing(problems))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), unfinished, compression="zstd")
-    unfinished.replace(target)
-    return len(rows)
-
-
-def _listing(problems: list[str]) -> str:
-    shown = problems[:_MOST_PROBLEMS]
-    more = len(problems) - len(shown)
-    lines = [f"{len(problems)} problems with images and masks:", *shown]
-    return "\n  ".join(lines + ([f"... and {more} more"] if more else []))
-
-
-def _read(
-    records: list[Record], num_workers: int
-) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
-    tasks = _batched(records, _IMAGES_PER_TASK)
-    if num_workers == 0:
-        yield from map(_read_records, tasks)
-    else:
-        with ProcessPoolExecutor(num_workers) as pool:
-            yield from pool.map(_read_records, tasks)
-
-
-def _batched(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
-    iterator = iter(records)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def _read_records(records: list[Record]) -> tuple[list[dict[str, Any]], list[str]]:
-    rows: list[dict[str, Any]] = []
-    problems = []
-    for record in records:
-        try:
-            size = read_image(record.image_path).shape[:2]
-        except RecordError as error:
-            problems.append(str(error))
-            continue
-        digest = hashlib.sha256(record.image_path.read_bytes()).hexdigest()[:32]
-        segments, found = read_segments(record, size)
-        problems += found
-        for segment in segments:
-            x0, y0, x1, y1 = bounding_box(segment.mask)
-            rows.append(
-                {
-                    "image_id": record.image_id,
-                    "image_path": str(record.image_path),
-                    "image_digest": digest,
-                    "height": size[0],
-                    "width": size[1],
-                    "format": record.format,
-                    "segment_id": segment.segment_id,
-                    "mask_path": str(segment.mask_path),
-                    "rle": encode(segment.mask),
-                    **{"x0": x0, "y0": y0, "x1": x1, "y1": y1},
-                    "area": int(np.count_nonzero(segment.mask)),
-                }
-            )
-    return rows, problems
+    """Images or annotations that cannot be used; the message lists all of them."""
 
 
 @dataclass(frozen=True)
@@ -166,28 +81,54 @@ class IndexedImage:
         return decode(segment.rle, self.size)
 
 
-class Index:
-    """The images of one split, in the order of the index.
+def open_index(path: Path) -> pq.ParquetFile:
+    """The parquet file of an index. Raises DatasetError when missing or of another version."""
+    if not path.is_file():
+        raise DatasetError(f"{path}: there is no index; run `python -m mobile_sam index`")
+    file = pq.ParquetFile(path, memory_map=True)
+    found = file.schema_arrow.metadata or {}
+    if found.get(b"version") != SCHEMA.metadata[b"version"]:
+        raise DatasetError(f"{path}: the index is of another version; delete it and index again")
+    return file
 
-    Raises DatasetError when the file is missing, or has no image of the split.
+
+def index_metadata(file: pq.ParquetFile) -> dict[str, Any]:
+    """Row groups and counts of each split, and the broken files that were left out."""
+    return json.loads(file.metadata.metadata[b"mobile_sam"])
+
+
+class Index:
+    """The images of one split that have a segment in use, in the order of the index.
+
+    The file is opened at the first access in each process, because it must not be carried over a
+    fork. Raises DatasetError when the file is missing, or has no image of the split.
     """
 
     def __init__(self, path: Path, split: str) -> None:
-        if not path.is_file():
-            raise DatasetError(f"{path}: there is no index; run `python -m mobile_sam index`")
-        self._table = pq.read_table(path, filters=[("split", "==", split)])
-        if len(self._table) == 0:
+        file = open_index(path)
+        of_split = index_metadata(file)["splits"].get(split, {"images": 0})
+        if of_split["images"] == 0:
             raise DatasetError(f"{path}: the index has no image for {split!r}")
-        digests = self._table["image_path"].to_numpy(zero_copy_only=False)
-        starts = np.flatnonzero(np.r_[True, digests[1:] != digests[:-1]])
-        self._bounds = np.r_[starts, len(digests)]
+        self._path = path
+        self._length: int = of_split["images"]
+        numbers = range(of_split["first_group"], of_split["first_group"] + of_split["groups"])
+        found = [_first_image(file, number) for number in numbers]
+        there = [(group, n) for group, n in zip(numbers, found, strict=True) if n is not None]
+        self._groups, self._first_images = np.array(there, dtype=np.int64).T
+        self._file: pq.ParquetFile | None = None
+        self._opened: OrderedDict[int, tuple[NDArray[np.int32], pa.Table]] = OrderedDict()
+        self._opened_by: int | None = None
 
     def __len__(self) -> int:
-        return len(self._bounds) - 1
+        return self._length
 
     def __getitem__(self, position: int) -> IndexedImage:
-        start, end = self._bounds[position], self._bounds[position + 1]
-        rows = self._table.slice(start, end - start).to_pylist()
+        if not 0 <= position < self._length:
+            raise IndexError(position)
+        place = int(np.searchsorted(self._first_images, position, side="right")) - 1
+        images, table = self._group(int(self._groups[place]))
+        start, end = np.searchsorted(images, [position, position + 1])
+        rows = table.slice(start, end - start).to_pylist()
         first = rows[0]
         return IndexedImage(
             image_id=first["image_id"],
@@ -205,6 +146,36 @@ class Index:
             ),
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None, "_opened": OrderedDict(), "_opened_by": None}
+
     def digests(self) -> list[str]:
         """The digest of each image's bytes, in order."""
-        return [self._table["image_digest"][int(start)].as_py() for start in self._bounds[:-1]]
+        table = open_index(self._path).read_row_groups(
+            self._groups.tolist(), columns=["image", "image_digest"], use_threads=False
+        )
+        table = table.filter(pc.is_valid(table["image"]))
+        images = table["image"].to_numpy()
+        starts = np.flatnonzero(np.r_[True, images[1:] != images[:-1]])
+        return table["image_digest"].take(starts).to_pylist()
+
+    def _group(self, number: int) -> tuple[NDArray[np.int32], pa.Table]:
+        """Rows in use of a row group, and the number of each row's image."""
+        if self._file is None or self._opened_by != os.getpid():
+            self._file, self._opened_by = open_index(self._path), os.getpid()
+            self._opened.clear()
+        if number in self._opened:
+            self._opened.move_to_end(number)
+        else:
+            table = self._file.read_row_group(number, columns=_COLUMNS, use_threads=False)
+            table = table.filter(pc.is_valid(table["image"])).combine_chunks()
+            self._opened[number] = table["image"].to_numpy(), table
+            if len(self._opened) > _OPEN_GROUPS:
+                self._opened.popitem(last=False)
+        return self._opened[number]
+
+
+def _first_image(file: pq.ParquetFile, group: int) -> int | None:
+    """Number of the first image of a row group, by its statistics; None when none is in use."""
+    statistics = file.metadata.row_group(group).column(SCHEMA.get_field_index("image")).statistics
+    return int(statistics.min) if statistics.has_min_max else None

@@ -1,190 +1,196 @@
-"""Records: images with their annotations as they lie on disk.
+"""Records: images with their annotations as they lie on disk, whatever the format.
 
-Formats are recognised by what lies in the mask directory:
+The format of a record is recognised by what lies in the two places of a data set:
 
-- `mask_directory`: `<id>/*.png`, one file for each segment, set where it is not 0.
-- `label_map`: `<id>.png` (8 or 16 bit), `.tif` or `.npy`; each value but 0 is a segment. A binary
-  mask is a label map with one value.
+- `mask_directory`: `<masks>/<id>/*.png`, one file for each segment, set where it is not 0.
+- `label_map`: `<masks>/<id>.png` (8 or 16 bit), `.tif` or `.npy`; each value but 0 is a segment. A
+  binary mask is a label map with one value.
+- `yolo`: `<masks>/<id>.txt`, one polygon a line; names of classes in `<masks>/classes.txt`.
+- `sa1b`: `<masks>/<id>.json`, as SA-1B has it beside each image.
+- `coco`: `<masks>` is a JSON file of COCO's form, for all images.
+- `bbbc038`: `<images>/<id>/images/*` beside `<images>/<id>/masks/*`; both places are the same.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from mobile_sam.data.coco import CocoFile, CocoObject
+from mobile_sam.data.images import IMAGE_SUFFIXES, RecordError
+from mobile_sam.data.masks import Size
 
-from mobile_sam.config import UserError
-from mobile_sam.data.masks import Mask
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 MASK_SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".npy"})
+_FORMAT_OF_SUFFIX = dict.fromkeys(MASK_SUFFIXES, "label_map") | {".txt": "yolo", ".json": "sa1b"}
+CLASS_NAMES = "classes.txt"
+# An annotation: its format and its files.
+_Entry = tuple[str, tuple[Path, ...]]
 
 
-class RecordError(UserError):
-    """Something is wrong with one file; the message names it."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
-    """One image and its annotation files: one for each segment, or one for all of them."""
+    """One image and where its annotations are.
+
+    sources: annotation files: one for each segment, or one for all of them.
+    objects, size: what a COCO file says of the image; size is (H, W).
+    """
 
     image_id: str
     image_path: Path
     format: str
-    mask_paths: tuple[Path, ...]
+    sources: tuple[Path, ...]
+    objects: tuple[CocoObject, ...] = ()
+    size: Size | None = None
+
+    def stamp(self) -> Iterator[bytes | memoryview]:
+        """What changes whenever the image or its annotations do: sizes and times of the files."""
+        yield f"{self.image_path} {self.image_id} {self.format} {self.size}".encode()
+        for path in (self.image_path, *(() if self.format == "coco" else self.sources)):
+            found = path.stat()
+            yield f"{path} {found.st_size} {found.st_mtime_ns}".encode()
+        for item in self.objects:
+            yield f"{item.segment_id} {item.category} {item.crowd}".encode()
+            yield memoryview(item.segmentation)
 
 
-@dataclass(frozen=True)
-class RecordSegment:
-    """One segment of a record. mask: (H, W) of the image."""
+@dataclass
+class Found:
+    """Records in order of their ids, and a sentence for each file that has no counterpart."""
 
-    segment_id: str
-    mask_path: Path
-    mask: Mask
+    records: list[Record] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
-def find_records(image_dir: Path, mask_dir: Path) -> tuple[list[Record], list[str]]:
-    """Records of all images `<id>.<suffix>`, in order of their ids.
+def find_records(image_dir: Path, mask_dir: Path) -> Found:
+    """All images of `image_dir` with their annotations in `mask_dir`.
 
-    Returns the records and a sentence for each image without masks or masks without image.
+    mask_dir: a directory, or a COCO file.
     """
-    images: dict[str, Path] = {}
-    problems = []
-    for path in sorted(image_dir.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        if path.stem in images:
-            problems.append(f"{path}: {images[path.stem].name} has the same name; rename one")
-        images[path.stem] = path
-    annotations, found = _annotations(mask_dir)
-    problems += found
-    records = []
+    if mask_dir.suffix.lower() == ".json" and mask_dir.is_file():
+        return _coco(image_dir, mask_dir)
+    found = Found()
+    images = _images(image_dir, found)
+    if not images and (folders := _bbbc038_folders(image_dir)):
+        return _bbbc038(folders)
+    annotations = _annotations(mask_dir, set(images.values()), found)
     for image_id, path in images.items():
         if image_id in annotations:
-            format_, masks = annotations[image_id]
-            records.append(Record(image_id, path, format_, masks))
+            format_, files = annotations.pop(image_id)
+            found.records.append(Record(image_id, path, format_, files))
         else:
-            problems.append(
+            found.problems.append(
                 f"{path}: the image has no masks; put them into {mask_dir / image_id}/ "
                 f"or {mask_dir / image_id}.png"
             )
-    problems += [
-        f"{masks[0].parent if format_ == 'mask_directory' else masks[0]}: the masks have no image; "
-        f"put {image_id}.png or .jpg into {image_dir}/"
-        for image_id, (format_, masks) in annotations.items()
-        if image_id not in images
+    found.problems += [
+        _no_image(*entry, image_id, image_dir) for image_id, entry in annotations.items()
     ]
     if not images:
-        problems.append(f"{image_dir}: there is no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return records, problems
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        found.problems.append(f"{image_dir}: there is no image ({suffixes})")
+    return found
 
 
-def _annotations(mask_dir: Path) -> tuple[dict[str, tuple[str, tuple[Path, ...]]], list[str]]:
-    """Format and files by image id, and a sentence for each image annotated twice."""
-    found: dict[str, tuple[str, tuple[Path, ...]]] = {}
-    problems = []
-    for path in sorted(mask_dir.iterdir()):
+def _images(image_dir: Path, found: Found) -> dict[str, Path]:
+    images: dict[str, Path] = {}
+    for path in _entries(image_dir):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        image_id = _normal(path.stem)
+        if image_id in images:
+            found.problems.append(f"{path}: {images[image_id].name} has the same name; rename one")
+        images[image_id] = path
+    return images
+
+
+def _annotations(mask_dir: Path, images: set[Path], found: Found) -> dict[str, _Entry]:
+    annotations: dict[str, _Entry] = {}
+    for path in _entries(mask_dir):
+        suffix = path.suffix.lower()
         if path.is_dir():
-            files = tuple(sorted(p for p in path.iterdir() if p.suffix.lower() in MASK_SUFFIXES))
-            image_id, entry = path.name, ("mask_directory", files)
-        elif path.suffix.lower() in MASK_SUFFIXES:
-            image_id, entry = path.stem, ("label_map", (path,))
+            files = tuple(p for p in _entries(path) if p.suffix.lower() in MASK_SUFFIXES)
+            image_id, entry = _normal(path.name), ("mask_directory", files)
+        elif suffix in _FORMAT_OF_SUFFIX and path not in images and path.name != CLASS_NAMES:
+            image_id, entry = _normal(path.stem), (_FORMAT_OF_SUFFIX[suffix], (path,))
         else:
             continue
-        if image_id in found:
-            problems.append(
-                f"{path}: {found[image_id][1][0]} has masks of the same image; keep one"
+        if image_id in annotations:
+            found.problems.append(
+                f"{path}: {annotations[image_id][1][0]} has masks of the same image; keep one"
             )
         elif entry[1]:
-            found[image_id] = entry
-    return found, problems
+            annotations[image_id] = entry
+    return annotations
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB pixels (H, W, 3) in 0..255, turned upright by their EXIF orientation.
-
-    Raises RecordError for a file that cannot be read whole, or has several pages.
-    """
-    try:
-        with Image.open(path) as image:
-            _one_page(image, path)
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except RecordError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise RecordError(f"{path}: the image cannot be read ({error})") from error
-
-
-def read_segments(
-    record: Record, image_size: tuple[int, int]
-) -> tuple[list[RecordSegment], list[str]]:
-    """All segments of a record, and a sentence for each file that is wrong.
-
-    image_size: (H, W) that masks must have.
-    """
-    segments: list[RecordSegment] = []
-    problems: list[str] = []
-    for path in record.mask_paths:
-        try:
-            segments += FORMATS[record.format](path, image_size)
-        except RecordError as error:
-            problems.append(str(error))
-    return segments, problems
-
-
-def _one_segment(path: Path, image_size: tuple[int, int]) -> list[RecordSegment]:
-    pixels = _read_annotation(path, image_size)
-    mask = np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0)
-    if not mask.any():
-        raise RecordError(f"{path}: the mask is empty; delete it")
-    return [RecordSegment(path.stem, path, mask)]
-
-
-def _label_map(path: Path, image_size: tuple[int, int]) -> list[RecordSegment]:
-    pixels = _read_annotation(path, image_size)
-    if pixels.ndim != 2:
-        raise RecordError(
-            f"{path}: a label map has one channel, this file {pixels.shape[2]}; "
-            "save it as grey or palette image"
+def _no_image(format_: str, files: tuple[Path, ...], image_id: str, image_dir: Path) -> str:
+    path = files[0].parent if format_ == "mask_directory" else files[0]
+    if format_ == "sa1b":
+        return (
+            f"{path}: there is no image {image_id} in {image_dir}/; if the file is a COCO file for "
+            "all images, name it itself in place of its directory"
         )
-    labels = [label for label in np.unique(pixels).tolist() if label]
-    if not labels:
-        raise RecordError(f"{path}: the label map is empty; delete it and its image")
-    return [RecordSegment(f"{label:g}", path, pixels == label) for label in labels]
+    return f"{path}: the masks have no image; put {image_id}.png or .jpg into {image_dir}/"
 
 
-def _read_annotation(path: Path, image_size: tuple[int, int]) -> NDArray[np.generic]:
-    try:
-        if path.suffix.lower() == ".npy":
-            pixels = np.load(path, allow_pickle=False)
+def _bbbc038_folders(image_dir: Path) -> list[Path]:
+    return [path for path in _entries(image_dir) if (path / "images").is_dir()]
+
+
+def _bbbc038(folders: list[Path]) -> Found:
+    found = Found()
+    for folder in folders:
+        images = [p for p in _entries(folder / "images") if p.suffix.lower() in IMAGE_SUFFIXES]
+        masks = folder / "masks"
+        files = (
+            [p for p in _entries(masks) if p.suffix.lower() in MASK_SUFFIXES]
+            if masks.is_dir()
+            else []
+        )
+        if len(images) != 1:
+            found.problems.append(f"{folder / 'images'}: there are {len(images)} images; keep one")
+        elif not files:
+            found.problems.append(f"{images[0]}: the image has no masks; put them into {masks}/")
         else:
-            with Image.open(path) as image:
-                _one_page(image, path)
-                pixels = np.asarray(image)
-    except RecordError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise RecordError(f"{path}: the mask cannot be read ({error})") from error
-    if pixels.shape[:2] != image_size or pixels.ndim > 3:
-        raise RecordError(
-            f"{path}: the mask is {_size(pixels.shape)} pixels, its image {_size(image_size)}; "
-            "export the masks at the size of the image"
-        )
-    return pixels
+            found.records.append(Record(_normal(folder.name), images[0], "bbbc038", tuple(files)))
+    return found
 
 
-def _one_page(image: Image.Image, path: Path) -> None:
-    if getattr(image, "n_frames", 1) > 1:
-        raise RecordError(f"{path}: the file has several pages; save each page as a file")
+def _coco(image_dir: Path, file: Path) -> Found:
+    found = Found()
+    try:
+        content = CocoFile(file)
+    except RecordError as error:
+        found.problems.append(str(error))
+        return found
+    found.problems += content.problems
+    seen: dict[str, str] = {}
+    for name, size, objects in content.images():
+        path = image_dir / name
+        image_id = Path(name).with_suffix("").as_posix()
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            found.problems.append(
+                f"{file}: file_name {name!r} leaves {image_dir}; make it relative"
+            )
+        elif image_id in seen:
+            found.problems.append(
+                f"{file}: {name!r} and {seen[image_id]!r} are one image; keep one"
+            )
+        elif not path.is_file():
+            found.problems.append(f"{file}: there is no image {path}; put it there")
+        else:
+            found.records.append(Record(image_id, path, "coco", (file,), objects, size))
+        seen[image_id] = name
+    found.records.sort(key=lambda record: record.image_id)
+    if not seen:
+        found.problems.append(f"{file}: the file lists no image")
+    return found
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return "x".join(str(n) for n in reversed(shape[:2]))
+def _entries(directory: Path) -> Iterator[Path]:
+    return iter(sorted(directory.iterdir()))
 
 
-FORMATS: dict[str, Callable[[Path, tuple[int, int]], list[RecordSegment]]] = {
-    "mask_directory": _one_segment,
-    "label_map": _label_map,
-}
+def _normal(name: str) -> str:
+    """One spelling of letters with accents, which file systems store in two ways."""
+    return unicodedata.normalize("NFC", name)

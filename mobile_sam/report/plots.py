@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from mobile_sam.data.images import read_image
 from mobile_sam.data.masks import Mask, decode
-from mobile_sam.data.records import read_image
 
 mpl.use("Agg")
 

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 
 from mobile_sam.data.dataset import Sample, TrainingSet, ValidationSet, collate
-from mobile_sam.data.index import Index, index_dataset
+from mobile_sam.data.images import RecordError
+from mobile_sam.data.index import Index
+from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.prompts import deepest_point, exact_box, random_prompt
-from mobile_sam.data.records import RecordError
 from mobile_sam.data.synthetic import scene
 from mobile_sam.data.transforms import PIXEL_MEAN, image_to_model_frame, mask_to_model_frame
 from mobile_sam.options import Augment, Prompts
@@ -18,9 +19,7 @@ from mobile_sam.options import Augment, Prompts
 def index(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     target = tmp_path_factory.mktemp("index") / "index.parquet"
     index_dataset(
-        {split: scenes / split / "image" for split in ("train", "val")},
-        {split: scenes / split / "mask" for split in ("train", "val")},
-        target,
+        {s: (scenes / s / "image", scenes / s / "mask") for s in ("train", "val")}, target
     )
     return Index(target, "train")
 
@@ -123,9 +122,7 @@ def test_a_segment_too_small_to_be_seen_keeps_a_pixel(tmp_path: Path) -> None:
         Image.fromarray(mask).save(tmp_path / split / "mask" / "a" / "0.png")
     target = tmp_path / "index.parquet"
     index_dataset(
-        {split: tmp_path / split / "image" for split in ("train", "val")},
-        {split: tmp_path / split / "mask" for split in ("train", "val")},
-        target,
+        {s: (tmp_path / s / "image", tmp_path / s / "mask") for s in ("train", "val")}, target
     )
     sample = training_set(Index(target, "train"))[0]
     assert sample.masks[0].nonzero().tolist() == [[33, 10]]

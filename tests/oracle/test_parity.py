@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mobile_sam.architectures import architectures
-from mobile_sam.data.records import read_image
+from mobile_sam.data.images import read_image
 from mobile_sam.data.synthetic import scene
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.inference.predictor import SamPredictor

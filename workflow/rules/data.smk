@@ -50,12 +50,14 @@ for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
             paths.shared_logs / "index.log",
         benchmark:
             paths.shared_logs / "index.tsv"
+        threads: 8
         params:
             settings=paths.dataset_settings,
             # Names, sizes and times of the files; a touched directory changes nothing.
             files=fingerprint(paths.config),
         shell:
-            "exec python -m mobile_sam index --config {params.settings} --log {log}"
+            "exec python -m mobile_sam index --config {params.settings} --workers {threads} "
+            "--log {log} > /dev/null"
 
 
 # Known checkpoints are kept in the user's cache.

@@ -1,0 +1,285 @@
+"""Making the index: images and annotations are read in parallel, and only what is new."""
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from mobile_sam.data.index import SCHEMA, SPLITS, DatasetError
+from mobile_sam.data.kept import KeptRows, keep
+from mobile_sam.data.records import Record, find_records
+from mobile_sam.data.rows import ROW_OPTIONS, Rows, read_rows
+from mobile_sam.options import Data
+
+log = logging.getLogger(__name__)
+
+IMAGES_PER_GROUP = 64  # an image lies in one row group; a larger group takes longer to open
+_WORTH_A_POOL = 4 * IMAGES_PER_GROUP  # images
+_MOST_PROBLEMS = 50
+_REPEATED = ["split", "image_id", "image_path", "image_digest", "format", "class", "mask_path"]
+
+Sources = dict[str, tuple[Path, Path]]
+Records = dict[str, list[Record]]
+
+
+def index_dataset(
+    sources: Sources,
+    target: Path,
+    options: Data | None = None,
+    seed: int = 0,
+    num_workers: int = 0,
+    kept: Path | None = None,
+) -> int:
+    """Write the index of all splits to `target`; returns the number of segments in use.
+
+    sources: images and annotations of each split, `train` and `val`; without `val`, a share of the
+    training images validates, drawn with `seed`.
+    num_workers: processes that read; 0 and 1 read in this one.
+    kept: a second name of the last index, which is read and replaced.
+    Raises DatasetError that lists every broken image and annotation at once; `target` is then left
+    as it was, and what could be read need not be read again.
+    """
+    options = options or Data()
+    problems: list[str] = []
+    records = _records(sources, options, seed, problems)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        written = _write(unfinished, records, options, num_workers, KeptRows(kept), problems)
+        if kept is not None:
+            keep(unfinished, kept, written.stamps, written.counts)
+        missing = written.missing(options)
+        if missing or len(problems) > options.max_broken:
+            raise DatasetError(_listing(problems + missing, target))
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    for problem in problems:
+        log.warning("left out: %s", problem)
+    return sum(of_split["segments"] for of_split in written.splits.values())
+
+
+def _records(sources: Sources, options: Data, seed: int, problems: list[str]) -> Records:
+    records = {}
+    for split, (image_dir, mask_dir) in sources.items():
+        found = find_records(image_dir, mask_dir)
+        problems += found.problems
+        records[split] = found.records
+        log.info("%s: %d images in %s", split, len(found.records), image_dir)
+    if options.subset is not None:
+        records = _subset(records, Path(options.subset), problems)
+    if "val" not in records:
+        records = _split(records["train"], options.val_fraction, seed)
+    return records
+
+
+def _subset(records: Records, path: Path, problems: list[str]) -> Records:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    wanted = {line.strip() for line in lines if line.strip()}
+    unknown = wanted - {record.image_id for some in records.values() for record in some}
+    problems += [f"{path}: there is no image {name!r}; remove the line" for name in sorted(unknown)]
+    return {split: [r for r in some if r.image_id in wanted] for split, some in records.items()}
+
+
+def _split(records: list[Record], val_fraction: float, seed: int) -> Records:
+    """At least one image on each side; most images keep their side when others are added."""
+
+    def lot(record: Record) -> bytes:
+        return hashlib.sha256(f"{seed}/{record.image_id}".encode()).digest()
+
+    count = min(max(round(len(records) * val_fraction), 1), max(len(records) - 1, 0))
+    drawn = {record.image_id for record in sorted(records, key=lot)[:count]}
+    return {
+        "train": [record for record in records if record.image_id not in drawn],
+        "val": [record for record in records if record.image_id in drawn],
+    }
+
+
+@dataclass
+class _Written:
+    """What has been written so far. stamps, counts: as `keep` takes them."""
+
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    classes: set[str] = field(default_factory=set)
+    formats: set[str] = field(default_factory=set)
+    left_out: dict[str, Counter[str]] = field(default_factory=dict)
+    stamps: list[str] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    groups: int = 0
+
+    def images(self, split: str) -> int:
+        return self.splits.get(split, {"images": 0})["images"]
+
+    def add(self, split: str, table: pa.Table, images: int) -> None:
+        of_split = self.splits.setdefault(
+            split, {"first_group": self.groups, "groups": 0, "images": 0, "segments": 0}
+        )
+        of_split["groups"] += 1
+        of_split["images"] += images
+        of_split["segments"] += table["left_out"].null_count
+        self.groups += 1
+        self.classes |= set(pc.unique(table["class"]).to_pylist()) - {None}
+        self.formats |= set(pc.unique(table["format"]).to_pylist())
+        reasons = table["left_out"].drop_null().to_pylist()
+        self.left_out.setdefault(split, Counter()).update(reasons)
+
+    def missing(self, options: Data) -> list[str]:
+        """A sentence for each class that is asked for in vain, and each split without images."""
+        there = ", ".join(sorted(self.classes)) or "no classes"
+        problems = [
+            f"data.classes: {name!r} is the class of no annotation; there are {there}"
+            for name in options.classes or ()
+            if name not in self.classes and "label_map" not in self.formats
+        ]
+        for split in SPLITS:
+            if self.images(split) == 0:
+                reasons = self.left_out.get(split, Counter())
+                why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+                problems.append(
+                    f"{split}: no image has a segment to use (left out: {why or 'nothing'})"
+                )
+        return problems
+
+
+def _write(
+    target: Path,
+    records: Records,
+    options: Data,
+    num_workers: int,
+    kept: KeptRows,
+    problems: list[str],
+) -> _Written:
+    written = _Written()
+    total = sum(map(len, records.values()))
+    with ExitStack() as stack:
+        writer = stack.enter_context(
+            pq.ParquetWriter(
+                target,
+                SCHEMA,
+                compression="zstd",
+                use_dictionary=_REPEATED,
+                write_statistics=["image"],
+            )
+        )
+        bar = stack.enter_context(tqdm(total=total, unit="image", disable=None, mininterval=1))
+        pool: Executor | None = None
+        if num_workers > 1 and total > _WORTH_A_POOL:
+            pool = stack.enter_context(ProcessPoolExecutor(num_workers, get_context("spawn")))
+        for task in _ahead(_tasks(records, options, kept, pool), 3 * num_workers if pool else 0):
+            rows = task.rows()
+            problems += rows.problems
+            table, counts = _merged(task.stamps, rows, kept)
+            table, images = _numbered(table, counts, task.split, written.images(task.split))
+            written.stamps += _stamps_to_keep(task.stamps, rows, kept)
+            written.counts += counts
+            if len(table):
+                writer.write_table(table, row_group_size=len(table))
+                written.add(task.split, table, images)
+            bar.update(len(counts))
+        content = {"splits": written.splits, "problems": problems[: options.max_broken]}
+        writer.add_key_value_metadata({"mobile_sam": json.dumps(content)})
+    return written
+
+
+class _Task(NamedTuple):
+    """Images of a row group. stamps: of all of them; rows: waits for those of the new ones."""
+
+    split: str
+    stamps: list[str]
+    rows: Callable[[], Rows]
+
+
+def _tasks(
+    records: Records, options: Data, kept: KeptRows, pool: Executor | None
+) -> Iterator[_Task]:
+    choice = options.model_dump_json(include=ROW_OPTIONS).encode()
+    for split in SPLITS:
+        for start in range(0, len(records[split]), IMAGES_PER_GROUP):
+            group = records[split][start : start + IMAGES_PER_GROUP]
+            stamps = [_stamp(record, choice) for record in group]
+            new = [r for r, stamp in zip(group, stamps, strict=True) if stamp not in kept]
+            if pool is None or not new:
+                yield _Task(split, stamps, partial(read_rows, new, options))
+            else:
+                yield _Task(split, stamps, pool.submit(read_rows, new, options).result)
+
+
+def _ahead(tasks: Iterable[_Task], count: int) -> Iterator[_Task]:
+    """The same tasks, with so many of the next ones begun already."""
+    begun: deque[_Task] = deque()
+    for task in tasks:
+        begun.append(task)
+        if len(begun) > count:
+            yield begun.popleft()
+    yield from begun
+
+
+def _stamp(record: Record, choice: bytes) -> str:
+    digest = hashlib.blake2b(choice, digest_size=12)
+    for part in record.stamp():
+        digest.update(part)
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _stamps_to_keep(stamps: list[str], rows: Rows, kept: KeptRows) -> list[str]:
+    """What had a problem is read again next time, so that the problem is named again."""
+    sound = iter(rows.sound)
+    return [stamp if stamp in kept or next(sound) else "" for stamp in stamps]
+
+
+def _merged(stamps: list[str], rows: Rows, kept: KeptRows) -> tuple[pa.Table, list[int]]:
+    """Rows of all images of a group in order, old and new, and the number of each image's."""
+    pieces, used = [], 0
+    counts = iter(rows.counts)
+    for stamp in stamps:
+        if stamp in kept:
+            pieces.append(kept[stamp])
+        else:
+            pieces.append(rows.table.slice(used, next(counts)))
+            used += len(pieces[-1])
+    return pa.concat_tables(pieces).combine_chunks(), [len(piece) for piece in pieces]
+
+
+def _numbered(table: pa.Table, counts: list[int], split: str, first: int) -> tuple[pa.Table, int]:
+    """The table with its split and the number of each image within it, and how many there are.
+
+    Images without a segment in use get no number.
+    """
+    image = np.repeat(np.arange(len(counts)), counts)
+    used = pc.is_null(table["left_out"]).to_numpy().astype(bool)
+    there = np.zeros(len(counts), dtype=bool)
+    there[image[used]] = True
+    numbers = (first - 1 + np.cumsum(there))[image]
+    columns = {
+        "image": pa.array(numbers, mask=~used, type=pa.int32()),
+        "split": pa.array([split] * len(table), type=pa.string()),
+    }
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return table.cast(SCHEMA), int(there.sum())
+
+
+def _listing(problems: list[str], target: Path) -> str:
+    shown = problems[:_MOST_PROBLEMS]
+    lines = [f"{len(problems)} problems with images and annotations:", *shown]
+    if len(problems) > len(shown):
+        everything = target.with_name(f"{target.stem}.problems.txt")
+        everything.write_text("\n".join(problems) + "\n", encoding="utf-8")
+        lines.append(f"... and {len(problems) - len(shown)} more in {everything}")
+    return "\n  ".join(lines)

@@ -1,0 +1,79 @@
+"""The last index, kept so that only images that changed since are read again."""
+
+import hashlib
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mobile_sam.data.index import DatasetError, open_index
+
+log = logging.getLogger(__name__)
+
+
+class KeptRows:
+    """Rows of the last index by the stamp of their image; none where there is no last index.
+
+    Stamps lie beside the index and not in it, so that equal images give an equal index, whatever
+    the times of their files.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._places: dict[str, tuple[int, int]] = {}
+        if path is None or not path.is_file() or not _stamps_path(path).is_file():
+            return
+        try:
+            self._table = open_index(path).read(use_threads=False)
+        except (DatasetError, OSError, pa.ArrowException) as error:
+            log.info("reading all images: %s", error)
+            return
+        with np.load(_stamps_path(path), allow_pickle=False) as content:
+            stamps, counts = content["stamps"].tolist(), content["counts"]
+            belongs = content["index"].item() == _digest(path)
+        if not belongs:
+            log.info("reading all images: %s is of another index", _stamps_path(path))
+            return
+        ends = np.cumsum(counts)
+        for stamp, start, count in zip(stamps, ends - counts, counts, strict=True):
+            if stamp:
+                self._places[stamp] = int(start), int(count)
+
+    def __contains__(self, stamp: str) -> bool:
+        return stamp in self._places
+
+    def __getitem__(self, stamp: str) -> pa.Table:
+        return self._table.slice(*self._places[stamp])
+
+
+def keep(index: Path, kept: Path, stamps: list[str], counts: list[int]) -> None:
+    """Make `kept` a second name of the file `index`, and write its stamps beside it.
+
+    stamps: of each image in the order of the index, empty for one that must be read again;
+    counts: rows of each image.
+    """
+    unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+    try:
+        os.link(index, unfinished)
+    except OSError:  # a file system without links
+        shutil.copyfile(index, unfinished)
+    unfinished.replace(kept)
+    unfinished = _stamps_path(kept).with_name(f".{kept.stem}.{os.getpid()}.npz")
+    np.savez(
+        unfinished,
+        stamps=np.array(stamps, dtype=np.str_),
+        counts=np.array(counts, dtype=np.int64),
+        index=np.array(_digest(kept)),
+    )
+    unfinished.replace(_stamps_path(kept))
+
+
+def _stamps_path(kept: Path) -> Path:
+    return kept.with_suffix(".npz")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

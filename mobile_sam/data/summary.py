@@ -1,0 +1,101 @@
+"""What an index holds in numbers: images, segments, classes, and what was left out and why."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mobile_sam.data.index import SPLITS, index_metadata, open_index
+
+_COLUMNS = [
+    *("split", "image", "image_id", "height", "width", "format", "class", "area", "left_out")
+]
+_MOST_CLASSES = 20
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The segments of an index.
+
+    used: one row for each segment in use; columns split, image_id, height, width, format, class,
+    area. left_out: the same of those that are not used, with the reason in column left_out.
+    problems: a sentence for each broken file that `data.max_broken` let pass.
+    """
+
+    path: Path
+    used: pd.DataFrame
+    left_out: pd.DataFrame
+    problems: list[str]
+
+    def objects_per_image(self, split: str) -> pd.Series:
+        """Number of segments of each image of the split."""
+        return self._of(split)["image"].value_counts(sort=False)
+
+    def images(self, split: str) -> pd.DataFrame:
+        """One row for each image of the split that has a segment in use."""
+        return self._of(split).drop_duplicates("image")
+
+    def text(self) -> str:
+        """All of it as a table for a terminal."""
+        lines = [f"{self.path}", f"{'':<28}" + "".join(f"{split:>24}" for split in SPLITS)]
+        columns = [dict(self._numbers(split)) for split in SPLITS]
+        for name in dict.fromkeys(name for column in columns for name in column):
+            lines.append(f"{name:<28}" + "".join(f"{c.get(name, '-'):>24}" for c in columns))
+        lines += [*self._reasons(), *(f"refused: {problem}" for problem in self.problems)]
+        return "\n".join(lines)
+
+    def _of(self, split: str) -> pd.DataFrame:
+        return self.used[self.used["split"] == split]
+
+    def _numbers(self, split: str) -> Iterator[tuple[str, str]]:
+        segments, images, per_image = (
+            self._of(split),
+            self.images(split),
+            self.objects_per_image(split),
+        )
+        side = np.sqrt(segments["area"]) / np.maximum(segments["height"], segments["width"])
+        yield "images", f"{len(images)}"
+        yield "segments", f"{len(segments)}"
+        yield "format", ", ".join(sorted(set(images["format"])))
+        yield "width, pixels", _range(images["width"])
+        yield "height, pixels", _range(images["height"])
+        yield "segments of an image", _range(per_image)
+        yield "area, pixels", _range(segments["area"])
+        yield "sqrt(area) / longest side", _range(side)
+        classes = segments["class"].value_counts()
+        for name, count in classes[classes > 0].head(_MOST_CLASSES).items():
+            yield f"class {name}", f"{count}"
+        if (classes > 0).sum() > _MOST_CLASSES:
+            yield "other classes", f"{classes.iloc[_MOST_CLASSES:].sum()}"
+
+    def _reasons(self) -> Iterator[str]:
+        for (split, reason), rows in self.left_out.groupby(["split", "left_out"], observed=True):
+            images = list(dict.fromkeys(rows["image_id"]))
+            named = ", ".join(images[:_EXAMPLES]) + (", ..." if len(images) > _EXAMPLES else "")
+            yield f"left out of {split}: {len(rows)} {reason} ({named})"
+
+
+def summarise(path: Path) -> Summary:
+    """Count what is in an index. Raises DatasetError when it is missing."""
+    file = open_index(path)
+    table = file.read(columns=_COLUMNS).to_pandas(
+        strings_to_categorical=True, split_blocks=True, self_destruct=True
+    )
+    used = table["left_out"].isna()
+    problems = index_metadata(file)["problems"]
+    return Summary(path, table[used], table[~used], problems)
+
+
+def _range(values: pd.Series) -> str:
+    """Least, median and most, or the one value there is."""
+    least, median, most = values.min(), values.median(), values.max()
+    if least == most:
+        return f"{least:.4g}"
+    return f"{_short(least)} / {_short(median)} / {_short(most)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
