@@ -93,9 +93,9 @@ def test_the_report_is_complete_and_needs_no_network(config: RunConfig) -> None:
     assert list(table["checkpoint"].unique()) == [
         *("box_filled", "start", "00_distill", "01_finetune", "teacher")
     ]
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 4
     assert "http" not in page.replace("http-equiv", "")
-    for name in ("epochs.png", "iou_histogram.png", "examples.png", "epochs.csv"):
+    for name in ("data.png", "epochs.png", "iou_histogram.png", "examples.png", "epochs.csv"):
         assert (report / name).stat().st_size > 0
     assert str(report / "index.html") in words
     for what in validated(config):

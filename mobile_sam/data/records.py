@@ -11,6 +11,7 @@ The format of a record is recognised by what lies in the two places of a data se
 - `bbbc038`: `<images>/<id>/images/*` beside `<images>/<id>/masks/*`; both places are the same.
 """
 
+import logging
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from pathlib import Path
 from mobile_sam.data.coco import CocoFile, CocoObject
 from mobile_sam.data.images import IMAGE_SUFFIXES, RecordError
 from mobile_sam.data.masks import Size
+
+log = logging.getLogger(__name__)
 
 MASK_SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".npy"})
 _FORMAT_OF_SUFFIX = dict.fromkeys(MASK_SUFFIXES, "label_map") | {".txt": "yolo", ".json": "sa1b"}
@@ -182,6 +185,10 @@ def _coco(image_dir: Path, file: Path) -> Found:
             found.records.append(Record(image_id, path, "coco", (file,), objects, size))
         seen[image_id] = name
     found.records.sort(key=lambda record: record.image_id)
+    images = {path for path in _entries(image_dir) if path.suffix.lower() in IMAGE_SUFFIXES}
+    unlisted = images - {record.image_path for record in found.records}
+    if unlisted:
+        log.info("%s: %d images in %s are not listed", file, len(unlisted), image_dir)
     if not seen:
         found.problems.append(f"{file}: the file lists no image")
     return found

@@ -3,14 +3,15 @@
 import base64
 import json
 from importlib import resources
-from pathlib import Path
 
 import jinja2
 import pandas as pd
 
 from mobile_sam.config import RunConfig
+from mobile_sam.data.summary import Summary, summarise
 from mobile_sam.layout import RunPaths
 from mobile_sam.plan import results_table
+from mobile_sam.report.data_plots import plot_data
 from mobile_sam.report.plots import plot_epochs, plot_examples, plot_histogram
 from mobile_sam.report.tables import epochs_table, objects_table, summary, verdict
 from mobile_sam.schedule import normalise
@@ -25,12 +26,13 @@ def write_report(config: RunConfig) -> str:
     target = RunPaths(config).report
     target.mkdir(parents=True, exist_ok=True)
     objects, epochs = objects_table(config), epochs_table(config)
-    table = summary(objects)
+    table, data = summary(objects), summarise(RunPaths(config).index)
     epochs.to_csv(target / "epochs.csv", index=False)
+    plot_data(data, target / "data.png")
     plot_epochs(epochs, target / "epochs.png")
     plot_histogram(objects, target / "iou_histogram.png")
     plot_examples(objects, config.report_examples, target / "examples.png")
-    (target / "index.html").write_text(_page(config, table, epochs, objects, target))
+    (target / "index.html").write_text(_page(config, table, epochs, objects, data))
     table.to_csv(target / "summary.csv", index=False)
     return results_table(config)
 
@@ -40,13 +42,14 @@ def _page(
     table: pd.DataFrame,
     epochs: pd.DataFrame,
     objects: pd.DataFrame,
-    target: Path,
+    data: Summary,
 ) -> str:
     template = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True
     ).from_string(resources.files("mobile_sam.report").joinpath("page.html").read_text())
     stages = normalise(config)
     times = epochs.groupby("stage", sort=False)["seconds"].sum()
+    target = RunPaths(config).report
     validation = objects[objects["checkpoint"] == "box_filled"]
     return template.render(
         title=f"{config.project_name} / {config.run_name}",
@@ -60,9 +63,10 @@ def _page(
         pictures={
             name: "data:image/png;base64,"
             + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
-            for name in ("epochs", "iou_histogram", "examples")
+            for name in ("data", "epochs", "iou_histogram", "examples")
         },
         examples=config.report_examples,
+        data=data.text(),
         provenance=checkpoint.load(RunPaths(config).checkpoint(stages[-1]))["provenance"],
         settings=json.dumps(config.model_dump(), indent=2),
     )

@@ -1,4 +1,4 @@
-"""The pictures of the report. Colours are those of Okabe and Ito, safe for colour-blind readers."""
+"""The pictures of what training and validation measured."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from PIL import Image
 
 from mobile_sam.data.images import read_image
 from mobile_sam.data.masks import Mask, decode
+from mobile_sam.report.colours import COLOURS
 
 mpl.use("Agg")
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#555555")
 _SHADES = ("#f2f2f2", "#e4e4e4")
 _THUMBNAIL = 256  # pixels of the longest side
 

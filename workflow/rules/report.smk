@@ -40,6 +40,7 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
         name:
             f"report_{run}"
         input:
+            paths.index,
             [paths.validation(what) for what in validated(settings)],
             [paths.metrics(stage) for stage in normalise(settings)],
         output:
@@ -48,6 +49,12 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
                 category=settings.run_name,
                 caption="../report/index.rst",
                 labels={"part": "whole report"},
+            ),
+            report(
+                paths.report / "data.png",
+                category=settings.run_name,
+                caption="../report/data.rst",
+                labels={"part": "data"},
             ),
             report(
                 paths.report / "epochs.png",

@@ -1,0 +1,103 @@
+"""The report's picture of the data set: what is in it, and what was left out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mobile_sam.data.index import SPLITS
+from mobile_sam.data.summary import Summary
+from mobile_sam.report.colours import COLOURS
+
+_BINS = 30
+_MOST_BARS = 12
+
+
+def plot_data(data: Summary, target: Path) -> None:
+    """Segments of an image, sizes of segments and images, classes, and what was left out."""
+    panels: list[Callable[[Axes, Summary], None]] = [_objects_per_image, _segment_sizes]
+    panels += [_image_sizes, _left_out]
+    if data.used["class"].notna().any():
+        panels.append(_classes)
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(9, 2.9 * rows), layout="constrained")
+    grid = figure.subplots(rows, 2, squeeze=False).flatten()
+    for axes, panel in zip(grid, panels, strict=False):
+        panel(axes, data)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    grid[0].legend(frameon=False, fontsize=8)
+    figure.savefig(target, dpi=130)
+
+
+def _objects_per_image(axes: Axes, data: Summary) -> None:
+    counts = {split: data.objects_per_image(split) for split in SPLITS}
+    most = max(values.max() for values in counts.values())
+    step = max(1, -(-most // _BINS))
+    _histograms(axes, counts, np.arange(0.5, most + step + 0.5, step))
+    axes.set(xlabel="segments of an image", ylabel="images")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _segment_sizes(axes: Axes, data: Summary) -> None:
+    used = data.used
+    size = np.sqrt(used["area"]) / np.maximum(used["height"], used["width"])
+    edges = np.geomspace(size.min() * 0.999, max(size.max(), size.min() * 1.5) * 1.001, _BINS + 1)
+    _histograms(axes, {split: size[used["split"] == split] for split in SPLITS}, edges)
+    axes.set_xscale("log")
+    axes.set(xlabel="√area of a segment / longest side of its image", ylabel="segments")
+    axes.xaxis.label.set_fontsize(8)
+
+
+def _image_sizes(axes: Axes, data: Summary) -> None:
+    for number, split in enumerate(SPLITS):
+        sizes = data.images(split).groupby(["width", "height"], observed=True).size().reset_index()
+        axes.scatter(
+            sizes["width"],
+            sizes["height"],
+            s=20 + 180 * sizes[0] / sizes[0].max(),
+            color=COLOURS[number],
+            alpha=0.5,
+            linewidths=0,
+        )
+    most = 1.08 * data.used[["width", "height"]].max().max()
+    axes.set(xlabel="width of an image, pixels", ylabel="height, pixels")
+    axes.set(xlim=(0, most), ylim=(0, most))
+
+
+def _left_out(axes: Axes, data: Summary) -> None:
+    reasons = data.left_out["left_out"].value_counts()
+    counts = {str(reason): int(n) for reason, n in reasons.items() if n}
+    if data.problems:
+        counts["broken files or annotations"] = len(data.problems)
+    axes.set_title("left out", fontsize=10)
+    if counts:
+        _bars(axes, counts)
+    else:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "nothing", ha="center", va="center", transform=axes.transAxes)
+
+
+def _classes(axes: Axes, data: Summary) -> None:
+    counts = data.used["class"].value_counts().head(_MOST_BARS)
+    _bars(axes, {str(name): int(n) for name, n in counts.items() if n})
+    axes.set_title("segments by class, most frequent first", fontsize=10)
+
+
+def _bars(axes: Axes, counts: dict[str, int]) -> None:
+    bars = axes.barh([fill(name, 16) for name in counts], list(counts.values()), color=COLOURS[0])
+    axes.bar_label(bars, padding=3, fontsize=8)
+    axes.margins(x=0.15)
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=8)
+
+
+def _histograms(axes: Axes, values: dict[str, pd.Series], edges: np.ndarray) -> None:
+    for number, (split, series) in enumerate(values.items()):
+        counts, _ = np.histogram(series, edges)
+        axes.stairs(counts, edges, color=COLOURS[number], label=split, linewidth=1.6)
