@@ -65,6 +65,9 @@ class _RunLengthCode(msgspec.Struct):
     counts: str | list[int]
 
 
+_SEGMENTATION = msgspec.json.Decoder(list[list[float]] | _RunLengthCode | None)
+
+
 class _Sa1bAnnotation(msgspec.Struct):
     segmentation: _RunLengthCode
     id: int | str
@@ -122,7 +125,7 @@ def coco_code(segmentation: msgspec.Raw, size: Size) -> bytes:
     Raises ValueError that says what is wrong.
     """
     try:
-        content = msgspec.json.decode(segmentation, type=list[list[float]] | _RunLengthCode | None)
+        content = _SEGMENTATION.decode(segmentation)
     except msgspec.ValidationError as error:
         raise ValueError(
             f"segmentation is neither polygons nor a run-length code ({error})"

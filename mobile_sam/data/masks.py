@@ -29,7 +29,8 @@ def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
             raise ValueError(
                 f"a polygon has {len(polygon)} coordinates; give x and y of 3 points or more"
             )
-    return coco.merge(coco.frPyObjects(polygons, *size))["counts"]
+    codes = coco.frPyObjects(polygons, *size)
+    return (codes[0] if len(codes) == 1 else coco.merge(codes))["counts"]
 
 
 def encode_runs(counts: list[int], size: Size) -> bytes:

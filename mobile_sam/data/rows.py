@@ -1,6 +1,5 @@
 """Rows of the index: what is read of some images and their annotations."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -32,11 +31,11 @@ class Rows(NamedTuple):
 
 def read_rows(records: list[Record], options: Data) -> Rows:
     """Read images and annotations whole, and keep what the index needs."""
-    rows: list[dict[str, Any]] = []
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     counts, sound = [], []
     problems: list[str] = []
     for record in records:
-        before, problems_before = len(rows), len(problems)
+        count, before = 0, len(problems)
         try:
             digest, size = check_image(record.image_path)
         except RecordError as error:
@@ -52,38 +51,46 @@ def read_rows(records: list[Record], options: Data) -> Rows:
                 "width": size[1],
                 "format": record.format,
             }
-            rows += [image | row for row in _segments(annotations, size, options)]
-            if not annotations and not found:
-                rows.append(image | {"left_out": NO_SEGMENTS})
-        counts.append(len(rows) - before)
-        sound.append(len(problems) == problems_before)
-    return Rows(pa.Table.from_pylist(rows, SCHEMA), counts, sound, problems)
+            if annotations:
+                count = _add(columns, image, _segments(annotations, size, options))
+            elif not found:
+                count = _add(columns, image, {"left_out": [NO_SEGMENTS]})
+        counts.append(count)
+        sound.append(len(problems) == before)
+    return Rows(pa.Table.from_pydict(columns, schema=SCHEMA), counts, sound, problems)
 
 
-def _segments(annotations: list[Annotation], size: Size, options: Data) -> Iterator[dict[str, Any]]:
-    """Rows of an image's segments, those in use first."""
+def _add(columns: dict[str, list[Any]], image: dict[str, Any], added: dict[str, list[Any]]) -> int:
+    """Append rows with the same values of `image` in each; what is not given is null."""
+    count = len(added["left_out"])
+    for name, values in columns.items():
+        values.extend(added[name] if name in added else [image.get(name)] * count)
+    return count
+
+
+def _segments(annotations: list[Annotation], size: Size, options: Data) -> dict[str, list[Any]]:
+    """Columns of an image's segments, those in use first."""
     boxes, areas = boxes_and_areas([annotation.rle for annotation in annotations], size)
     reasons = [
-        _reason(annotation, int(area), options)
-        for annotation, area in zip(annotations, areas, strict=True)
+        _reason(annotation, area, options)
+        for annotation, area in zip(annotations, areas.tolist(), strict=True)
     ]
     if options.max_objects_per_image is not None:
         in_use = [i for i, reason in enumerate(reasons) if reason is None]
         in_use.sort(key=lambda i: -areas[i])
         for i in in_use[options.max_objects_per_image :]:
             reasons[i] = "beyond max_objects_per_image"
-    for i in sorted(range(len(annotations)), key=lambda i: reasons[i] is not None):
-        annotation = annotations[i]
-        x0, y0, x1, y1 = boxes[i].tolist()
-        yield {
-            "segment_id": annotation.segment_id,
-            "class": annotation.category,
-            "mask_path": str(annotation.source),
-            "rle": annotation.rle,
-            **{"x0": x0, "y0": y0, "x1": x1, "y1": y1},
-            "area": int(areas[i]),
-            "left_out": reasons[i],
-        }
+    order = sorted(range(len(annotations)), key=lambda i: reasons[i] is not None)
+    chosen = [annotations[i] for i in order]
+    return {
+        "segment_id": [annotation.segment_id for annotation in chosen],
+        "class": [annotation.category for annotation in chosen],
+        "mask_path": [str(annotation.source) for annotation in chosen],
+        "rle": [annotation.rle for annotation in chosen],
+        **dict(zip(("x0", "y0", "x1", "y1"), boxes[order].T.tolist(), strict=True)),
+        "area": areas[order].tolist(),
+        "left_out": [reasons[i] for i in order],
+    }
 
 
 def _reason(annotation: Annotation, area: int, options: Data) -> str | None:
