@@ -90,6 +90,48 @@ def test_settings_of_shared_jobs_hold_nothing_of_the_run() -> None:
     assert shared_settings(other) == shared_settings(BASE)
 
 
+OPTIONS = {
+    "min_area": 5,
+    "max_objects_per_image": 5,
+    "classes": ["a"],
+    "ignore": [255],
+    "subset": "ids.txt",
+    "max_broken": 3,
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_each_option_of_the_data_has_an_index_of_its_own(option: str) -> None:
+    """Their effects on the index are in tests/data/test_indexing.py."""
+    assert paths(data=Data(**{option: OPTIONS[option]})).index != paths().index
+
+
+def test_data_split_by_fraction_has_an_index_for_each_split(scenes: Path) -> None:
+    def index(**changes: Any) -> Path:
+        given = directories(scenes) | {"val_img_dir": None, "val_mask_dir": None} | changes
+        return RunPaths(resolve("mobileSAM", None, given).named[0]).index
+
+    assert set(OPTIONS) | {"val_fraction"} == set(Data.model_fields)
+    assert len({index(), index(data={"val_fraction": 0.2}), index(seed=1)}) == 3
+
+
+@pytest.mark.parametrize("missing", ["val_img_dir", "val_mask_dir", "train_mask_dir"])
+def test_places_of_data_go_together(missing: str, scenes: Path) -> None:
+    with pytest.raises(ConfigError, match="go together: set all four, or the two of training"):
+        resolve("mobileSAM", None, directories(scenes) | {missing: None})
+
+
+def test_places_that_are_missing_are_named(scenes: Path, tmp_path: Path) -> None:
+    given = directories(scenes) | {"checkpoint": None, "data": {"subset": "nowhere.txt"}}
+    given |= {"val_mask_dir": str(tmp_path / "instances.json"), "train_img_dir": "nowhere"}
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(resolve("mobileSAM", None, given))
+    message = str(caught.value)
+    assert "train_img_dir: 'nowhere' is not a directory" in message
+    assert "instances.json' is neither a directory nor a COCO file" in message
+    assert "data.subset: there is no file 'nowhere.txt'" in message
+
+
 def test_weights_that_cannot_be_fetched_are_an_error_before_any_job(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,18 @@ def test_broken_images_are_listed_without_a_traceback(tmp_path: Path, scenes: Pa
     assert "Traceback" not in result.stderr
 
 
+def test_the_summary_is_of_the_index_that_is_there(tiny: Make, tmp_path: Path) -> None:
+    path = settings(tiny(data={"min_area": 150}))
+    result = verb("index", "--summary", "--config", path)
+    assert result.returncode == 0, result.stderr
+    assert "segments of an image" in result.stdout
+    assert "smaller than min_area" in result.stdout
+    RunPaths(tiny(data={"min_area": 150})).index.unlink()
+    result = verb("index", "--summary", "--config", path)
+    assert result.returncode == 1
+    assert "there is no index; run `python -m mobile_sam index`" in result.stderr
+
+
 def test_nothing_to_extract_is_said(tiny: Make) -> None:
     result = verb("extract", "--config", settings(tiny()))
     assert result.returncode == 1

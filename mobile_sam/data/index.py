@@ -85,7 +85,7 @@ def open_index(path: Path) -> pq.ParquetFile:
     """The parquet file of an index. Raises DatasetError when missing or of another version."""
     if not path.is_file():
         raise DatasetError(f"{path}: there is no index; run `python -m mobile_sam index`")
-    file = pq.ParquetFile(path, memory_map=True)
+    file = pq.ParquetFile(path)
     found = file.schema_arrow.metadata or {}
     if found.get(b"version") != SCHEMA.metadata[b"version"]:
         raise DatasetError(f"{path}: the index is of another version; delete it and index again")

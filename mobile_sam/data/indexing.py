@@ -1,5 +1,6 @@
 """Making the index: images and annotations are read in parallel, and only what is new."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -7,7 +8,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -28,7 +29,10 @@ from mobile_sam.options import Data
 
 log = logging.getLogger(__name__)
 
-IMAGES_PER_GROUP = 64  # an image lies in one row group; a larger group takes longer to open
+# An image lies in one row group. A larger group takes longer to read; more groups take more memory
+# in every process that reads the index.
+IMAGES_PER_GROUP = 64
+_MOST_GROUPS = 256
 _WORTH_A_POOL = 4 * IMAGES_PER_GROUP  # images
 _MOST_PROBLEMS = 50
 _REPEATED = ["split", "image_id", "image_path", "image_digest", "format", "class", "mask_path"]
@@ -56,7 +60,8 @@ def index_dataset(
     """
     options = options or Data()
     problems: list[str] = []
-    records = _records(sources, options, seed, problems)
+    with _no_garbage():
+        records = _records(sources, options, seed, problems)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -72,6 +77,16 @@ def index_dataset(
     for problem in problems:
         log.warning("left out: %s", problem)
     return sum(of_split["segments"] for of_split in written.splits.values())
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Collect no cyclic garbage: it would look at a million annotations again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _records(sources: Sources, options: Data, seed: int, problems: list[str]) -> Records:
@@ -208,9 +223,10 @@ def _tasks(
     records: Records, options: Data, kept: KeptRows, pool: Executor | None
 ) -> Iterator[_Task]:
     choice = options.model_dump_json(include=ROW_OPTIONS).encode()
+    size = max(IMAGES_PER_GROUP, -(-sum(map(len, records.values())) // _MOST_GROUPS))
     for split in SPLITS:
-        for start in range(0, len(records[split]), IMAGES_PER_GROUP):
-            group = records[split][start : start + IMAGES_PER_GROUP]
+        for start in range(0, len(records[split]), size):
+            group = records[split][start : start + size]
             stamps = [_stamp(record, choice) for record in group]
             new = [r for r, stamp in zip(group, stamps, strict=True) if stamp not in kept]
             if pool is None or not new:

@@ -12,6 +12,7 @@ The format of a record is recognised by what lies in the two places of a data se
 """
 
 import logging
+import os
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -169,9 +170,9 @@ def _coco(image_dir: Path, file: Path) -> Found:
     found.problems += content.problems
     seen: dict[str, str] = {}
     for name, size, objects in content.images():
-        path = image_dir / name
-        image_id = Path(name).with_suffix("").as_posix()
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        relative = Path(name)
+        path, image_id = image_dir / relative, relative.with_suffix("").as_posix()
+        if relative.is_absolute() or ".." in relative.parts:
             found.problems.append(
                 f"{file}: file_name {name!r} leaves {image_dir}; make it relative"
             )
@@ -185,17 +186,17 @@ def _coco(image_dir: Path, file: Path) -> Found:
             found.records.append(Record(image_id, path, "coco", (file,), objects, size))
         seen[image_id] = name
     found.records.sort(key=lambda record: record.image_id)
-    images = {path for path in _entries(image_dir) if path.suffix.lower() in IMAGE_SUFFIXES}
-    unlisted = images - {record.image_path for record in found.records}
-    if unlisted:
-        log.info("%s: %d images in %s are not listed", file, len(unlisted), image_dir)
+    unlisted = {entry.name for entry in os.scandir(image_dir)} - set(seen.values())
+    count = sum(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in unlisted)
+    if count:
+        log.info("%s: %d images in %s are not listed", file, count, image_dir)
     if not seen:
         found.problems.append(f"{file}: the file lists no image")
     return found
 
 
 def _entries(directory: Path) -> Iterator[Path]:
-    return iter(sorted(directory.iterdir()))
+    return iter(sorted(directory.iterdir(), key=lambda path: path.name))
 
 
 def _normal(name: str) -> str:
