@@ -50,7 +50,9 @@ def extract(config: RunConfig, args: argparse.Namespace) -> None:
     from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
 
     if not needs_features(config):
-        raise ConfigError(f"run {config.run_name!r}: no stage distils; there is nothing to extract")
+        raise ConfigError(
+            f"run {config.run_name!r}: no stage distils from stored features; nothing to do"
+        )
     whole = args.step is None
     if whole or args.step == "plan":
         plan_extraction(config)
