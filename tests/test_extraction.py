@@ -171,21 +171,22 @@ def test_added_images_are_computed_alone(dtype: str, scenes: Path, tmp_path: Pat
     assert extract_features(config) == 2
     finish_extraction(config)
     after = contents(config)
-    assert len(after["neck"]) == 12
+    assert after["written"].sum() == 12
     for name, array in before.items():
-        assert after[name][:10].tobytes() == array.tobytes()
+        assert after[name][:10].tobytes() == array[:10].tobytes()
 
 
 def test_a_plan_that_was_killed_is_made_again(config: RunConfig) -> None:
     """Arrays are enlarged one after the other; the list of images comes last."""
     before = contents(config)
     opened = open_arrays(RunPaths(config).features, identity(config), "r+")
-    for name in ("neck", "written", "digests"):
-        opened.group[name].resize((15, *opened.group[name].shape[1:]))
+    for name, rows in (("neck", 128), ("written", 128), ("digests", 15)):
+        opened.group[name].resize((rows, *opened.group[name].shape[1:]))
     assert len(opened.digests()) == len(opened.written()) == 10
     assert plan_extraction(config) == 0
     opened.append([b"x" * 16])
-    assert same({name: array[:10] for name, array in contents(config).items()}, before)
+    found = {name: array[: len(before[name])] for name, array in contents(config).items()}
+    assert same({**found, "digests": found["digests"][:10]}, before)
     assert opened.digests()[10].tobytes() == b"x" * 16
 
 

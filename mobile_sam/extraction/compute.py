@@ -16,7 +16,7 @@ from mobile_sam.extraction.passes import batch_size, teacher_pass
 from mobile_sam.extraction.shards import Shard, missing_shards, put, write_shard
 from mobile_sam.features.arrays import FeatureArrays, identity, open_arrays
 from mobile_sam.features.encoding import Stored, encode, to_parts
-from mobile_sam.features.locks import changing, use
+from mobile_sam.features.locks import changing, using
 from mobile_sam.layout import RunPaths, write_json
 from mobile_sam.models.roles import load_teacher
 
@@ -38,9 +38,8 @@ def extract_features(config: RunConfig, part: int = 0, parts: int = 1) -> int:
 def compute_missing(config: RunConfig, part: int = 0, parts: int = 1) -> int:
     """As `extract_features`, without a record that the part is done."""
     paths, expected = RunPaths(config), identity(config)
-    in_use = use(paths.features)
     # Another project may compute the same part of a shared store; what it has done is not missing.
-    with changing(paths.features, f"part {part} of {parts}"):
+    with using(paths.features), changing(paths.features, f"part {part} of {parts}"):
         arrays = open_arrays(paths.features, expected, "r+")
         index = Index(paths.index, "train")
         shards = [
@@ -50,8 +49,6 @@ def compute_missing(config: RunConfig, part: int = 0, parts: int = 1) -> int:
         ]
         if shards:
             _compute(config, arrays, index, shards)
-    if in_use is not None:
-        in_use.close()
     return sum(len(shard.rows) for shard in shards)
 
 
@@ -122,9 +119,9 @@ def _encoded(
 
 
 def _filled(arrays: FeatureArrays, shard: Shard, computed: Iterator[Stored]) -> Stored:
-    block = arrays.blank(len(shard.rows))
-    for i in range(len(shard.rows)):
-        put(block, i, next(computed))
+    block = arrays.blank()
+    for row in shard.rows:
+        put(block, row - shard.start, next(computed))
     return block
 
 

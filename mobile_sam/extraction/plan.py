@@ -37,7 +37,7 @@ def plan_extraction(config: RunConfig) -> int:
         there = written_digests(open_arrays(path, expected)) if path.exists() else set()
         missing = len(wanted) - len(there.intersection(wanted))
         needed = missing * bytes_per_image(expected)
-        _check_room(path, missing, needed)
+        check_room(path, missing, needed)
         arrays = (
             open_arrays(path, expected, "r+") if path.exists() else create_arrays(path, expected)
         )
@@ -67,8 +67,9 @@ def written_digests(arrays: FeatureArrays) -> set[bytes]:
 
 def register(arrays: FeatureArrays, index: Path) -> None:
     """Remember which indexes the store is for, so that pruning keeps what others need."""
-    used_by = sorted({*arrays.used_by, str(index.resolve())})
-    if used_by != arrays.used_by:
+    known = arrays.group.attrs.get("used_by", [])
+    used_by = sorted({*known, str(index.resolve())})
+    if used_by != known:
         arrays.group.attrs["used_by"] = used_by
 
 
@@ -97,7 +98,8 @@ def _discard_stale(path: Path, expected: Identity, given: bool) -> None:
             shutil.rmtree(path)
 
 
-def _check_room(path: Path, images: int, needed: int) -> None:
+def check_room(path: Path, images: int, needed: int) -> None:
+    """Raise FeatureError when the disk has fewer than `needed` bytes for so many images."""
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise FeatureError(

@@ -121,31 +121,46 @@ class FeatureArrays:
         """Give each image a row, without features as yet."""
         before = len(self.digests())
         rows = before + len(digests)
-        names = [*(a.basename for parts in self._arrays.values() for a in parts.values())]
+        # Room for whole shards, as they are written.
+        room = -(-rows // self.shard) * self.shard
+        arrays = [array for parts in self._arrays.values() for array in parts.values()]
+        for array in [*arrays, self.group["written"]]:
+            array.resize((room, *array.shape[1:]))
         # The digests come last: they say how many rows there are.
-        for name in [*names, "written", "digests"]:
-            array = self.group[name]
-            array.resize((rows, *array.shape[1:]))
+        self.group["digests"].resize((rows, DIGEST_BYTES))
         added = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
         self.group["digests"][before:] = added
 
     def write(self, start: int, block: Stored, written: NDArray[np.bool_]) -> None:
-        """Write the rows of one shard, from `start` on, and only then that they are written."""
-        end = start + len(written)
+        """Write a whole shard, from row `start` on, and only then which rows have features."""
+        end = start + self.shard
         for level, arrays in self._arrays.items():
             for suffix, array in arrays.items():
                 array[start:end] = block[level][suffix]
-        self.mark(start, written)
+        flags = np.zeros(self.shard, dtype=np.uint8)
+        flags[: len(written)] = written
+        self.group["written"][start:end] = flags
 
-    def mark(self, start: int, written: NDArray[np.bool_]) -> None:
-        """Say of the rows from `start` on whether they have features."""
-        self.group["written"][start : start + len(written)] = written.astype(np.uint8)
+    def forget(self, rows: list[int]) -> None:
+        """Say that rows have no features, and remove the files in which none is left."""
+        if not rows:
+            return
+        written = self.written()
+        written[rows] = False
+        self.group["written"][: len(written)] = written.astype(np.uint8)
+        for number in sorted({row // self.shard for row in rows}):
+            if written[number * self.shard : (number + 1) * self.shard].any():
+                continue
+            # Zarr reads the list of chunks of a shard before it writes; a damaged one stops it.
+            for array in (a for parts in self._arrays.values() for a in parts.values()):
+                key = array.metadata.encode_chunk_key((number,) + (0,) * (array.ndim - 1))
+                (self.path / array.path / key).unlink(missing_ok=True)
 
-    def blank(self, rows: int) -> dict[str, dict[str, NDArray[Any]]]:
-        """Room for so many rows, filled with what stands for nothing written."""
+    def blank(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """A shard, filled with what stands for nothing written."""
         return {
             level: {
-                suffix: np.full((rows, *array.shape[1:]), array.fill_value, array.dtype)
+                suffix: np.full((self.shard, *array.shape[1:]), array.fill_value, array.dtype)
                 for suffix, array in arrays.items()
             }
             for level, arrays in self._arrays.items()

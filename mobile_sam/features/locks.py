@@ -58,6 +58,17 @@ def use(path: Path) -> IO[str] | None:
     return file
 
 
+@contextmanager
+def using(path: Path) -> Iterator[None]:
+    """`use` for as long as the block lasts."""
+    file = use(path)
+    try:
+        yield
+    finally:
+        if file is not None:
+            file.close()
+
+
 def _open(path: Path, what: str) -> IO[str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{path.name}.{what}.lock").open("a")
