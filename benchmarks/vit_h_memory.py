@@ -28,7 +28,7 @@ def extract(path: Path) -> None:
     size = batch_size(model.image_encoder, 1024, torch.device("cpu"))
     began = time.monotonic()
     with torch.no_grad():
-        features = model.image_encoder.features(torch.randn(size, 3, 1024, 1024), "neck")
+        features = model.image_encoder(torch.randn(size, 3, 1024, 1024))
     seconds = time.monotonic() - began
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}")
     print(f"ViT-H, 1024 px, float32, batches of {size}: features {tuple(features.shape)}")

@@ -50,7 +50,9 @@ def extract(config: RunConfig, args: argparse.Namespace) -> None:
     from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
 
     if not needs_features(config):
-        raise ConfigError(f"run {config.run_name!r}: no stage distils; there is nothing to extract")
+        raise ConfigError(
+            f"run {config.run_name!r}: no stage distils from stored features; nothing to do"
+        )
     whole = args.step is None
     if whole or args.step == "plan":
         plan_extraction(config)
@@ -60,6 +62,16 @@ def extract(config: RunConfig, args: argparse.Namespace) -> None:
         extract_features(config, args.part, config.extract_jobs)
     if whole or args.step == "finish":
         finish_extraction(config)
+
+
+def features(config: RunConfig, args: argparse.Namespace) -> None:
+    from mobile_sam.extraction.care import info, repair, verify
+    from mobile_sam.extraction.prune import prune
+
+    if not needs_features(config):
+        raise ConfigError(f"run {config.run_name!r}: no stage distils from stored features")
+    actions = {"info": info, "verify": verify, "repair": repair, "prune": prune}
+    print(actions[args.action](config))
 
 
 def train(config: RunConfig, args: argparse.Namespace) -> None:
@@ -106,10 +118,19 @@ RUN_VERBS: dict[str, tuple[Callable[[RunConfig, argparse.Namespace], None], str]
     "synthesize": (synthesize, "draw the synthetic data set of a run"),
     "index": (index, "read all images and masks, and write the index"),
     "extract": (extract, "compute the teacher's features"),
+    "features": (features, "look after the store of teacher features"),
     "train": (train, "train a stage, or all of them"),
     "export": (export, "write weights.pt for the original code"),
     "validate": (validate, "measure every segment of the validation images"),
     "report": (report, "draw the report from tables that exist"),
+}
+
+
+FEATURE_ACTIONS = {
+    "info": "what the store is of, and what is in it",
+    "verify": "read every chunk; fails and names the images that are damaged",
+    "repair": "compute damaged images anew",
+    "prune": "drop images that are no longer in an index",
 }
 
 
@@ -129,6 +150,12 @@ def parser() -> argparse.ArgumentParser:
         if name == "extract":
             verb.add_argument("--step", choices=["plan", "part", "finish"], help="default: all")
             verb.add_argument("--part", type=int, default=0, help="which of extract_jobs")
+        if name == "features":
+            actions = verb.add_mutually_exclusive_group(required=True)
+            for action, meaning in FEATURE_ACTIONS.items():
+                actions.add_argument(
+                    f"--{action}", dest="action", action="store_const", const=action, help=meaning
+                )
         if name == "train":
             verb.add_argument("--stage", help="NN_name; default: all unfinished stages")
         if name == "validate":

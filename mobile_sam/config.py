@@ -6,7 +6,7 @@ no torch, because Snakemake reads it each time it plans.
 """
 
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -16,12 +16,15 @@ from mobile_sam.options import (
     Data,
     DistillLosses,
     Freeze,
+    Level,
+    Levels,
     LossWeights,
     Prompts,
     SafeName,
     StageEntry,
     Strict,
     Synthetic,
+    Views,
 )
 
 # What a changed key makes Snakemake do again.
@@ -109,8 +112,21 @@ class RunConfig(Strict):
     train_img_dir_teacher_features: str | None = _key(
         None, "teacher", "Zarr store of teacher features; unset: beside the index"
     )
-    distill_feature_level: Literal["neck"] | Annotated[int, Field(ge=0)] = _key(
-        "neck", "teacher", "`neck`, the final embedding, or the number of a teacher block"
+    teacher: Literal["stored", "online"] = _key(
+        "stored", "teacher", "features are computed once and stored, or anew for each batch"
+    )
+    distill_feature_level: Levels = _key(
+        "neck",
+        "teacher",
+        "`neck`, the final embedding, the number of a teacher block, or a list of these",
+    )
+    feature_dtype: Literal["float16", "int8"] = _key(
+        "float16", "teacher", "of stored features; int8 has a scale for each channel and image"
+    )
+    feature_views: Views = _key(
+        ("identity",),
+        "teacher",
+        "what of an image is stored: `identity`, and `hflip`, the image mirrored left-right",
     )
     distill_losses: DistillLosses = _key(DistillLosses, "teacher", "weights within distillation")
     use_distill: bool = _key(False, "stage", "distil where the schedule does not say")
@@ -172,6 +188,12 @@ class RunConfig(Strict):
         10.0, "execution", "between saves of the resume state; 0 saves after every step", ge=0
     )
     extract_jobs: int = _key(1, "execution", "jobs that share the extraction of features", ge=1)
+
+    @property
+    def distill_levels(self) -> tuple[Level, ...]:
+        """The levels to distil from, the neck before the blocks."""
+        level = self.distill_feature_level
+        return level if isinstance(level, tuple) else (level,)
 
     @property
     def keeps_batchnorm(self) -> bool:

@@ -167,15 +167,18 @@ def splits_by_fraction(config: RunConfig) -> bool:
 
 def needs_features(config: RunConfig) -> bool:
     """Whether the run reads stored teacher features."""
-    return any_distillation(config)
+    return any_distillation(config) and config.teacher == "stored"
 
 
 def feature_key(config: RunConfig) -> str:
-    """Names a feature store by what decides its content: teacher, level and image size."""
+    """Names a feature store by what decides its content: teacher, levels, size, dtype, views."""
     teacher = _slug(config.teacher_checkpoint or "none", extra=config.teacher_model_type or "")
     if config.teacher_checkpoint == "random":
         teacher += f"-{config.teacher_model_type}-seed{config.seed}"
-    return f"{teacher}-{config.distill_feature_level}-{config.img_size}px-float16"
+    # No teacher's name has a plus, so that no level can be taken for a part of one.
+    levels = "+".join(str(level) for level in config.distill_levels)
+    views = "".join(f"-{view}" for view in config.feature_views if view != "identity")
+    return f"{teacher}-{levels}-{config.img_size}px-{config.feature_dtype}{views}"
 
 
 def _dataset_name(config: RunConfig) -> str:

@@ -1,7 +1,7 @@
 """Groups of settings: what stands in braces within a run's JSON."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -17,6 +17,39 @@ def _safe_name(name: str) -> str:
 SafeName = Annotated[str, AfterValidator(_safe_name)]
 Name = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]
 Weight = Annotated[float, Field(ge=0)]
+Level = Literal["neck"] | Annotated[int, Field(ge=0)]
+
+
+def _levels(value: object) -> object:
+    """One order for equal lists, the neck before the blocks; a list of one is its only entry."""
+    levels = list(value) if isinstance(value, list | tuple) else [value]
+    numbers = sorted(level for level in levels if type(level) is int and level >= 0)
+    ordered = [*(level for level in levels if level == "neck"), *numbers]
+    if len(ordered) < len(levels):
+        raise ValueError("give 'neck', the number of a block, or a list of these")
+    if not levels or len(set(levels)) < len(levels):
+        raise ValueError("a list names each level once, and at least one")
+    return ordered[0] if len(ordered) == 1 else tuple(ordered)
+
+
+Levels = Annotated[Level | tuple[Level, ...], BeforeValidator(_levels)]
+
+
+def level_name(level: Level) -> str:
+    """`neck` or `block_8`: a level in the feature store and in batches."""
+    return level if level == "neck" else f"block_{level}"
+
+
+View = Literal["identity", "hflip"]
+
+
+def _views(value: tuple[View, ...]) -> tuple[View, ...]:
+    if "identity" not in value or len(set(value)) < len(value):
+        raise ValueError("a list names each view once, and `identity` among them")
+    return tuple(sorted(value, reverse=True))
+
+
+Views = Annotated[tuple[View, ...], AfterValidator(_views)]
 
 
 class Strict(BaseModel):
@@ -57,8 +90,8 @@ class DistillLosses(Strict):
 class Augment(Strict):
     flip: bool = Field(
         False,
-        description="mirror left-right in half of the samples, in stages that do not distil: "
-        "stored features are not those of a mirrored image",
+        description="mirror left-right in half of the samples, but not where stored features are "
+        "distilled: they are not those of a mirrored image",
     )
     brightness: float = Field(
         0.0, ge=0, lt=1, description="largest relative change of brightness, uniformly drawn"

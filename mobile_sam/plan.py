@@ -148,7 +148,8 @@ def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
     files = {paths.dataset_settings: dataset}
     if needs_features(config):
         teacher = ["teacher_checkpoint", "teacher_model_type", "distill_feature_level", "img_size"]
-        teacher += ["train_img_dir_teacher_features", "extract_jobs"]
+        teacher += ["train_img_dir_teacher_features", "feature_dtype", "feature_views"]
+        teacher += ["extract_jobs"]
         of_teacher = {key: settings[key] for key in teacher}
         # No student takes part, so the teacher stands in for it.
         nobody = {"run_name": "features", "use_distill": True}

@@ -85,8 +85,9 @@ def check_teacher(config: RunConfig) -> None:
     student, teacher = (
         architecture(name) for name in (config.model_type, config.teacher_model_type)
     )
-    level, source = config.distill_feature_level, f"run {config.run_name!r}"
-    needs_same_width = config.decoder_from_teacher or (level == "neck" and any_distillation(config))
+    levels, source = config.distill_levels, f"run {config.run_name!r}"
+    from_neck = "neck" in levels and any_distillation(config)
+    needs_same_width = config.decoder_from_teacher or from_neck
     if needs_same_width and student["embed_dim"] != teacher["embed_dim"]:
         raise ConfigError(
             f"{source}: teacher_model_type: {config.teacher_model_type!r} has embeddings of "
@@ -94,7 +95,9 @@ def check_teacher(config: RunConfig) -> None:
             f"{student['embed_dim']}; choose architectures of equal embed_dim"
         )
     blocks = stride_16_blocks(config.teacher_model_type)
-    if level != "neck" and level not in blocks:
+    for level in levels:
+        if level == "neck" or level in blocks:
+            continue
         which = f"one of {blocks[0]} to {blocks[-1]}, or 'neck'" if blocks else "'neck'"
         raise ConfigError(
             f"{source}: distill_feature_level: {config.teacher_model_type!r} has no block {level} "

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from typing import Any
@@ -22,6 +23,14 @@ from mobile_sam.reference import json_schema, reference
         ({"loss_weights": {"focal": -1}}, r"loss_weights.focal: .*\(it is -1\)"),
         ({"decoder_from_teacher": True}, "decoder_from_teacher: true needs a teacher_checkpoint"),
         ({"teacher_checkpoint": "random"}, "'random' needs a teacher_model_type"),
+        (
+            {"distill_feature_level": [2, 2]},
+            "distill_feature_level.*: a list names each level once",
+        ),
+        ({"distill_feature_level": []}, "a list names each level once, and at least one"),
+        ({"distill_feature_level": "nek"}, r"level: give 'neck', .* or a list of these \(it is "),
+        ({"distill_feature_level": ["neck", -1]}, "level: give 'neck', the number of a block"),
+        ({"feature_views": ["hflip"]}, "feature_views: .*and `identity` among them"),
         ({"early_stopping": 3, "val_images": 0}, "early_stopping: 3 needs val_images"),
     ],
 )
@@ -33,6 +42,17 @@ def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> Non
 def test_all_wrong_keys_are_named_at_once() -> None:
     with pytest.raises(ConfigError, match=r"seed: .*; batch_size|batch_size: .*; seed"):
         parse_config({"batch_size": 0, "seed": -1}, "my.json")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(8, 8), ([8], 8), (["neck"], "neck"), ([8, "neck", 2], ("neck", 2, 8))],
+)
+def test_equal_lists_of_levels_are_one_setting(given: object, kept: object) -> None:
+    config = parse_config({"run_name": "x", "distill_feature_level": given}, "my.json")
+    assert config.distill_feature_level == kept
+    again = parse_config(json.loads(config.model_dump_json(exclude={"schema_file"})), "run.json")
+    assert again == config
 
 
 def test_null_directories_need_synthetic_data() -> None:

@@ -1,4 +1,4 @@
-"""The store of teacher features: shared, verified, resumed, and refused when it is of others."""
+"""The store of teacher features: several levels and views, verified, shared, refused."""
 
 import shutil
 from collections.abc import Callable
@@ -7,19 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 
-from mobile_sam import extraction, features
-from mobile_sam.config import RunConfig, parse_config
+from mobile_sam.config import RunConfig
 from mobile_sam.data.images import read_image
 from mobile_sam.data.index import Index
-from mobile_sam.data.indexing import index_dataset
-from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.data.transforms import image_to_model_frame
-from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
-from mobile_sam.features import FeatureError, FeatureStore, identity, open_group
+from mobile_sam.extraction import plan_extraction
+from mobile_sam.features import FeatureError, FeatureStore, arrays, identity, open_arrays
+from mobile_sam.features.encoding import decode, encode, to_parts
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
-from tests.conftest import prepare, tiny_settings
+from mobile_sam.options import level_name
 
 Make = Callable[..., RunConfig]
 
@@ -37,24 +36,97 @@ def store(config: RunConfig) -> FeatureStore:
     return FeatureStore(RunPaths(config).features, identity(config))
 
 
-@pytest.mark.parametrize("level", ["neck", 1])
-def test_stored_features_are_the_teachers(level: str | int, tiny: Make) -> None:
-    config = tiny(use_distill=True, distill_feature_level=level)
+def shard_file(config: RunConfig, array: str = "neck") -> Path:
+    """The only shard of an array of features."""
+    (path,) = [p for p in (RunPaths(config).features / array / "c").rglob("*") if p.is_file()]
+    return path
+
+
+@pytest.mark.parametrize("levels", ["neck", 1, ["neck", 1], [0, 2]])
+@pytest.mark.parametrize("views", [["identity"], ["identity", "hflip"]])
+def test_stored_features_are_the_teachers(levels: object, views: list[str], tiny: Make) -> None:
+    config = tiny(use_distill=True, distill_feature_level=levels, feature_views=views)
     teacher, reader = load_teacher(config), store(config)
     for record in (index(config)[0], index(config)[9]):
-        images = image_to_model_frame(read_image(record.path), 64)[None]
-        with torch.no_grad():
-            expected = teacher.image_encoder.features(images, level)[0]
-        assert torch.allclose(reader.read(record), expected, rtol=2e-3, atol=2e-3)
+        for view in views:
+            pixels = read_image(record.path)
+            seen = pixels if view == "identity" else np.ascontiguousarray(pixels[:, ::-1])
+            images = image_to_model_frame(seen, 64)[None]
+            with torch.no_grad():
+                expected = teacher.image_encoder.features(images, config.distill_levels)
+            found = reader.read(record, view)
+            assert list(found) == [level_name(level) for level in config.distill_levels]
+            for name, features in found.items():
+                assert torch.equal(features, expected[name][0].half().float())
 
 
-def test_layout_of_the_store(config: RunConfig) -> None:
-    array = open_group(RunPaths(config).features, identity(config))["features"]
-    assert array.metadata.zarr_format == 3
-    assert array.dtype == np.float16
-    assert array.chunks == (1, 32, 4, 4)
-    assert array.shards[0] == extraction.SHARD
-    assert "crc32c" in str(array.metadata.to_dict()).lower()
+def test_one_level_is_stored_the_same_alone_and_among_others(tiny: Make) -> None:
+    alone = tiny(use_distill=True)
+    among = tiny(use_distill=True, distill_feature_level=[2, "neck"], feature_views=["identity"])
+    for position in range(10):
+        first = store(alone).read(index(alone)[position])
+        second = store(among).read(index(among)[position])
+        assert torch.equal(first["neck"], second["neck"])
+
+
+def test_a_view_that_is_not_stored_says_which_key_to_set(config: RunConfig) -> None:
+    with pytest.raises(FeatureError, match=r"set feature_views to \['identity', 'hflip'\]"):
+        store(config).read(index(config)[0], "hflip")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_layout_of_the_store(dtype: str, tiny: Make) -> None:
+    config = tiny(
+        use_distill=True,
+        distill_feature_level=["neck", 1],
+        feature_dtype=dtype,
+        feature_views=["identity", "hflip"],
+    )
+    opened = open_arrays(RunPaths(config).features, identity(config))
+    assert opened.levels == ["neck", "block_1"]
+    for level, channels in (("neck", 32), ("block_1", 48)):
+        array = opened.group[level]
+        assert array.metadata.zarr_format == 3
+        assert array.dtype == dtype
+        assert array.shape == (arrays.SHARD, 2, channels, 4, 4)
+        assert array.chunks == (1, 1, channels, 4, 4)
+        assert array.shards == (arrays.SHARD, 2, channels, 4, 4)
+        assert (f"{level}_scale" in opened.group) == (dtype == "int8")
+    for _, array in opened.group.arrays():
+        assert "crc32c" in str(array.metadata.to_dict()).lower()
+
+
+def test_int8_is_the_nearest_of_255_steps_of_each_channel() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 3, 4, 4) * torch.tensor([1.0, 100.0, 0.0])[:, None, None]
+    stored = to_parts(encode(features, "int8"))
+    assert stored[""].dtype == np.int8
+    assert np.abs(stored[""]).max() == 127
+    step = features.abs().amax((-2, -1), keepdim=True) / 127
+    assert ((decode(stored, "int8") - features).abs() <= step / 2 + 1e-6).all()
+
+
+def test_int8_features_are_close_to_the_teachers(tiny: Make) -> None:
+    exact, rounded = tiny(use_distill=True), tiny(use_distill=True, feature_dtype="int8")
+    for position in range(3):
+        record = index(exact)[position]
+        first, second = (store(c).read(record)["neck"] for c in (exact, rounded))
+        assert torch.cosine_similarity(first, second, dim=0).min() > 0.999
+        assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_features_that_are_not_finite_are_an_error(dtype: str, value: float) -> None:
+    features = torch.ones(1, 2, 4, 4)
+    features[0, 1, 2, 3] = value
+    with pytest.raises(FeatureError, match="not finite"):
+        to_parts(encode(features, dtype))
+
+
+def test_features_beyond_float16_are_an_error() -> None:
+    with pytest.raises(FeatureError, match="not finite"):
+        to_parts(encode(torch.full((1, 2, 4, 4), 70000.0), "float16"))
 
 
 @pytest.mark.parametrize(
@@ -62,8 +134,10 @@ def test_layout_of_the_store(config: RunConfig) -> None:
     [
         ({"seed": 5}, "teacher_sha256 is 'random with seed 1' instead of 'random with seed 6'"),
         ({"teacher_model_type": "tiny_sam"}, "teacher_model_type is 'tiny_teacher_vit'"),
-        ({"distill_feature_level": 2}, "level is 'neck' instead of 2"),
+        ({"distill_feature_level": 2}, r"levels is \['neck'\] instead of \[2\]"),
         ({"img_size": 128}, "img_size is 64 instead of 128"),
+        ({"feature_dtype": "int8"}, "dtype is 'float16' instead of 'int8'"),
+        ({"feature_views": ("identity", "hflip")}, r"views is \['identity'\]"),
     ],
 )
 def test_a_store_of_something_else_is_refused(
@@ -73,25 +147,6 @@ def test_a_store_of_something_else_is_refused(
     reader = FeatureStore(RunPaths(config).features, identity(other))
     with pytest.raises(FeatureError, match=named):
         reader.read(index(config)[0])
-
-
-def test_a_given_store_of_another_teacher_is_not_overwritten(
-    config: RunConfig,
-) -> None:
-    path = str(RunPaths(config).features)
-    other = config.model_copy(update={"seed": 5, "train_img_dir_teacher_features": path})
-    with pytest.raises(FeatureError, match="belongs to something else"):
-        plan_extraction(other)
-    assert store(config).read(index(config)[0]).shape == (32, 4, 4)
-
-
-def test_a_derived_store_of_a_retrained_teacher_starts_anew(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(features, "teacher_digest", lambda config: "another")
-    assert plan_extraction(config) == 10
-    with pytest.raises(FeatureError, match="10 of 10 images have no features"):
-        finish_extraction(config)
 
 
 def test_missing_and_unfinished_stores_say_what_to_do(config: RunConfig) -> None:
@@ -104,94 +159,67 @@ def test_missing_and_unfinished_stores_say_what_to_do(config: RunConfig) -> None
         store(config).read(index(config)[0])
 
 
-def test_a_flipped_byte_is_found(config: RunConfig) -> None:
-    (shard,) = (RunPaths(config).features / "features" / "c").rglob("0/0/0/0")
-    content = bytearray(shard.read_bytes())
-    content[100] ^= 1
-    shard.write_bytes(content)
-    reader, damaged = store(config), []
+def damage(path: Path, how: str) -> None:
+    """Flip a bit of the first chunk, cut the file in half, or remove it."""
+    content = bytearray(path.read_bytes())
+    if how == "flipped":
+        content[100] ^= 1
+        path.write_bytes(content)
+    elif how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
+
+
+def damaged_images(config: RunConfig) -> list[str]:
+    """What reading says of each image that cannot be read."""
+    reader, found = store(config), []
     for position in range(10):
         try:
             reader.read(index(config)[position])
         except FeatureError as error:
-            damaged.append(str(error))
-    assert len(damaged) == 1
-    assert "are damaged" in damaged[0]
-    assert "scene_" in damaged[0]
+            found.append(str(error))
+    return found
 
 
-def test_extraction_goes_on_where_it_was_killed(
+@pytest.mark.parametrize("array", ["neck", "neck_scale", "block_1"])
+@pytest.mark.parametrize(("how", "images"), [("flipped", 1), ("cut", 10), ("removed", 10)])
+def test_damage_is_found_on_reading(array: str, how: str, images: int, tiny: Make) -> None:
+    config = tiny(use_distill=True, distill_feature_level=["neck", 1], feature_dtype="int8")
+    damage(shard_file(config, array), how)
+    found = damaged_images(config)
+    assert len(found) == images
+    for message in found:
+        assert "scene_" in message
+        assert "are damaged" in message
+        assert "run `python -m mobile_sam features --repair`" in message
+
+
+def test_a_removed_file_of_float16_is_not_read_as_zeros(config: RunConfig) -> None:
+    damage(shard_file(config), "removed")
+    found = damaged_images(config)
+    assert len(found) == 10
+    assert "a file is missing" in found[0]
+
+
+def test_a_damaged_list_of_images_is_named(config: RunConfig) -> None:
+    damage(shard_file(config, "digests"), "flipped")
+    with pytest.raises(FeatureError, match="the list of images is damaged"):
+        store(config).read(index(config)[0])
+
+
+def test_a_store_in_a_place_that_cannot_be_written_to_is_read(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = RunPaths(config).features
-    before = open_group(path, identity(config))["features"][:]
-    shutil.rmtree(path)
-    monkeypatch.setattr(extraction, "SHARD", 4)
-    plan_extraction(config)
-    write, calls = extraction.log.info, []
+    def refuse(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
 
-    def killed(*args: object) -> None:
-        calls.append(args)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        write(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(extraction.log, "info", killed)
-    with pytest.raises(KeyboardInterrupt):
-        extract_features(config)
-    monkeypatch.setattr(extraction.log, "info", write)
-    assert extract_features(config) == 2  # of ten; two shards of four were whole
-    finish_extraction(config)
-    assert np.array_equal(open_group(path, identity(config))["features"][:], before)
+    monkeypatch.setattr("mobile_sam.features.locks._open", refuse)
+    assert store(config).read(index(config)[0])["neck"].shape == (32, 4, 4)
 
 
-def test_jobs_own_whole_shards_and_make_the_same_store(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = RunPaths(config).features
-    before = open_group(path, identity(config))["features"][:]
-    shutil.rmtree(path)
-    monkeypatch.setattr(extraction, "SHARD", 4)
-    plan_extraction(config)
-    assert [extract_features(config, part, 2) for part in (1, 0)] == [4, 6]
-    finish_extraction(config)
-    assert np.array_equal(open_group(path, identity(config))["features"][:], before)
-
-
-def test_added_images_are_computed_alone(scenes: Path, tmp_path: Path) -> None:
-    data = Path(shutil.copytree(scenes, tmp_path / "data"))
-    config = parse_config(tiny_settings(data, tmp_path / "results", use_distill=True), "test")
-    prepare(config)
-    first = store(config).read(index(config)[0])
-    write_scenes(tmp_path / "more", 12, 64, seed=3)
-    for part in ("image", "mask"):
-        new = [p for p in (tmp_path / "more" / part).iterdir() if p.stem[-2:] in {"10", "11"}]
-        for path in new:
-            shutil.move(path, data / "train" / part / path.name)
-    paths = RunPaths(config)
-    index_dataset(paths.sources, paths.index)
-    assert plan_extraction(config) == 2
-    assert extract_features(config) == 2
-    finish_extraction(config)
-    assert len(index(config)) == 12
-    assert torch.equal(store(config).read(index(config)[0]), first)
-
-
-class Hungry(torch.nn.Module):
-    """An encoder whose memory ends at three images."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if len(images) > 3:
-            raise torch.OutOfMemoryError
-        return images
-
-
-def test_batches_are_as_large_as_memory_allows() -> None:
-    meta = torch.device("meta")  # stands for a GPU: no numbers, but another type than the CPU
-    assert extraction.batch_size(Hungry(), 64, meta) == 2
-
-
-def test_sams_encoder_takes_one_image_at_once_on_a_cpu(config: RunConfig) -> None:
-    cpu = torch.device("cpu")
-    assert extraction.batch_size(load_teacher(config).image_encoder, 64, cpu) == 1
-    assert extraction.batch_size(Hungry(), 64, cpu) == 8
+def test_an_older_format_is_refused(config: RunConfig) -> None:
+    group = zarr.open_group(RunPaths(config).features, mode="r+")
+    group.attrs["version"] = 1
+    with pytest.raises(FeatureError, match="version is 1 instead of 2"):
+        store(config).read(index(config)[0])

@@ -9,7 +9,7 @@ import pytest
 from mobile_sam import fetch
 from mobile_sam.config import ConfigError, RunConfig, affects
 from mobile_sam.fetch import KnownCheckpoint
-from mobile_sam.layout import RunPaths, feature_key
+from mobile_sam.layout import RunPaths, feature_key, needs_features
 from mobile_sam.options import Data
 from mobile_sam.plan import check_inputs, shared_settings
 from mobile_sam.runs import resolve
@@ -64,11 +64,25 @@ def test_every_key_has_a_test_of_its_effect() -> None:
         {"teacher_checkpoint": "a/b.pt"},
         {"teacher_checkpoint": "run:x"},
         {"distill_feature_level": 2},
+        {"distill_feature_level": ("neck", 2)},
+        {"feature_dtype": "int8"},
+        {"feature_views": ("identity", "hflip")},
         {"img_size": 128},
     ],
 )
 def test_features_of_something_else_go_elsewhere(changes: dict[str, Any]) -> None:
     assert feature_key(BASE.model_copy(update=changes)) != feature_key(BASE)
+
+
+def test_the_name_of_a_store_of_one_level_stays() -> None:
+    assert feature_key(BASE.model_copy(update={"distill_feature_level": 2})).endswith(
+        "-2-64px-float16"
+    )
+
+
+def test_features_online_are_not_stored() -> None:
+    assert needs_features(BASE)
+    assert not needs_features(BASE.model_copy(update={"teacher": "online"}))
 
 
 def test_features_of_another_random_teacher_go_elsewhere() -> None:

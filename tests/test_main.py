@@ -62,7 +62,7 @@ def test_the_summary_is_of_the_index_that_is_there(tiny: Make, tmp_path: Path) -
 def test_nothing_to_extract_is_said(tiny: Make) -> None:
     result = verb("extract", "--config", settings(tiny()))
     assert result.returncode == 1
-    assert "no stage distils; there is nothing to extract" in result.stderr
+    assert "no stage distils from stored features" in result.stderr
 
 
 def test_the_chain_by_hand(tiny: Make, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_teacher_of_another_width_is_refused_before_any_job() -> None:
 
 def test_a_block_that_the_teacher_lacks_is_refused_before_any_job() -> None:
     with pytest.raises(ConfigError, match=r"has no block 40 .* take one of 0 to 31, or 'neck'"):
-        resolve("distill_then_finetune", None, {"distill_feature_level": 40})
+        resolve("distill_then_finetune", None, {"distill_feature_level": ["neck", 40]})
 
 
 def test_a_path_as_teacher_needs_its_architecture() -> None:

@@ -1,7 +1,7 @@
 """What a training step reads: images with the masks and prompts of some of their segments."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class Sample(NamedTuple):
     position: number of the image in its index.
     image: (3, S, S) normalised; valid: (S, S) bool, false on padding.
     masks: (P, S, S) bool; points: (P, 2, 2) xy pixels; labels: (P, 2).
-    teacher: stored features (C, S/16, S/16), or (0,) where none are read.
+    teacher: stored features (C, S/16, S/16) by level, none where none are read.
     """
 
     position: Tensor
@@ -33,23 +33,32 @@ class Sample(NamedTuple):
     masks: Tensor
     points: Tensor
     labels: Tensor
-    teacher: Tensor
+    teacher: dict[str, Tensor]
 
     def to(self, device: torch.device) -> "Sample":
         """The same on another device."""
-        return Sample(*(value.to(device) for value in self))
+        teacher = {level: features.to(device) for level, features in self.teacher.items()}
+        fields = {name: getattr(self, name) for name in self._fields if name != "teacher"}
+        return Sample(**{n: value.to(device) for n, value in fields.items()}, teacher=teacher)
 
 
 def collate(samples: list[Sample]) -> Sample:
     """A batch: every field gets a first dimension."""
-    return Sample(*(torch.stack(values) for values in zip(*samples, strict=True)))
+    return Sample(*(_stacked(values) for values in zip(*samples, strict=True)))
+
+
+def _stacked(values: tuple[Any, ...]) -> Any:
+    if isinstance(values[0], dict):
+        return {name: torch.stack([value[name] for value in values]) for name in values[0]}
+    return torch.stack(values)
 
 
 class TrainingSet(Dataset[Sample]):
     """Random segments and prompts of each image; a function of (seed, epoch, position) alone.
 
     objects_per_image: P. An image with fewer segments repeats them with other prompts.
-    read_features: gives the stored teacher features of an image, (C, S/16, S/16).
+    read_features: gives the stored teacher features (C, S/16, S/16) of a view of an image, by
+        level.
     """
 
     def __init__(
@@ -60,7 +69,7 @@ class TrainingSet(Dataset[Sample]):
         prompts: Prompts,
         augment: Augment,
         seed: int,
-        read_features: Callable[[IndexedImage], Tensor] | None = None,
+        read_features: Callable[[IndexedImage, str], dict[str, Tensor]] | None = None,
     ) -> None:
         self.index = index
         self.img_size = img_size
@@ -91,7 +100,7 @@ class TrainingSet(Dataset[Sample]):
         prompts = [
             random_prompt(frames[int(i)], share, self.prompts.box_jitter, rng) for i in chosen
         ]
-        teacher = torch.empty(0) if self.read_features is None else self.read_features(record)
+        teacher = {} if self.read_features is None else self.read_features(record, "identity")
         segments = [frames[int(i)] for i in chosen]
         return _sample(position, pixels, self.img_size, segments, prompts, teacher)
 
@@ -121,9 +130,7 @@ class ValidationSet(Dataset[Sample]):
         ]
         prompts = [kind(frame) for kind in VALIDATION_PROMPTS.values() for frame in frames]
         masks = frames * len(VALIDATION_PROMPTS)
-        return _sample(
-            position, _read_unchanged(record), self.img_size, masks, prompts, torch.empty(0)
-        )
+        return _sample(position, _read_unchanged(record), self.img_size, masks, prompts, {})
 
 
 def _read_unchanged(record: IndexedImage) -> NDArray[np.uint8]:
@@ -157,7 +164,7 @@ def _sample(
     img_size: int,
     masks: list[Mask],
     prompts: list[Prompt],
-    teacher: Tensor,
+    teacher: dict[str, Tensor],
 ) -> Sample:
     valid = torch.zeros(img_size, img_size, dtype=torch.bool)
     height, width = model_frame_size(pixels.shape[:2], img_size)

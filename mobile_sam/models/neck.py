@@ -1,12 +1,11 @@
-"""What both image encoders share: SAM's neck, and how a block's output is read."""
+"""What both image encoders share: SAM's neck, and how outputs of blocks are read."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-Level = int | Literal["neck"]
+from mobile_sam.options import Level, level_name
 
 
 class LayerNorm2d(nn.Module):
@@ -37,12 +36,28 @@ class Neck(nn.Sequential):
         )
 
 
-def block_output(block: nn.Module, run: Callable[[], Any]) -> Tensor:
-    """What `block` returns while `run` runs the model it is part of."""
-    seen: list[Tensor] = []
-    handle = block.register_forward_hook(lambda module, args, output: seen.append(output))
+def features_of_blocks(
+    blocks: Sequence[nn.Module], levels: Sequence[Level], run: Callable[[], Tensor]
+) -> dict[str, Tensor]:
+    """Features of several levels from one pass, by `level_name`, in the order of `levels`.
+
+    run: one pass of the encoder that `blocks` are part of; gives the embedding.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Tensor) -> None:  # (B, h, w, C)
+        seen[name] = output.permute(0, 3, 1, 2)
+
+    handles = [
+        blocks[level].register_forward_hook(
+            lambda module, args, output, level=level: keep(level_name(level), output)
+        )
+        for level in levels
+        if level != "neck"
+    ]
     try:
-        run()
+        seen["neck"] = run()
     finally:
-        handle.remove()
-    return seen[0]
+        for handle in handles:
+            handle.remove()
+    return {level_name(level): seen[level_name(level)] for level in levels}

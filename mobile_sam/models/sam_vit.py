@@ -10,7 +10,8 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from mobile_sam.config import ConfigError
-from mobile_sam.models.neck import Level
+from mobile_sam.models.neck import features_of_blocks
+from mobile_sam.options import Level, level_name
 
 PUBLISHED_SIZE = 1024  # pixels
 
@@ -50,19 +51,24 @@ class SamViTEncoder(nn.Module):
         """images: (B, 3, S, S), normalised. Returns image_embedding (B, out_dim, S/16, S/16)."""
         return self.body.forward_features(images)
 
-    def features(self, images: Tensor, level: Level) -> Tensor:
-        """Features to distil from, (B, C, S/16, S/16): the embedding or the output of a block.
+    def features(self, images: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:
+        """Features to distil from, by `level_name`: the embedding, and outputs of blocks.
 
-        images: (B, 3, S, S), normalised. Raises ConfigError for a block that does not exist.
+        images: (B, 3, S, S), normalised. Each is (B, C, S/16, S/16), all from one pass.
+        Raises ConfigError for a block that does not exist.
         """
-        if level == "neck":
-            return self(images)
         depth = len(self.body.blocks)
-        if level >= depth:
-            raise ConfigError(
-                f"distill_feature_level: there is no block {level}; "
-                f"take one of 0 to {depth - 1}, or 'neck'"
-            )
-        return self.body.forward_intermediates(
-            images, indices=[level], stop_early=True, intermediates_only=True
-        )[0]
+        blocks = [level for level in levels if level != "neck"]
+        for level in blocks:
+            if level >= depth:
+                raise ConfigError(
+                    f"distill_feature_level: there is no block {level}; "
+                    f"take one of 0 to {depth - 1}, or 'neck'"
+                )
+        if "neck" in levels:
+            return features_of_blocks(self.body.blocks, levels, lambda: self(images))
+        outputs = self.body.forward_intermediates(
+            images, indices=blocks, stop_early=True, intermediates_only=True
+        )
+        by_block = dict(zip(sorted(blocks), outputs, strict=True))
+        return {level_name(level): by_block[level] for level in blocks}

@@ -1,10 +1,13 @@
 """Any backbone of timm as image encoder: its features of stride 16, and SAM's neck."""
 
+from collections.abc import Sequence
+
 import timm
 from torch import Tensor, nn
 
 from mobile_sam.config import ConfigError
-from mobile_sam.models.neck import Level, Neck
+from mobile_sam.models.neck import Neck
+from mobile_sam.options import Level
 
 
 class TimmEncoder(nn.Module):
@@ -35,8 +38,10 @@ class TimmEncoder(nn.Module):
         """images: (B, 3, S, S), normalised. Returns image_embedding (B, out_dim, S/16, S/16)."""
         return self.neck(self.body(images)[self.level])
 
-    def features(self, images: Tensor, level: Level) -> Tensor:
-        """The embedding; other levels have no meaning that all backbones share."""
-        if level != "neck":
-            raise ConfigError(f"distill_feature_level: a timm teacher has 'neck' only, not {level}")
-        return self(images)
+    def features(self, images: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:
+        """The embedding as `neck`; other levels have no meaning that all backbones share."""
+        if tuple(levels) != ("neck",):
+            raise ConfigError(
+                f"distill_feature_level: a timm teacher has 'neck' only, not {list(levels)}"
+            )
+        return {"neck": self(images)}

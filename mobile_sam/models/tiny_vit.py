@@ -11,7 +11,8 @@ from timm.models.tiny_vit import Attention, MBConv, TinyVit, TinyVitBlock
 from torch import Tensor, nn
 
 from mobile_sam.config import ConfigError
-from mobile_sam.models.neck import Level, Neck, block_output
+from mobile_sam.models.neck import Neck, features_of_blocks
+from mobile_sam.options import Level
 
 
 class UncachedAttention(Attention):
@@ -94,18 +95,17 @@ class TinyViTEncoder(nn.Module):
         """images: (B, 3, S, S), normalised. Returns image_embedding (B, out_dim, S/16, S/16)."""
         return self.neck(self.body.stages(self.body.patch_embed(images)))
 
-    def features(self, images: Tensor, level: Level) -> Tensor:
-        """Features to distil from, (B, C, S/16, S/16): the embedding or the output of a block.
+    def features(self, images: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:
+        """Features to distil from, by `level_name`: the embedding, and outputs of blocks.
 
-        images: (B, 3, S, S), normalised. Raises ConfigError for a block of another stride.
+        images: (B, 3, S, S), normalised. Each is (B, C, S/16, S/16), all from one pass.
+        Raises ConfigError for a block of another stride.
         """
-        if level == "neck":
-            return self(images)
-        if level not in self.stride_16_blocks:
-            first, last = self.stride_16_blocks[0], self.stride_16_blocks[-1]
-            raise ConfigError(
-                f"distill_feature_level: block {level} has no features of stride 16; "
-                f"take one of {first} to {last}, or 'neck'"
-            )
-        output = block_output(self.blocks[level], lambda: self(images))
-        return output.permute(0, 3, 1, 2)
+        for level in levels:
+            if level != "neck" and level not in self.stride_16_blocks:
+                first, last = self.stride_16_blocks[0], self.stride_16_blocks[-1]
+                raise ConfigError(
+                    f"distill_feature_level: block {level} has no features of stride 16; "
+                    f"take one of {first} to {last}, or 'neck'"
+                )
+        return features_of_blocks(self.blocks, levels, lambda: self(images))

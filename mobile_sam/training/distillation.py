@@ -1,6 +1,6 @@
-"""Distillation: the student's image embedding is drawn to the teacher's stored features."""
+"""Distillation: the student's image embedding is drawn to the teacher's features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,43 +21,55 @@ def cosine(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Distiller(nn.Module):
-    """Weighted distillation losses, with a learned 1x1 projection where the channels are a block's.
+    """Weighted distillation losses, the mean over levels.
 
-    student_channels: of the student's embedding; teacher_channels: of the stored features.
-    project: false compares embeddings directly.
-    The projection is trained with the student and is no part of its exported weights.
+    student_channels: of the student's embedding.
+    levels: by name; None for one that the embedding is compared with directly, else the channels
+        of the teacher's block, for which the embedding has a learned 1x1 projection.
+    The projections are trained with the student and are no part of its exported weights.
     """
 
     def __init__(
         self,
         weights: DistillLosses,
         student_channels: int,
-        teacher_channels: int,
-        project: bool,
+        levels: Mapping[str, int | None],
         seed: int,
     ) -> None:
         super().__init__()
         self.weights = {name: w for name, w in weights.model_dump().items() if w}
-        self.projection: nn.Module = nn.Identity()
-        if project:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self.projection = nn.Conv2d(student_channels, teacher_channels, kernel_size=1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.projections = nn.ModuleDict(
+                {
+                    name: nn.Identity()
+                    if channels is None
+                    else nn.Conv2d(student_channels, channels, kernel_size=1)
+                    for name, channels in levels.items()
+                }
+            )
 
-    def forward(self, embedding: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted sum, a scalar.
+    def forward(self, embedding: Tensor, teacher: dict[str, Tensor]) -> Tensor:
+        """The mean over levels of the weighted sum, a scalar.
 
-        embedding: the student's (B, C, S/16, S/16); teacher: (B, C', S/16, S/16).
+        embedding: the student's (B, C, S/16, S/16).
+        teacher: features (B, C', S/16, S/16) of each level, by its name.
         Raises ConfigError for shapes that differ after the projection.
         """
-        student = self.projection(embedding).float()
+        sums = [
+            self._level(name, projection(embedding).float(), teacher[name])
+            for name, projection in self.projections.items()
+        ]
+        return torch.stack(sums).mean()
+
+    def _level(self, name: str, student: Tensor, teacher: Tensor) -> Tensor:
         if student.shape != teacher.shape:
             raise ConfigError(
-                f"distillation: the teacher's features are {tuple(teacher.shape)}, the student "
-                f"gives {tuple(student.shape)}; run `extract` again with this img_size, or choose "
-                "a teacher of the same embed_dim"
+                f"distillation: the teacher's features ({name}) are {tuple(teacher.shape)}, the "
+                f"student gives {tuple(student.shape)}; run `extract` again with this img_size, or "
+                "choose a teacher of the same embed_dim"
             )
-        terms = [w * DISTILL_LOSSES[name](student, teacher) for name, w in self.weights.items()]
+        terms = [w * DISTILL_LOSSES[loss](student, teacher) for loss, w in self.weights.items()]
         return torch.stack(terms).sum()
 
 

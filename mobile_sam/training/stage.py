@@ -17,10 +17,9 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.data.dataset import Sample, TrainingSet, ValidationSet, collate
+from mobile_sam.data.dataset import Sample, ValidationSet, collate
 from mobile_sam.data.index import Index
 from mobile_sam.data.prompts import VALIDATION_PROMPTS
-from mobile_sam.features import FeatureStore, identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import Stage, canonical, normalise
 from mobile_sam.training import checkpoint
@@ -33,7 +32,8 @@ from mobile_sam.training.optim import (
     set_learning_rate,
 )
 from mobile_sam.training.progress import NotFiniteError, Progress, epoch_batches, minutes
-from mobile_sam.training.start import new_learner, state_key
+from mobile_sam.training.start import new_learner, state_key, training_set
+from mobile_sam.training.teacher import online_features
 
 log = logging.getLogger(__name__)
 
@@ -55,20 +55,9 @@ class StageTraining:
     def __init__(self, config: RunConfig, stage: Stage, fabric: Fabric) -> None:
         self.config, self.stage, self.fabric = config, stage, fabric
         self.paths = RunPaths(config)
-        self.distils = stage.distillation and stage.lambda_coef > 0
-        index = Index(self.paths.index, "train")
-        self.train_set = TrainingSet(
-            index,
-            config.img_size,
-            config.objects_per_image if stage.supervised else 1,
-            stage.prompts,
-            config.augment
-            if not self.distils
-            else config.augment.model_copy(update={"flip": False}),
-            config.seed,
-            FeatureStore(self.paths.features, identity(config)).read if self.distils else None,
-        )
-        self.batches_per_epoch = -(-len(index) // (config.batch_size * config.devices))
+        self.train_set = training_set(config, stage)
+        self.with_teacher = online_features(config, stage, fabric.device)
+        self.batches_per_epoch = -(-len(self.train_set) // (config.batch_size * config.devices))
         self.steps_per_epoch = -(-self.batches_per_epoch // config.gradient_accumulation)
         self.learner = new_learner(config)
         self.optimizer = adamw(self.learner, config.weight_decay, config.encoder_lr_scale)
@@ -145,7 +134,7 @@ class StageTraining:
             )
             torch.manual_seed(progress.seed(self.config.seed, self.fabric.global_rank))
             with self.fabric.no_backward_sync(self.model, enabled=not last_of_group):
-                losses = self.model(batch, self.stage.supervised, self.distils)
+                losses = self.model(batch, self.stage.supervised, self.stage.distils)
                 loss = total_loss(losses, self.stage.loss_weights, self.stage.lambda_coef)
                 self.fabric.backward(loss / group_size)
             if not math.isfinite(loss.item()):
@@ -178,7 +167,7 @@ class StageTraining:
             num_workers=self.config.num_workers,
             collate_fn=collate,
         )
-        return (batch.to(self.fabric.device) for batch in loader)
+        return (self.with_teacher(batch.to(self.fabric.device)) for batch in loader)
 
     def _step(self) -> None:
         config, progress = self.config, self.progress

@@ -10,6 +10,7 @@ from mobile_sam.architectures import feature_channels, stride_16_blocks
 from mobile_sam.config import ConfigError
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.tiny_vit import TinyViTEncoder
+from mobile_sam.options import level_name
 
 
 def biases(encoder: nn.Module) -> Iterator[nn.Parameter]:
@@ -44,15 +45,35 @@ def test_block_features_have_the_channels_that_the_table_says(model_type: str) -
     encoder = build_sam_model(model_type, 64).image_encoder.eval()
     for level in stride_16_blocks(model_type):
         with torch.no_grad():
-            features = encoder.features(torch.randn(1, 3, 64, 64), level)
-        assert features.shape == (1, feature_channels(model_type, level), 4, 4)
+            features = encoder.features(torch.randn(1, 3, 64, 64), [level])
+        assert features[level_name(level)].shape == (1, feature_channels(model_type, level), 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "blocks"), [("tiny_teacher_vit", [2, 0]), ("tiny_sam", [2, 3])]
+)
+def test_one_pass_gives_each_level_as_a_pass_of_its_own(model_type: str, blocks: list[int]) -> None:
+    encoder = build_sam_model(model_type, 64).image_encoder.eval()
+    images = torch.randn(2, 3, 64, 64)
+    passes = []
+    encoder.body.patch_embed.register_forward_hook(lambda *_: passes.append(1))
+    with torch.no_grad():
+        for levels in (["neck", *blocks], blocks):
+            passes.clear()
+            together = encoder.features(images, levels)
+            assert len(passes) == 1
+            assert list(together) == [level_name(level) for level in levels]
+            for level in levels:
+                (alone,) = encoder.features(images, [level]).values()
+                assert torch.equal(together[level_name(level)], alone)
+        assert torch.equal(encoder.features(images, ["neck"])["neck"], encoder(images))
 
 
 @pytest.mark.parametrize(("model_type", "level"), [("tiny_sam", 0), ("tiny_teacher_vit", 3)])
 def test_a_block_without_features_is_an_error(model_type: str, level: int) -> None:
     encoder = build_sam_model(model_type, 64).image_encoder
     with pytest.raises(ConfigError, match="take one of"):
-        encoder.features(torch.randn(1, 3, 64, 64), level)
+        encoder.features(torch.randn(1, 3, 64, 64), [level])
 
 
 def test_biases_loaded_after_an_eval_forward_are_used(encoder: nn.Module) -> None:

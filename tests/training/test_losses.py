@@ -10,7 +10,7 @@ from torch import Tensor
 from mobile_sam.config import ConfigError
 from mobile_sam.data.dataset import Sample
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.options import DistillLosses, LossWeights
+from mobile_sam.options import DistillLosses, LossWeights, level_name
 from mobile_sam.training.distillation import Distiller, cosine, mse
 from mobile_sam.training.learner import Learner, total_loss
 from mobile_sam.training.losses import dice, focal, iou_error, measured_iou
@@ -70,28 +70,42 @@ def test_mse_and_cosine_by_hand() -> None:
 
 def test_a_distiller_sums_its_weighted_losses() -> None:
     student, teacher = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4)
-    distiller = Distiller(DistillLosses(mse=2.0, cosine=3.0), 8, 8, project=False, seed=0)
+    distiller = Distiller(DistillLosses(mse=2.0, cosine=3.0), 8, {"neck": None}, seed=0)
     expected = 2 * mse(student, teacher) + 3 * cosine(student, teacher)
+    assert torch.allclose(distiller(student, {"neck": teacher}), expected)
+
+
+def test_several_levels_count_as_their_mean_each_with_a_projection_of_its_own() -> None:
+    torch.manual_seed(0)
+    student = torch.randn(2, 8, 4, 4)
+    teacher = {"neck": torch.randn(2, 8, 4, 4), "block_3": torch.randn(2, 5, 4, 4)}
+    distiller = Distiller(DistillLosses(), 8, {"neck": None, "block_3": 5}, seed=0)
+    projected = distiller.projections["block_3"](student)
+    pairs = [(student, teacher["neck"]), (projected, teacher["block_3"])]
+    expected = sum(mse(*pair) + cosine(*pair) for pair in pairs) / 2
     assert torch.allclose(distiller(student, teacher), expected)
+    alone = Distiller(DistillLosses(), 8, {"block_3": 5}, seed=0)
+    assert torch.equal(alone.projections["block_3"].weight, distiller.projections["block_3"].weight)
 
 
 def test_shapes_that_differ_are_an_error_and_never_resized() -> None:
-    distiller = Distiller(DistillLosses(), 8, 8, project=False, seed=0)
+    distiller = Distiller(DistillLosses(), 8, {"neck": None}, seed=0)
     with pytest.raises(ConfigError, match=r"\(1, 8, 2, 2\), the student gives \(1, 8, 4, 4\)"):
-        distiller(torch.randn(1, 8, 4, 4), torch.randn(1, 8, 2, 2))
+        distiller(torch.randn(1, 8, 4, 4), {"neck": torch.randn(1, 8, 2, 2)})
 
 
 @pytest.mark.parametrize("name", ["mse", "cosine"])
 def test_distillation_is_minimal_at_the_teacher(name: str) -> None:
     weights = DistillLosses(**{"mse": 0.0, "cosine": 0.0, name: 1.0})
-    distiller = Distiller(weights, 8, 8, project=False, seed=0)
+    distiller = Distiller(weights, 8, {"neck": None}, seed=0)
     teacher = torch.randn(2, 8, 4, 4)
-    at_teacher = distiller(teacher, teacher).item()
+    at_teacher = distiller(teacher, {"neck": teacher}).item()
     assert at_teacher == pytest.approx(0.0, abs=1e-6)
-    assert distiller(teacher + 0.1 * torch.randn_like(teacher), teacher).item() > at_teacher
+    perturbed = teacher + 0.1 * torch.randn_like(teacher)
+    assert distiller(perturbed, {"neck": teacher}).item() > at_teacher
 
 
-def batch(teacher_channels: int = 32) -> Sample:
+def batch(level: str | int = "neck") -> Sample:
     generator = torch.Generator().manual_seed(0)
     masks = torch.zeros(2, 2, 64, 64, dtype=torch.bool)
     masks[..., 10:40, 20:50] = True
@@ -104,13 +118,17 @@ def batch(teacher_channels: int = 32) -> Sample:
             2, 1, 1, 1
         ),
         labels=torch.tensor([[2, 3], [1, -1]]).repeat(2, 1, 1),
-        teacher=torch.randn(2, teacher_channels, 4, 4, generator=generator),
+        teacher={
+            level_name(level): torch.randn(
+                2, 32 if level == "neck" else 48, 4, 4, generator=generator
+            )
+        },
     )
 
 
 def learner(level: str | int = "neck", weights: DistillLosses | None = None) -> Learner:
-    project = level != "neck"
-    distiller = Distiller(weights or DistillLosses(), 32, 48 if project else 32, project, seed=0)
+    levels = {level_name(level): None if level == "neck" else 48}
+    distiller = Distiller(weights or DistillLosses(), 32, levels, seed=0)
     return Learner(build_sam_model("tiny_sam", 64), distiller)
 
 
@@ -130,11 +148,11 @@ def test_every_loss_reaches_the_encoder(name: str) -> None:
 @pytest.mark.parametrize("level", ["neck", 1])
 def test_every_distillation_loss_reaches_the_encoder(name: str, level: str | int) -> None:
     model = learner(level, DistillLosses(**{"mse": 0.0, "cosine": 0.0, name: 1.0}))
-    sample = batch(32 if level == "neck" else 48)
+    sample = batch(level)
     model(sample, supervised=False, distil=True)["distillation"].backward()
     assert encoder_gradient(model) > 0
     if level != "neck":
-        assert model.distiller.projection.weight.grad.abs().sum() > 0
+        assert model.distiller.projections[level_name(level)].weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", ["mse", "cosine"])
@@ -150,7 +168,7 @@ def test_descending_from_a_perturbed_student_comes_back(name: str) -> None:
     optimizer = torch.optim.Adam(model.student.image_encoder.parameters(), lr=1e-3)
     course = []
     for _ in range(40):
-        loss = model.distiller(model.student.image_encoder(sample.image), teacher)
+        loss = model.distiller(model.student.image_encoder(sample.image), {"neck": teacher})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -145,7 +145,9 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "iou_head_hidden_dim": (32, {}),
     "teacher_checkpoint": ("weights.pt", {"use_distill": True, "teacher_model_type": "tiny_sam"}),
     "teacher_model_type": ("tiny_sam", {"use_distill": True}),
-    "distill_feature_level": (2, {"use_distill": True}),
+    "distill_feature_level": (["neck", 2], {"use_distill": True}),
+    "teacher": ("online", {"use_distill": True}),
+    "feature_dtype": ("int8", {"use_distill": True}),
     "distill_losses": ({"cosine": 0.0}, {"use_distill": True}),
     "use_distill": (True, {}),
     "lambda_coef": (3.0, {"use_distill": True}),
@@ -177,7 +179,8 @@ def test_every_key_of_training_is_in_the_table() -> None:
     keys = {
         k for k in RunConfig.model_fields if affects(k) in {"start", "teacher", "training", "stage"}
     }
-    elsewhere = {"devices", "val_images", "train_img_dir_teacher_features"}  # tests of their own
+    # These have tests of their own.
+    elsewhere = {"devices", "val_images", "train_img_dir_teacher_features", "feature_views"}
     assert set(CHANGES) == keys - elsewhere
 
 

@@ -136,6 +136,16 @@ def test_extract_jobs_is_the_number_of_jobs(scenes: Path, tmp_path: Path) -> Non
     assert all(name.endswith("_of_3") for name in jobs)
 
 
+def test_online_nothing_is_extracted(scenes: Path, tmp_path: Path) -> None:
+    project = Project(tmp_path / "new", scenes)
+    extraction = ("plan_features", "extract", "features")
+    assert any(name.startswith(extraction) for name in project.would_run())
+    project.write(project.settings | {"teacher": "online"})
+    jobs = project.would_run()
+    assert "train_00_distill" in jobs
+    assert not any(name.startswith(extraction) for name in jobs)
+
+
 def test_a_touched_directory_changes_nothing(project: Project) -> None:
     (project.data / "train" / "image").touch()
     (project.data / "train" / "mask").touch()

@@ -20,7 +20,11 @@ for paths in PATHS.values():
                 if stage.distillation or paths.config.decoder_from_teacher
                 else [],
                 # Only a new teacher or new images are a reason to train again, and both are inputs.
-                ancient(paths.features_manifest) if stage.distillation else [],
+                (
+                    ancient(paths.features_manifest)
+                    if stage.distillation and needs_features(paths.config)
+                    else []
+                ),
             output:
                 paths.metrics(stage),
                 paths.checkpoint(stage),

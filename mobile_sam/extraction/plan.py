@@ -1,0 +1,132 @@
+"""Before and after the extraction: rows for new images, room on the disk, and completeness."""
+
+import logging
+import shutil
+from pathlib import Path
+
+from mobile_sam.config import RunConfig
+from mobile_sam.data.index import Index
+from mobile_sam.features.arrays import (
+    FeatureArrays,
+    Identity,
+    bytes_per_image,
+    create_arrays,
+    identity,
+    open_arrays,
+)
+from mobile_sam.features.encoding import FeatureError
+from mobile_sam.features.locks import alone, changing
+from mobile_sam.layout import RunPaths, write_json
+
+log = logging.getLogger(__name__)
+
+
+def plan_extraction(config: RunConfig) -> int:
+    """Give each training image a row in the store; returns the number of images to compute.
+
+    Rows of images that are already there stay. A store in the derived place that belongs to a
+    teacher that has since been retrained, or to an older format, is deleted; one at a path given
+    by the user is refused. Raises FeatureError when the disk has no room for what is missing.
+    """
+    paths = RunPaths(config)
+    path, expected = paths.features, identity(config)
+    wanted = wanted_digests(paths.index)
+    with changing(path):
+        restore(path)
+        _discard_stale(path, expected, given=config.train_img_dir_teacher_features is not None)
+        there = written_digests(open_arrays(path, expected)) if path.exists() else set()
+        missing = len(wanted) - len(there.intersection(wanted))
+        needed = missing * bytes_per_image(expected)
+        check_room(path, missing, needed)
+        arrays = (
+            open_arrays(path, expected, "r+") if path.exists() else create_arrays(path, expected)
+        )
+        known = {row.tobytes() for row in arrays.digests()}
+        new = [digest for digest in wanted if digest not in known]
+        if new:
+            arrays.append(new)
+        register(arrays, paths.index)
+    plan = {"rows": len(known) + len(new), "missing": missing, "bytes_needed": needed}
+    write_json(paths.features_plan, plan)
+    log.info(
+        "%s: %d images, %d to compute, %s on disk", path, len(wanted), missing, in_units(needed)
+    )
+    return missing
+
+
+def wanted_digests(index: Path) -> list[bytes]:
+    """Digests of the training images of an index, each once."""
+    digests = dict.fromkeys(Index(index, "train").digests())
+    return [bytes.fromhex(digest) for digest in digests]
+
+
+def written_digests(arrays: FeatureArrays) -> set[bytes]:
+    """Digests of the images that have features."""
+    return {row.tobytes() for row in arrays.digests()[arrays.written()]}
+
+
+def register(arrays: FeatureArrays, index: Path) -> None:
+    """Remember which indexes the store is for, so that pruning keeps what others need."""
+    known = arrays.group.attrs.get("used_by", [])
+    used_by = sorted({*known, str(index.resolve())})
+    if used_by != known:
+        arrays.group.attrs["used_by"] = used_by
+
+
+def restore(path: Path) -> None:
+    """Put a store back that a killed `prune` had set aside."""
+    aside = set_aside(path)
+    if aside.exists() and not path.exists():
+        aside.rename(path)
+
+
+def set_aside(path: Path) -> Path:
+    """Where pruning keeps the old store until the new one is in its place."""
+    return path.with_name(f".{path.name}.before-prune")
+
+
+def _discard_stale(path: Path, expected: Identity, given: bool) -> None:
+    if not path.exists():
+        return
+    try:
+        open_arrays(path, expected)
+    except FeatureError as error:
+        if given:
+            raise
+        log.info("starting the feature store anew: %s", error)
+        with alone(path):
+            shutil.rmtree(path)
+
+
+def check_room(path: Path, images: int, needed: int) -> None:
+    """Raise FeatureError when the disk has fewer than `needed` bytes for so many images."""
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise FeatureError(
+            f"the features of {images} images need {in_units(needed)} in {path.parent}, "
+            f"{in_units(free)} are free; make room, or choose feature_dtype 'int8', "
+            "teacher 'online' or another output_dir"
+        )
+
+
+def in_units(count: float) -> str:
+    """Bytes for people: `24.0 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def finish_extraction(config: RunConfig) -> None:
+    """Write the manifest once every training image has features; else raise FeatureError."""
+    paths = RunPaths(config)
+    there = written_digests(open_arrays(paths.features, identity(config)))
+    wanted = wanted_digests(paths.index)
+    missing = [digest for digest in wanted if digest not in there]
+    if missing:
+        raise FeatureError(
+            f"{paths.features}: {len(missing)} of {len(wanted)} images have no features; "
+            "run `extract` again"
+        )
+    write_json(paths.features_manifest, {"images": len(wanted), **identity(config)})

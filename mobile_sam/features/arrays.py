@@ -1,0 +1,215 @@
+"""The Zarr group of a store: an array for each level, and which image has which row.
+
+One chunk for each image and view, with a crc32c; whole shards. The attributes of the group say
+what the features are of; a store of something else is refused.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+
+from mobile_sam.architectures import feature_channels
+from mobile_sam.config import RunConfig
+from mobile_sam.features.encoding import (
+    PARTS,
+    DamagedError,
+    FeatureError,
+    Stored,
+    check_written,
+)
+from mobile_sam.models.roles import teacher_digest
+from mobile_sam.options import level_name
+
+SHARD = 64  # images of a new store; a job owns whole shards
+DIGEST_BYTES = 16
+Identity = dict[str, Any]
+
+
+def identity(config: RunConfig) -> Identity:
+    """What features of this run's teacher are: two stores with equal identity are exchangeable."""
+    return {
+        "format": "mobile_sam teacher features",
+        "version": 2,
+        "teacher_sha256": teacher_digest(config),
+        "teacher_model_type": config.teacher_model_type,
+        "levels": list(config.distill_levels),
+        "img_size": config.img_size,
+        "dtype": config.feature_dtype,
+        "views": list(config.feature_views),
+        "preprocessing": "longest side to img_size, bilinear; ImageNet mean and std; zero padding",
+    }
+
+
+def level_shapes(expected: Identity) -> dict[str, tuple[int, ...]]:
+    """(views, C, S/16, S/16) of one image, for each level by its name."""
+    side, views = expected["img_size"] // 16, len(expected["views"])
+    return {
+        level_name(level): (
+            views,
+            feature_channels(expected["teacher_model_type"], level),
+            side,
+            side,
+        )
+        for level in expected["levels"]
+    }
+
+
+def bytes_per_image(expected: Identity) -> int:
+    """Bytes that one image takes on disk, over all levels and views."""
+    values = np.dtype(expected["dtype"]).itemsize
+    scales = 4 if expected["dtype"] == "int8" else 0
+    return sum(
+        views * channels * (height * width * values + scales)
+        for views, channels, height, width in level_shapes(expected).values()
+    )
+
+
+class FeatureArrays:
+    """An open store. Rows are numbered from 0; a row without `written` has no features yet."""
+
+    def __init__(self, path: Path, group: Any) -> None:
+        self.path, self.group = path, group
+        self.content: Identity = dict(group.attrs)
+        self.used_by: list[str] = self.content.pop("used_by", [])
+        self.dtype: str = self.content["dtype"]
+        self.views: list[str] = self.content["views"]
+        self.levels = [level_name(level) for level in self.content["levels"]]
+        self.shard: int = group[self.levels[0]].shards[0]
+        # Looked up once: finding an array by its name reads a file.
+        self._arrays = {
+            level: {suffix: group[level + suffix] for suffix in PARTS[self.dtype]}
+            for level in self.levels
+        }
+
+    def digests(self) -> NDArray[np.uint8]:
+        """The digest of each row's image, (rows, DIGEST_BYTES); raises DamagedError."""
+        digests = self._whole("digests")
+        # A planning job that was killed leaves rows of zeros at the end.
+        return digests[: int(np.count_nonzero(digests.any(axis=1)))]
+
+    def written(self) -> NDArray[np.bool_]:
+        """Which of the rows have features; raises DamagedError."""
+        return self._whole("written")[: len(self.digests())].astype(bool)
+
+    def _whole(self, name: str) -> NDArray[np.uint8]:
+        try:
+            return self.group[name][:]
+        except (ValueError, RuntimeError, OSError) as error:
+            raise DamagedError(
+                f"{self.path}: the list of images is damaged ({error}); delete the store and run "
+                "`extract` again"
+            ) from error
+
+    def read(self, row: int, view: int) -> Stored:
+        """What is stored of one view of an image, by level; raises DamagedError with the reason."""
+        found = {}
+        for level, arrays in self._arrays.items():
+            try:
+                parts = {suffix: array[row, view] for suffix, array in arrays.items()}
+            except (ValueError, RuntimeError, OSError, IndexError) as error:
+                raise DamagedError(f"{level}: {error}") from error
+            check_written(parts, self.dtype)
+            found[level] = parts
+        return found
+
+    def append(self, digests: list[bytes]) -> None:
+        """Give each image a row, without features as yet."""
+        before = len(self.digests())
+        rows = before + len(digests)
+        # Room for whole shards, as they are written.
+        room = -(-rows // self.shard) * self.shard
+        arrays = [array for parts in self._arrays.values() for array in parts.values()]
+        for array in [*arrays, self.group["written"]]:
+            array.resize((room, *array.shape[1:]))
+        # The digests come last: they say how many rows there are.
+        self.group["digests"].resize((rows, DIGEST_BYTES))
+        added = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+        self.group["digests"][before:] = added
+
+    def write(self, start: int, block: Stored, written: NDArray[np.bool_]) -> None:
+        """Write a whole shard, from row `start` on, and only then which rows have features."""
+        end = start + self.shard
+        for level, arrays in self._arrays.items():
+            for suffix, array in arrays.items():
+                array[start:end] = block[level][suffix]
+        flags = np.zeros(self.shard, dtype=np.uint8)
+        flags[: len(written)] = written
+        self.group["written"][start:end] = flags
+
+    def forget(self, rows: list[int]) -> None:
+        """Say that rows have no features, and remove the files in which none is left."""
+        if not rows:
+            return
+        written = self.written()
+        written[rows] = False
+        self.group["written"][: len(written)] = written.astype(np.uint8)
+        for number in sorted({row // self.shard for row in rows}):
+            if written[number * self.shard : (number + 1) * self.shard].any():
+                continue
+            # Zarr reads the list of chunks of a shard before it writes; a damaged one stops it.
+            for array in (a for parts in self._arrays.values() for a in parts.values()):
+                key = array.metadata.encode_chunk_key((number,) + (0,) * (array.ndim - 1))
+                (self.path / array.path / key).unlink(missing_ok=True)
+
+    def blank(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """A shard, filled with what stands for nothing written."""
+        return {
+            level: {
+                suffix: np.full((self.shard, *array.shape[1:]), array.fill_value, array.dtype)
+                for suffix, array in arrays.items()
+            }
+            for level, arrays in self._arrays.items()
+        }
+
+
+def create_arrays(path: Path, expected: Identity, shard: int | None = None) -> FeatureArrays:
+    """A new store without rows at `path`, where nothing may be."""
+    shard = shard or SHARD
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    group = zarr.create_group(unfinished)
+    for level, shape in level_shapes(expected).items():
+        for suffix, (dtype, missing) in PARTS[expected["dtype"]].items():
+            one = shape if suffix == "" else shape[:2]
+            group.create_array(
+                level + suffix,
+                shape=(0, *one),
+                chunks=(1, 1, *one[1:]),
+                shards=(shard, *one),
+                dtype=dtype,
+                fill_value=missing,
+                compressors=[Crc32cCodec()],
+            )
+    crc: dict[str, Any] = {"dtype": "uint8", "compressors": [Crc32cCodec()]}
+    group.create_array("digests", shape=(0, DIGEST_BYTES), chunks=(4096, DIGEST_BYTES), **crc)
+    group.create_array("written", shape=(0,), chunks=(shard,), **crc)
+    group.attrs.update(expected)
+    unfinished.rename(path)
+    return FeatureArrays(path, zarr.open_group(path, mode="r+"))
+
+
+def open_arrays(path: Path, expected: Identity, mode: Literal["r", "r+"] = "r") -> FeatureArrays:
+    """The store at `path`, after its identity has been compared with `expected`.
+
+    Raises FeatureError for a store that is missing, or of something else.
+    """
+    if not (path / "zarr.json").is_file():
+        raise FeatureError(f"{path}: there is no feature store; run `extract`")
+    group = zarr.open_group(path, mode=mode)
+    found = dict(group.attrs)
+    differing = [
+        f"{key} is {found.get(key)!r} instead of {value!r}"
+        for key, value in expected.items()
+        if found.get(key) != value
+    ]
+    if differing:
+        raise FeatureError(
+            f"{path}: the feature store belongs to something else: {'; '.join(differing)}; "
+            "delete it or set train_img_dir_teacher_features to another path"
+        )
+    return FeatureArrays(path, group)

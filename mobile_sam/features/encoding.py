@@ -1,0 +1,75 @@
+"""How features become numbers on disk: float16, or int8 with a scale for each channel."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mobile_sam.config import UserError
+
+# What is stored of one level, by the suffix of its array: "" the values, "_scale" their scales.
+Parts = Mapping[str, NDArray[Any]]
+# The same of several levels, by their names.
+Stored = Mapping[str, Parts]
+
+_INT8_MOST = 127
+
+
+class FeatureError(UserError):
+    """A feature store that is missing, incomplete, damaged, or of something else."""
+
+
+class DamagedError(FeatureError):
+    """Features that were written and cannot be read any more."""
+
+
+# Of each part: its dtype, and the value that no finite feature is stored as. It fills what was
+# never written, so that a lost file is not taken for features of zero.
+PARTS: dict[str, dict[str, tuple[str, float]]] = {
+    "float16": {"": ("float16", float("nan"))},
+    "int8": {"": ("int8", -128), "_scale": ("float32", float("nan"))},
+}
+
+
+def encode(features: Tensor, dtype: str) -> dict[str, Tensor]:
+    """What is stored of features (..., C, h, w): the same shape, and for int8 scales (..., C).
+
+    Stays on the device, and waits for nothing; `to_parts` says whether it can be stored.
+    """
+    if dtype == "float16":
+        return {"": features.half()}
+    values = features.float()
+    scale = values.abs().amax((-2, -1)) / _INT8_MOST
+    # A channel of zeros has scale 0, and stays zero.
+    steps = values / scale.clamp_min(torch.finfo(torch.float32).tiny)[..., None, None]
+    return {"": steps.round().to(torch.int8), "_scale": scale}
+
+
+def to_parts(encoded: Mapping[str, Tensor]) -> Parts:
+    """The arrays of encoded features on the CPU.
+
+    Raises FeatureError for features that are not finite, or too large for float16.
+    """
+    values = encoded.get("_scale", encoded[""])
+    if not torch.isfinite(values).all():
+        raise FeatureError("the teacher's features do not fit the store; they are not finite")
+    return {suffix: tensor.numpy() for suffix, tensor in encoded.items()}
+
+
+def decode(parts: Parts, dtype: str) -> Tensor:
+    """Features (..., C, h, w), float32, of what `encode` gave."""
+    values = torch.from_numpy(parts[""]).float()
+    if dtype == "float16":
+        return values
+    return values * torch.from_numpy(parts["_scale"])[..., None, None]
+
+
+def check_written(parts: Parts, dtype: str) -> None:
+    """Raise DamagedError for parts that read as if nothing had been written."""
+    for suffix, (_, missing) in PARTS[dtype].items():
+        first = parts[suffix].flat[0]
+        if first == missing or np.isnan(first):
+            raise DamagedError("a file is missing")

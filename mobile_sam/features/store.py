@@ -1,0 +1,60 @@
+"""Reading teacher features: by image, in any process."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from mobile_sam.data.index import IndexedImage
+from mobile_sam.features.arrays import Identity, open_arrays
+from mobile_sam.features.encoding import DamagedError, FeatureError, decode
+from mobile_sam.features.locks import use
+
+
+class FeatureStore:
+    """Features of images, by the digest of an image's bytes.
+
+    The Zarr group is opened at the first read in each process, because it must not be carried
+    over a fork. Raises FeatureError for a store that is missing or of something else.
+    """
+
+    def __init__(self, path: Path, expected: Identity) -> None:
+        self.path = path
+        self.expected = expected
+        self._opened_by: int | None = None
+
+    def read(self, record: IndexedImage, view: str = "identity") -> dict[str, Tensor]:
+        """Features (C, S/16, S/16) of an image by level (`neck`, `block_8`), float32.
+
+        view: `identity`, or `hflip` for the features of the image mirrored left-right.
+        Raises FeatureError when the image has none yet, when views of that kind are not stored,
+        or when a chunk fails its checksum.
+        """
+        self._open()
+        if view not in self._arrays.views:
+            raise FeatureError(
+                f"{self.path}: has no features of the view {view!r}; set feature_views to "
+                f"{[*self._arrays.views, view]} and run `extract` again"
+            )
+        row = self._rows.get(bytes.fromhex(record.digest))
+        if row is None:
+            raise FeatureError(f"{self.path}: no features for {record.path}; run `extract` again")
+        try:
+            found = self._arrays.read(row, self._arrays.views.index(view))
+        except DamagedError as error:
+            raise FeatureError(
+                f"{self.path}: the features of {record.path} (row {row}) are damaged ({error}); "
+                "run `python -m mobile_sam features --repair`"
+            ) from error
+        return {level: decode(parts, self._arrays.dtype) for level, parts in found.items()}
+
+    def _open(self) -> None:
+        if self._opened_by == os.getpid():
+            return
+        self._in_use = use(self.path)
+        self._arrays = open_arrays(self.path, self.expected)
+        digests = self._arrays.digests()
+        written = np.flatnonzero(self._arrays.written())
+        self._rows = {digests[row].tobytes(): int(row) for row in written}
+        self._opened_by = os.getpid()

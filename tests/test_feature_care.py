@@ -1,0 +1,199 @@
+"""The verb `features`: damage is named and repaired, and what no index has is dropped."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mobile_sam import extraction
+from mobile_sam.config import RunConfig, parse_config
+from mobile_sam.data.index import Index
+from mobile_sam.extraction import plan_extraction, prune
+from mobile_sam.extraction.care import info, repair, size_on_disk, verify
+from mobile_sam.features import FeatureError, FeatureStore, identity
+from mobile_sam.features.locks import use
+from mobile_sam.layout import RunPaths
+from tests.conftest import prepare, tiny_settings, verb
+from tests.test_extraction import add_images, contents, files, make_index
+from tests.test_features import damage, shard_file
+
+Make = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def config(tiny: Make) -> RunConfig:
+    return tiny(use_distill=True, distill_feature_level=["neck", 1])
+
+
+@pytest.fixture
+def shrunk(scenes: Path, tmp_path: Path) -> RunConfig:
+    """A run whose store has two images that are no longer in its index."""
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    add_images(data, 2)
+    config = parse_config(tiny_settings(data, tmp_path / "results", use_distill=True), "test")
+    prepare(config)
+    for image in ("scene_00000", "scene_00004"):
+        (data / "train" / "image" / f"{image}.png").unlink()
+        shutil.rmtree(data / "train" / "mask" / image)
+    make_index(config)
+    return config
+
+
+def saved(config: RunConfig) -> Path:
+    path = RunPaths(config).settings
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(config.model_dump_json(exclude={"schema_file"}))
+    return path
+
+
+def features_of_index(config: RunConfig) -> list[torch.Tensor]:
+    store = FeatureStore(RunPaths(config).features, identity(config))
+    index = Index(RunPaths(config).index, "train")
+    return [store.read(index[i])["neck"] for i in range(len(index))]
+
+
+def test_a_sound_store_is_verified(config: RunConfig) -> None:
+    result = verb("features", "--config", saved(config), "--verify")
+    assert result.returncode == 0, result.stderr
+    assert "all 10 images can be read" in result.stdout
+
+
+def test_damage_is_named_and_the_status_is_1(config: RunConfig) -> None:
+    damage(shard_file(config, "block_1"), "flipped")
+    result = verb("features", "--config", saved(config), "--verify")
+    assert result.returncode == 1
+    assert "1 of 10 images are damaged" in result.stderr
+    assert "identity of block_1: Stored and computed checksum do not match" in result.stderr
+    assert str(Index(RunPaths(config).index, "train")[0].path) in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize(("how", "images"), [("flipped", 1), ("cut", 10), ("removed", 10)])
+def test_repair_computes_what_is_damaged(how: str, images: int, dtype: str, tiny: Make) -> None:
+    config = tiny(use_distill=True, distill_feature_level=["neck", 1], feature_dtype=dtype)
+    before = files(RunPaths(config).features)
+    damage(shard_file(config), how)
+    said = repair(config)
+    assert f"{images} images were damaged, {images} are computed anew" in said
+    assert "all 10 images" in verify(config)
+    assert files(RunPaths(config).features) == before
+
+
+def test_repair_leaves_a_sound_store_alone(config: RunConfig) -> None:
+    before = files(RunPaths(config).features)
+    assert "0 images were damaged, 0 are computed anew" in repair(config)
+    assert files(RunPaths(config).features) == before
+
+
+def test_a_damaged_neighbour_is_not_copied_into_a_new_shard(scenes: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    config = parse_config(tiny_settings(data, tmp_path / "results", use_distill=True), "test")
+    prepare(config)
+    damage(shard_file(config), "flipped")
+    add_images(data, 1)
+    make_index(config)
+    assert plan_extraction(config) == 1
+    with pytest.raises(FeatureError, match=r"row 0, .* is damaged .*; run .* features --repair"):
+        extraction.extract_features(config)
+    assert "1 images were damaged, 2 are computed anew" in repair(config)
+
+
+def test_info_says_what_there_is(shrunk: RunConfig) -> None:
+    result = verb("features", "--config", saved(shrunk), "--info")
+    assert result.returncode == 0, result.stderr
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["teacher"] == "random (tiny_teacher_vit), sha256 random with seed 1"
+    assert lines["levels"] == "neck 32x4x4"
+    assert lines["images"] == "10 of the 10 in the index, 0 missing"
+    assert lines["others"].startswith("2 images")
+    assert "1.0 KiB an image" in result.stdout
+    plan_extraction(shrunk.model_copy(update={"seed": 3}))
+    assert "0 of the 10 in the index, 10 missing" in info(shrunk.model_copy(update={"seed": 3}))
+
+
+@pytest.mark.parametrize("shard", [4, 64])
+def test_prune_drops_what_no_index_has(
+    shard: int, shrunk: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobile_sam.features.arrays.SHARD", shard)
+    path = RunPaths(shrunk).features
+    before, features = size_on_disk(path), features_of_index(shrunk)
+    result = verb("features", "--config", saved(shrunk), "--prune")
+    assert result.returncode == 0, result.stderr
+    assert "2 of 12 images dropped, " in result.stdout
+    assert f"{(before - size_on_disk(path)) / 1024:.1f} KiB freed" in result.stdout
+    assert before - size_on_disk(path) >= 2 * 1024
+    for old, new in zip(features, features_of_index(shrunk), strict=True):
+        assert torch.equal(old, new)
+    assert plan_extraction(shrunk) == 0
+    assert "nothing to prune" in prune.prune(shrunk)
+    assert [
+        p.name for p in path.parent.iterdir() if ".zarr." in p.name and "lock" not in p.name
+    ] == []
+
+
+def test_prune_keeps_what_another_project_needs(shrunk: RunConfig, tmp_path: Path) -> None:
+    given = {"train_img_dir_teacher_features": str(RunPaths(shrunk).features)}
+    first = shrunk.model_copy(update={"output_dir": str(tmp_path / "first"), **given})
+    make_index(first)
+    data = Path(str(shrunk.train_img_dir)).parents[1]
+    add_images(data, 3)
+    make_index(shrunk)
+    prepare(shrunk)
+    before = contents(shrunk)
+    plan_extraction(first)
+    assert "2 of 13 images dropped" in prune.prune(first)  # and not the three of the other
+    features_of_index(shrunk)
+    assert len(contents(shrunk)["digests"]) == len(before["digests"]) - 2
+
+
+def test_prune_waits_for_nobody_who_reads(shrunk: RunConfig) -> None:
+    reading = use(RunPaths(shrunk).features)
+    with pytest.raises(FeatureError, match="another process reads or writes the store"):
+        prune.prune(shrunk)
+    assert reading is not None
+    reading.close()
+    assert "2 of 12" in prune.prune(shrunk)
+
+
+@pytest.mark.parametrize("step", ["copying", "between", "after"])
+def test_a_killed_prune_loses_nothing(
+    step: str, shrunk: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = features_of_index(shrunk)
+    path = RunPaths(shrunk).features
+
+    def killed(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if step == "copying":
+            patched.setattr(prune, "register", killed)
+        elif step == "between":
+            rename = Path.rename
+            patched.setattr(
+                Path,
+                "rename",
+                lambda a, b: killed() if a.name.endswith(".pruned") and b == path else rename(a, b),
+            )
+        else:
+            removing = shutil.rmtree
+            patched.setattr(
+                prune.shutil, "rmtree", lambda p, **o: removing(p, **o) if o else killed()
+            )
+        prune.prune(shrunk)
+    assert path.exists() == (step != "between")
+    assert plan_extraction(shrunk) == 0
+    for old, new in zip(features, features_of_index(shrunk), strict=True):
+        assert torch.equal(old, new)
+    assert "freed" in prune.prune(shrunk) or step == "after"
+
+
+def test_a_run_without_a_store_has_nothing_to_look_after(tiny: Make) -> None:
+    result = verb("features", "--config", saved(tiny()), "--info")
+    assert result.returncode == 1
+    assert "no stage distils from stored features" in result.stderr
+    assert verb("features", "--config", saved(tiny())).returncode == 2

@@ -1,0 +1,116 @@
+"""Teacher features from the store and from the teacher itself."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mobile_sam.config import RunConfig
+from mobile_sam.layout import RunPaths
+from mobile_sam.schedule import normalise
+from mobile_sam.training import checkpoint
+from mobile_sam.training.run import train_run
+from tests.conftest import DISTIL_ONLY, equal_states
+
+Make = Callable[..., RunConfig]
+DISTIL = {"use_distill": True, "loss_weights": DISTIL_ONLY, "val_images": 0}
+ONLINE: dict[str, Any] = {**DISTIL, "teacher": "online"}
+
+
+def losses(config: RunConfig) -> list[float]:
+    train_run(config)
+    (stage,) = normalise(config)
+    return pd.read_csv(RunPaths(config).metrics(stage))["distillation"].tolist()
+
+
+def content(config: RunConfig) -> dict[str, Any]:
+    (stage,) = normalise(config)
+    return checkpoint.load(RunPaths(config).checkpoint(stage))
+
+
+@pytest.mark.parametrize("level", ["neck", ["neck", 1]])
+def test_online_and_stored_features_teach_the_same(level: object, tiny: Make) -> None:
+    """Float16 is all that lies between them."""
+    common = {"distill_feature_level": level, "num_epochs": 3}
+    stored = losses(tiny(run_name="stored", **DISTIL, **common))
+    online = losses(tiny(run_name="online", **ONLINE, **common))
+    assert stored == pytest.approx(online, rel=2e-3)
+    assert stored != online
+    assert online[-1] < online[0]
+
+
+def test_a_list_of_one_level_is_that_level(tiny: Make) -> None:
+    one, listed = (
+        tiny(run_name=f"{i}", distill_feature_level=level, **DISTIL)
+        for i, level in enumerate((1, [1]))
+    )
+    assert one.distill_feature_level == listed.distill_feature_level == 1
+    assert losses(one) == losses(listed)
+
+
+def test_online_needs_no_store_and_keeps_no_teacher(tiny: Make) -> None:
+    config = tiny(**ONLINE)
+    train_run(config)
+    assert not RunPaths(config).features.parent.exists()
+    student = {"learner." + name for name in content(config)["learner"]}
+    assert not any("teacher" in name for name in student)
+    stored = tiny(run_name="stored", **DISTIL)
+    train_run(stored)
+    assert content(config)["learner"].keys() == content(stored)["learner"].keys()
+
+
+def test_two_online_runs_are_equal(tiny: Make) -> None:
+    first, second = tiny(run_name="a", **ONLINE), tiny(run_name="b", num_workers=1, **ONLINE)
+    for config in (first, second):
+        train_run(config)
+    assert equal_states(content(first)["learner"], content(second)["learner"])
+
+
+def test_online_the_teacher_sees_mirrored_images(tiny: Make) -> None:
+    """Stored features allow no flip; online it changes the losses, and the teacher follows."""
+    flip = {"augment": {"flip": True}, "num_epochs": 2}
+    assert losses(tiny(run_name="a", **ONLINE, num_epochs=2)) != losses(
+        tiny(run_name="b", **ONLINE, **flip)
+    )
+    assert losses(tiny(run_name="c", **DISTIL, num_epochs=2)) == losses(
+        tiny(run_name="d", **DISTIL, **flip)
+    )
+
+
+def test_killed_online_ends_in_the_same_weights(tiny: Make) -> None:
+    common = {**ONLINE, "num_epochs": 8, "save_every_minutes": 0}
+    undisturbed, killed = tiny(run_name="undisturbed", **common), tiny(run_name="killed", **common)
+    train_run(undisturbed)
+    (stage,) = normalise(killed)
+    paths = RunPaths(killed)
+    paths.settings.parent.mkdir(parents=True, exist_ok=True)
+    paths.settings.write_text(json.dumps(killed.model_dump(exclude={"schema_file"}, mode="json")))
+    command = [sys.executable, "-m", "mobile_sam", "train", "--config", str(paths.settings)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment)
+    resume = paths.state(stage) / "resume.pt"
+    deadline = time.monotonic() + 120
+    while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 2):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, check=True, env=environment)
+    assert equal_states(content(killed)["learner"], content(undisturbed)["learner"])
+
+
+def test_views_are_stored_for_those_who_ask(tiny: Make) -> None:
+    """`feature_views` of its own changes no weights: it is for samples that are mirrored."""
+    plain = tiny(run_name="plain", **DISTIL)
+    both = tiny(run_name="both", feature_views=["hflip", "identity"], **DISTIL)
+    assert RunPaths(plain).features != RunPaths(both).features
+    assert losses(plain) == losses(both)
+    assert equal_states(content(plain)["learner"], content(both)["learner"])
