@@ -42,10 +42,28 @@ class Freeze(Strict):
 
 class Prompts(Strict):
     box: Weight = Field(0.5, description="share of box prompts")
-    point: Weight = Field(0.5, description="share of single-point prompts")
+    point: Weight = Field(0.5, description="share of single points, anywhere on the segment")
+    interior_point: Weight = Field(
+        0.0, description="share of single points where the segment is deepest"
+    )
+    points: Weight = Field(0.0, description="share of several points, positive and negative")
+    mask: Weight = Field(
+        0.0, description="share of poor earlier predictions, made from the truth, with box or point"
+    )
     box_jitter: float = Field(
         0.1, ge=0, le=0.5, description="standard deviation of box corners, in box sides"
     )
+    max_points: int = Field(
+        4, ge=2, le=32, description="most positive points of `points`; the least are 2"
+    )
+    max_negative_points: int = Field(
+        2, ge=0, le=32, description="most negative points of `points`, beside the segment"
+    )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Relative weights of the kinds of prompts, by name."""
+        return self.model_dump(include={"box", "point", "interior_point", "points", "mask"})
 
 
 class DistillLosses(Strict):

@@ -119,8 +119,9 @@ def _check_stage(config: RunConfig, stage: Stage, where: str) -> None:
         raise ConfigError(
             f"{where}: loss_weights: all are 0 and nothing is distilled; nothing would be learned"
         )
-    if stage.supervised and not (stage.prompts.box or stage.prompts.point):
-        raise ConfigError(f"{where}: prompts: box and point are both 0; give one a share")
+    if stage.supervised and not any(stage.prompts.shares.values()):
+        kinds = ", ".join(stage.prompts.shares)
+        raise ConfigError(f"{where}: prompts: {kinds} are all 0; give one a share")
     if all(stage.freeze.model_dump().values()):
         raise ConfigError(f"{where}: freeze: all parts are frozen; nothing would be learned")
     if stage.freeze.image_encoder and distils and not stage.supervised:

@@ -86,7 +86,10 @@ def test_distillation_of_a_stage_wins_over_use_distill() -> None:
             r"\[0\]: distillation: true, but teacher_checkpoint is null",
         ),
         ({"teacher_checkpoint": None, "use_distill": True}, "but teacher_checkpoint is null"),
-        ({"prompts": {"box": 0, "point": 0}}, "prompts: box and point are both 0"),
+        (
+            {"prompts": {"box": 0, "point": 0}},
+            "prompts: box, point, interior_point, points, mask are all 0",
+        ),
         (
             {"freeze": dict.fromkeys(["image_encoder", "prompt_encoder", "mask_decoder"], True)},
             "all parts are frozen",

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from mobile_sam.data.index import Index, IndexedImage
 from mobile_sam.data.masks import Mask
-from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt, random_prompt
+from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt, Target, random_prompt
 from mobile_sam.data.records import RecordError, read_image
 from mobile_sam.data.transforms import image_to_model_frame, mask_to_model_frame
 from mobile_sam.frames import model_frame_size
@@ -23,8 +23,10 @@ class Sample(NamedTuple):
 
     position: number of the image in its index.
     image: (3, S, S) normalised; valid: (S, S) bool, false on padding.
-    masks: (P, S, S) bool; points: (P, 2, 2) xy pixels; labels: (P, 2).
+    masks: (P, S, S) bool; points: (P, T, 2) xy pixels; labels: (P, T).
     teacher: stored features (C, S/16, S/16), or (0,) where none are read.
+    mask_prompts: low_res_logits (P, 1, S/4, S/4), or (0,) without mask prompts.
+    has_mask: (P,) bool, which of mask_prompts count; (0,) without.
     """
 
     position: Tensor
@@ -34,6 +36,8 @@ class Sample(NamedTuple):
     points: Tensor
     labels: Tensor
     teacher: Tensor
+    mask_prompts: Tensor = torch.empty(0)
+    has_mask: Tensor = torch.empty(0)
 
     def to(self, device: torch.device) -> "Sample":
         """The same on another device."""
@@ -87,13 +91,12 @@ class TrainingSet(Dataset[Sample]):
             factor = 1 + self.augment.brightness * rng.uniform(-1, 1)
             pixels = np.clip(pixels * factor, 0, 255).astype(np.uint8)
         frames = {i: _visible_in_model_frame(mask, self.img_size) for i, mask in masks.items()}
-        share = self.prompts.box / (self.prompts.box + self.prompts.point or 1)
-        prompts = [
-            random_prompt(frames[int(i)], share, self.prompts.box_jitter, rng) for i in chosen
-        ]
+        size = model_frame_size(pixels.shape[:2], self.img_size)
+        prompts = [random_prompt(Target(frames[int(i)], size), self.prompts, rng) for i in chosen]
         teacher = torch.empty(0) if self.read_features is None else self.read_features(record)
         segments = [frames[int(i)] for i in chosen]
-        return _sample(position, pixels, self.img_size, segments, prompts, teacher)
+        sample = _sample(position, pixels, self.img_size, segments, prompts, teacher)
+        return _with_mask_prompts(sample, prompts, self.img_size) if self.prompts.mask else sample
 
 
 class ValidationSet(Dataset[Sample]):
@@ -170,4 +173,13 @@ def _sample(
         points=torch.from_numpy(np.stack([prompt.points for prompt in prompts])),
         labels=torch.from_numpy(np.stack([prompt.labels for prompt in prompts])),
         teacher=teacher,
+    )
+
+
+def _with_mask_prompts(sample: Sample, prompts: list[Prompt], img_size: int) -> Sample:
+    nothing = np.zeros((img_size // 4, img_size // 4), dtype=np.float32)
+    masks = [nothing if prompt.mask is None else prompt.mask for prompt in prompts]
+    return sample._replace(
+        mask_prompts=torch.from_numpy(np.stack(masks))[:, None],
+        has_mask=torch.tensor([prompt.mask is not None for prompt in prompts]),
     )

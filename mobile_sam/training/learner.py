@@ -53,8 +53,15 @@ class Learner(nn.Module):
 
 def predict(student: Sam, embedding: Tensor, batch: Sample) -> tuple[Tensor, Tensor]:
     """Logits (B*P, S, S) in the model frame and predicted_iou (B*P,) of a batch's prompts."""
+    labels = batch.labels.flatten(0, 1)
+    with_masks = batch.mask_prompts.numel() > 0
     low_res_logits, predicted_iou = student.decode(
-        embedding, batch.points.flatten(0, 1), batch.labels.flatten(0, 1)
+        embedding,
+        batch.points.flatten(0, 1),
+        labels,
+        batch.mask_prompts.flatten(0, 1) if with_masks else None,
+        has_mask=batch.has_mask.flatten(0, 1) if with_masks else None,
+        absent_points=labels.shape[1] > 2,
     )
     size = (student.img_size, student.img_size)
     logits = F.interpolate(low_res_logits.float(), size, mode="bilinear")
