@@ -116,6 +116,14 @@ class RunConfig(Strict):
     learning_rate: float = _key(1e-4, "stage", "peak learning rate of AdamW", gt=0)
     freeze: Freeze = _key(Freeze, "stage", "parts that are not trained")
     prompts: Prompts = _key(Prompts, "stage", "prompts drawn in training")
+    prompt_rounds: int = _key(
+        1,
+        "stage",
+        "decoder passes of a step; each after the first sees a click in the largest error, and "
+        "the prediction before it",
+        ge=1,
+        le=32,
+    )
 
     img_size: int = _key(
         1024, "training", "pixels of the longest side, a multiple of 64", ge=64, le=4096

@@ -100,3 +100,4 @@ class StageEntry(Strict):
     learning_rate: float | None = Field(None, gt=0, description="unset: global")
     freeze: Freeze | None = Field(None, description="unset: global")
     prompts: Prompts | None = Field(None, description="unset: global")
+    prompt_rounds: int | None = Field(None, ge=1, le=32, description="unset: global")

@@ -27,6 +27,7 @@ class Stage:
     learning_rate: float
     freeze: Freeze
     prompts: Prompts
+    prompt_rounds: int
 
     @property
     def directory(self) -> str:
@@ -50,6 +51,7 @@ class Stage:
             "learning_rate": self.learning_rate,
             "freeze": self.freeze.model_dump(),
             "prompts": self.prompts.model_dump(),
+            "prompt_rounds": self.prompt_rounds,
         }
 
 
@@ -148,6 +150,7 @@ def _stage(config: RunConfig, index: int, entry: StageEntry) -> Stage:
         learning_rate=entry.learning_rate or config.learning_rate,
         freeze=entry.freeze or config.freeze,
         prompts=entry.prompts or config.prompts,
+        prompt_rounds=entry.prompt_rounds or config.prompt_rounds,
     )
 
 

@@ -148,3 +148,8 @@ def test_canonical_is_sorted_json() -> None:
     config = run()
     text = canonical(config, normalise(config)[0])
     assert text == json.dumps(json.loads(text), sort_keys=True)
+
+
+def test_an_entry_has_prompt_rounds_of_its_own() -> None:
+    config = run(prompt_rounds=2, stage_schedule=[entry(0, 5, prompt_rounds=3), entry(5, 10)])
+    assert [stage.prompt_rounds for stage in normalise(config)] == [3, 2]

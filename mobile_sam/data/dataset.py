@@ -27,6 +27,7 @@ class Sample(NamedTuple):
     teacher: stored features (C, S/16, S/16), or (0,) where none are read.
     mask_prompts: low_res_logits (P, 1, S/4, S/4), or (0,) without mask prompts.
     has_mask: (P,) bool, which of mask_prompts count; (0,) without.
+    seed: of what is random after reading, a function of (seed, epoch, position).
     """
 
     position: Tensor
@@ -38,6 +39,7 @@ class Sample(NamedTuple):
     teacher: Tensor
     mask_prompts: Tensor = torch.empty(0)
     has_mask: Tensor = torch.empty(0)
+    seed: Tensor = torch.tensor(0)
 
     def to(self, device: torch.device) -> "Sample":
         """The same on another device."""
@@ -96,7 +98,16 @@ class TrainingSet(Dataset[Sample]):
         teacher = torch.empty(0) if self.read_features is None else self.read_features(record)
         segments = [frames[int(i)] for i in chosen]
         sample = _sample(position, pixels, self.img_size, segments, prompts, teacher)
+        sample = sample._replace(
+            seed=torch.tensor(self._stream(position, "clicks").integers(2**62))
+        )
         return _with_mask_prompts(sample, prompts, self.img_size) if self.prompts.mask else sample
+
+    def _stream(self, position: int, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose, so that no other purpose moves them."""
+        key = tuple(purpose.encode())
+        entropy = [self.seed, self.epoch, position]
+        return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
 
 
 class ValidationSet(Dataset[Sample]):

@@ -25,6 +25,7 @@ from mobile_sam.training.run import train_run
 from tests.conftest import TWO_STAGES, equal_states, prepare
 
 Make = Callable[..., RunConfig]
+MIXED_PROMPTS = {"box": 1, "point": 1, "interior_point": 1, "points": 1, "mask": 1}
 
 
 def weights(config: RunConfig, stage: int = -1) -> dict[str, torch.Tensor]:
@@ -64,20 +65,21 @@ def test_stages_in_processes_of_their_own_equal_one_process(tiny: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "accumulation"),
+    ("number", "changes"),
     [
-        (signal.SIGKILL, 1),
-        (signal.SIGKILL, 2),
-        (signal.SIGTERM, 2),
-        (signal.SIGINT, 1),
-        (signal.SIGUSR1, 1),
+        (signal.SIGKILL, {}),
+        (signal.SIGKILL, {"gradient_accumulation": 2}),
+        (signal.SIGKILL, {"prompts": MIXED_PROMPTS, "prompt_rounds": 2}),
+        (signal.SIGTERM, {"gradient_accumulation": 2}),
+        (signal.SIGINT, {}),
+        (signal.SIGUSR1, {}),
     ],
-    ids=["kill", "kill-accumulating", "term", "ctrl-c", "time-limit"],
+    ids=["kill", "kill-accumulating", "kill-clicking", "term", "ctrl-c", "time-limit"],
 )
 def test_killed_in_stage_2_ends_in_the_same_weights(
-    tiny: Make, number: signal.Signals, accumulation: int
+    tiny: Make, number: signal.Signals, changes: dict[str, Any]
 ) -> None:
-    common: dict[str, Any] = {"num_epochs": 8, "gradient_accumulation": accumulation}
+    common: dict[str, Any] = {"num_epochs": 8, **changes}
     common["stage_schedule"] = [
         TWO_STAGES[0],
         {"start_epoch": 2, "end_epoch": 8, "distillation": False},
@@ -155,6 +157,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "learning_rate": (0.01, {}),
     "freeze": ({"mask_decoder": True}, {}),
     "prompts": ({"box": 1.0, "point": 0.0}, {}),
+    "prompt_rounds": (2, {}),
     "img_size": (128, {}),
     "batch_size": (2, {}),
     "gradient_accumulation": (2, {}),
