@@ -6,6 +6,8 @@ corrects the largest mistake first and scattered pixels along edges say little; 
 region every pixel is equally likely, as in SAM, because people do not hit centres.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import torch
@@ -31,14 +33,15 @@ def with_clicks(batch: Sample, low_res_logits: Tensor, logits: Tensor, number: i
     missed = (batch.masks & ~predicted & valid).cpu().numpy()
     extra = (predicted & ~batch.masks & valid).cpu().numpy()
     truth = batch.masks.cpu().numpy()
-    clicks = np.array(
-        [
-            click(missed[i, j], extra[i, j], truth[i, j], np.random.default_rng([seed, j, number]))
-            for i, seed in enumerate(batch.seed.tolist())
-            for j in range(prompts)
-        ]
-    ).reshape(images, prompts, 1, 3)
-    found = torch.from_numpy(clicks).to(batch.points.device)
+    seeds = batch.seed.tolist()
+
+    def of(place: tuple[int, int]) -> tuple[int, int, int]:
+        rng = np.random.default_rng([seeds[place[0]], place[1], number])
+        return click(missed[place], extra[place], truth[place], rng)
+
+    with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter's lock
+        clicks = np.array(list(pool.map(of, np.ndindex(images, prompts))))
+    found = torch.from_numpy(clicks.reshape(images, prompts, 1, 3)).to(batch.points.device)
     return batch._replace(
         points=torch.cat([batch.points, found[..., :2].to(batch.points.dtype)], dim=2),
         labels=torch.cat([batch.labels, found[..., 2]], dim=2),
@@ -56,7 +59,7 @@ def click(missed: Mask, extra: Mask, truth: Mask, rng: np.random.Generator) -> t
     under, over = largest_region(missed), largest_region(extra)
     pixels, label = (over, BACKGROUND) if len(over) > len(under) else (under, FOREGROUND)
     if len(pixels) == 0:
-        pixels = np.argwhere(truth)[:, ::-1]
+        pixels = _pixels(truth)
     x, y = pixels[rng.integers(len(pixels))]
     return int(x), int(y), label
 
@@ -70,4 +73,9 @@ def largest_region(mask: Mask) -> NDArray[np.int_]:
         mask[y0:y1, x0:x1].astype(np.uint8), connectivity=8
     )
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    return np.argwhere(regions == largest)[:, ::-1] + np.array([x0, y0])
+    return _pixels(regions == largest) + np.array([x0, y0])
+
+
+def _pixels(mask: Mask) -> NDArray[np.int_]:
+    y, x = np.unravel_index(np.flatnonzero(mask), mask.shape)
+    return np.stack([x, y], axis=1)
