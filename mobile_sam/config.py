@@ -106,6 +106,11 @@ class RunConfig(Strict):
     distill_feature_level: Literal["neck"] | Annotated[int, Field(ge=0)] = _key(
         "neck", "teacher", "`neck`, the final embedding, or the number of a teacher block"
     )
+    feature_views: tuple[Literal["identity", "hflip"], ...] = _key(
+        ("identity",),
+        "teacher",
+        "what teacher features are stored of: the image as it is, and mirrored left-right",
+    )
     distill_losses: DistillLosses = _key(DistillLosses, "teacher", "weights within distillation")
     use_distill: bool = _key(False, "stage", "distil where the schedule does not say")
     lambda_coef: float = _key(1.0, "stage", "weight of the distillation term", ge=0)
@@ -131,7 +136,7 @@ class RunConfig(Strict):
     batch_size: int = _key(8, "training", "images per device and step", ge=1)
     gradient_accumulation: int = _key(1, "training", "batches per optimiser step", ge=1)
     objects_per_image: int = _key(4, "training", "segments prompted per encoded image", ge=1)
-    augment: Augment = _key(Augment, "training", "random changes of training images")
+    augment: Augment = _key(Augment, "stage", "random changes of training images")
     weight_decay: float = _key(0.05, "training", "of AdamW, on weight matrices", ge=0)
     encoder_lr_scale: float = _key(
         1.0, "training", "learning rate of the image encoder, relative", ge=0

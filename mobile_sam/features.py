@@ -50,11 +50,13 @@ class FeatureStore:
         self.expected = expected
         self._opened_by: int | None = None
 
-    def read(self, record: IndexedImage) -> Tensor:
-        """Features (C, S/16, S/16) of an image, float32.
+    def read(self, record: IndexedImage, view: str = "identity") -> Tensor:
+        """Features (C, S/16, S/16) of a view of an image, float32.
 
         Raises FeatureError when the image has none yet or its chunk fails the checksum.
         """
+        if view != "identity":
+            raise FeatureError(f"{self.path}: there are no features of the view {view!r}")
         self._open()
         row = self._rows.get(bytes.fromhex(record.digest))
         if row is None:

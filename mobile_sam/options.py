@@ -74,11 +74,31 @@ class DistillLosses(Strict):
 class Augment(Strict):
     flip: bool = Field(
         False,
-        description="mirror left-right in half of the samples, in stages that do not distil: "
-        "stored features are not those of a mirrored image",
+        description="mirror left-right in half of the samples; with stored teacher features only "
+        "where feature_views has hflip",
+    )
+    scale: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="largest relative change of size, uniformly drawn: 0.5 is from half to one and "
+        "a half, cropped at random or padded; not with stored teacher features",
     )
     brightness: float = Field(
-        0.0, ge=0, lt=1, description="largest relative change of brightness, uniformly drawn"
+        0.0,
+        ge=0,
+        lt=1,
+        description="largest relative change of brightness, uniformly drawn; colours may change "
+        "with stored teacher features too, which stay those of the unchanged image",
+    )
+    contrast: float = Field(
+        0.0, ge=0, lt=1, description="largest relative change of contrast, uniformly drawn"
+    )
+    saturation: float = Field(
+        0.0, ge=0, le=1, description="largest relative change of saturation, uniformly drawn"
+    )
+    hue: float = Field(
+        0.0, ge=0, le=0.5, description="largest turn of hues, in colour circles, uniformly drawn"
     )
 
 
@@ -101,3 +121,4 @@ class StageEntry(Strict):
     freeze: Freeze | None = Field(None, description="unset: global")
     prompts: Prompts | None = Field(None, description="unset: global")
     prompt_rounds: int | None = Field(None, ge=1, le=32, description="unset: global")
+    augment: Augment | None = Field(None, description="unset: global")

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from mobile_sam.config import ConfigError, RunConfig, affects
-from mobile_sam.options import Freeze, LossWeights, Prompts, StageEntry
+from mobile_sam.options import Augment, Freeze, LossWeights, Prompts, StageEntry
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Stage:
     freeze: Freeze
     prompts: Prompts
     prompt_rounds: int
+    augment: Augment
 
     @property
     def directory(self) -> str:
@@ -38,6 +39,11 @@ class Stage:
     def supervised(self) -> bool:
         """Whether any loss looks at masks."""
         return any(self.loss_weights.model_dump().values())
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether it compares with stored teacher features."""
+        return self.distillation and self.lambda_coef > 0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -52,6 +58,7 @@ class Stage:
             "freeze": self.freeze.model_dump(),
             "prompts": self.prompts.model_dump(),
             "prompt_rounds": self.prompt_rounds,
+            "augment": self.augment.model_dump(),
         }
 
 
@@ -130,6 +137,25 @@ def _check_stage(config: RunConfig, stage: Stage, where: str) -> None:
         raise ConfigError(
             f"{where}: freeze.image_encoder: true, but distillation trains nothing else"
         )
+    if stage.reads_features:
+        _check_augment(config, stage, where)
+
+
+def _check_augment(config: RunConfig, stage: Stage, where: str) -> None:
+    """Features are stored of the whole image, as it is or mirrored; they do not fit another."""
+    for key, fits, instead in (
+        ("scale", False, ""),
+        ("flip", "hflip" in config.feature_views, 'feature_views to ["identity", "hflip"], or '),
+    ):
+        value = getattr(stage.augment, key)
+        if value and not fits:
+            views, plain = json.dumps(config.feature_views), json.dumps(type(value)(0))
+            raise ConfigError(
+                f"{where}: augment.{key}: {json.dumps(value)}, but the stage compares with stored "
+                f"teacher features, and those are of the views {views}, none of which is the "
+                f"changed image; set augment of this stage's entry in stage_schedule to "
+                f'{{"{key}": {plain}}}, or {instead}teacher to "online"'
+            )
 
 
 def _stage(config: RunConfig, index: int, entry: StageEntry) -> Stage:
@@ -151,6 +177,7 @@ def _stage(config: RunConfig, index: int, entry: StageEntry) -> Stage:
         freeze=entry.freeze or config.freeze,
         prompts=entry.prompts or config.prompts,
         prompt_rounds=entry.prompt_rounds or config.prompt_rounds,
+        augment=entry.augment or config.augment,
     )
 
 

@@ -1,6 +1,7 @@
 """What a training step reads: images with the masks and prompts of some of their segments."""
 
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mobile_sam.data.augment import Geometry, recoloured, rescaled, whole
 from mobile_sam.data.index import Index, IndexedImage
 from mobile_sam.data.masks import Mask
 from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt, Target, random_prompt
@@ -55,7 +57,8 @@ class TrainingSet(Dataset[Sample]):
     """Random segments and prompts of each image; a function of (seed, epoch, position) alone.
 
     objects_per_image: P. An image with fewer segments repeats them with other prompts.
-    read_features: gives the stored teacher features of an image, (C, S/16, S/16).
+    read_features: gives the stored teacher features (C, S/16, S/16) of an image as it is
+    ("identity") or mirrored left-right ("hflip").
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class TrainingSet(Dataset[Sample]):
         prompts: Prompts,
         augment: Augment,
         seed: int,
-        read_features: Callable[[IndexedImage], Tensor] | None = None,
+        read_features: Callable[[IndexedImage, str], Tensor] | None = None,
     ) -> None:
         self.index = index
         self.img_size = img_size
@@ -84,24 +87,52 @@ class TrainingSet(Dataset[Sample]):
         rng = np.random.default_rng([self.seed, self.epoch, position])
         record = self.index[position]
         pixels = _read_unchanged(record)
-        chosen = _repeat(rng.permutation(len(record.segments)), self.objects_per_image)
-        masks = {int(i): record.mask(record.segments[i]) for i in set(chosen.tolist())}
-        if self.augment.flip and rng.random() < 0.5:
-            pixels = np.ascontiguousarray(pixels[:, ::-1])
-            masks = {i: np.ascontiguousarray(mask[:, ::-1]) for i, mask in masks.items()}
-        if self.augment.brightness:
-            factor = 1 + self.augment.brightness * rng.uniform(-1, 1)
-            pixels = np.clip(pixels * factor, 0, 255).astype(np.uint8)
-        frames = {i: _visible_in_model_frame(mask, self.img_size) for i, mask in masks.items()}
-        size = model_frame_size(pixels.shape[:2], self.img_size)
-        prompts = [random_prompt(Target(frames[int(i)], size), self.prompts, rng) for i in chosen]
-        teacher = torch.empty(0) if self.read_features is None else self.read_features(record)
-        segments = [frames[int(i)] for i in chosen]
-        sample = _sample(position, pixels, self.img_size, segments, prompts, teacher)
-        sample = sample._replace(
-            seed=torch.tensor(self._stream(position, "clicks").integers(2**62))
+        order = rng.permutation(len(record.segments))
+        mirrored = self.augment.flip and rng.random() < 0.5
+        geometry, masks = self._shown(position, record, order, mirrored)
+        # Brightness is older than the streams; what it trained stays the same, bit for bit.
+        pixels = recoloured(
+            geometry.apply(pixels),
+            self.augment,
+            lambda name: rng if name == "brightness" else self._stream(position, name),
         )
+        frames = [_visible_in_model_frame(mask, self.img_size, geometry.longest) for mask in masks]
+        size = model_frame_size(pixels.shape[:2], geometry.longest)
+        chosen = _repeat(np.arange(len(frames)), self.objects_per_image)
+        prompts = [random_prompt(Target(frames[i], size), self.prompts, rng) for i in chosen]
+        sample = _sample(
+            position,
+            image_to_model_frame(pixels, self.img_size, geometry.longest),
+            size,
+            [frames[i] for i in chosen],
+            prompts,
+            self._teacher_features(record, geometry.view),
+        )
+        seed = self._stream(position, "clicks").integers(2**62)
+        sample = sample._replace(seed=torch.tensor(seed))
         return _with_mask_prompts(sample, prompts, self.img_size) if self.prompts.mask else sample
+
+    def _teacher_features(self, record: IndexedImage, view: str) -> Tensor:
+        return torch.empty(0) if self.read_features is None else self.read_features(record, view)
+
+    def _shown(
+        self, position: int, record: IndexedImage, order: np.ndarray, mirrored: bool
+    ) -> tuple[Geometry, list[Mask]]:
+        """What is shown of an image, and the masks of the first P segments that can be seen there.
+
+        order: of the segments. Where a crop shows none of them, the whole image is shown.
+        """
+        segments = [record.segments[i] for i in order]
+        everything = whole(record.size, self.img_size, mirrored)
+        if self.augment.scale:
+            rng = self._stream(position, "scale")
+            geometry = rescaled(everything, self.augment.scale, rng)
+            masks = (geometry.apply(record.mask(s)) for s in segments if geometry.touches(s.box))
+            seen = list(islice((mask for mask in masks if mask.any()), self.objects_per_image))
+            if seen:
+                return geometry, seen
+        shown = segments[: self.objects_per_image]
+        return everything, [everything.apply(record.mask(segment)) for segment in shown]
 
     def _stream(self, position: int, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose, so that no other purpose moves them."""
@@ -135,9 +166,9 @@ class ValidationSet(Dataset[Sample]):
         ]
         prompts = [kind(frame) for kind in VALIDATION_PROMPTS.values() for frame in frames]
         masks = frames * len(VALIDATION_PROMPTS)
-        return _sample(
-            position, _read_unchanged(record), self.img_size, masks, prompts, torch.empty(0)
-        )
+        image = image_to_model_frame(_read_unchanged(record), self.img_size)
+        size = model_frame_size(record.size, self.img_size)
+        return _sample(position, image, size, masks, prompts, torch.empty(0))
 
 
 def _read_unchanged(record: IndexedImage) -> NDArray[np.uint8]:
@@ -153,11 +184,14 @@ def _repeat(order: np.ndarray, count: int) -> np.ndarray:
     return np.resize(order, count)
 
 
-def _visible_in_model_frame(mask: Mask, img_size: int) -> Mask:
-    """The mask (S, S) in the model frame; a segment too small to be seen keeps one pixel."""
-    frame = mask_to_model_frame(mask, img_size)
+def _visible_in_model_frame(mask: Mask, img_size: int, longest: int | None = None) -> Mask:
+    """The mask (S, S) in the model frame; a segment too small to be seen keeps one pixel.
+
+    longest: as in `mask_to_model_frame`.
+    """
+    frame = mask_to_model_frame(mask, img_size, longest)
     if not frame.any():
-        height, width = model_frame_size(mask.shape, img_size)
+        height, width = model_frame_size(mask.shape, longest or img_size)
         ys, xs = np.nonzero(mask)
         y = min(int(ys.mean() * height / mask.shape[0]), height - 1)
         x = min(int(xs.mean() * width / mask.shape[1]), width - 1)
@@ -167,18 +201,17 @@ def _visible_in_model_frame(mask: Mask, img_size: int) -> Mask:
 
 def _sample(
     position: int,
-    pixels: np.ndarray,
-    img_size: int,
+    image: Tensor,
+    size: tuple[int, int],
     masks: list[Mask],
     prompts: list[Prompt],
     teacher: Tensor,
 ) -> Sample:
-    valid = torch.zeros(img_size, img_size, dtype=torch.bool)
-    height, width = model_frame_size(pixels.shape[:2], img_size)
-    valid[:height, :width] = True
+    valid = torch.zeros(image.shape[1:], dtype=torch.bool)
+    valid[: size[0], : size[1]] = True
     return Sample(
         position=torch.tensor(position),
-        image=image_to_model_frame(pixels, img_size),
+        image=image,
         valid=valid,
         masks=torch.from_numpy(np.stack(masks)),
         points=torch.from_numpy(np.stack([prompt.points for prompt in prompts])),

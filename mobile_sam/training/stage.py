@@ -55,16 +55,14 @@ class StageTraining:
     def __init__(self, config: RunConfig, stage: Stage, fabric: Fabric) -> None:
         self.config, self.stage, self.fabric = config, stage, fabric
         self.paths = RunPaths(config)
-        self.distils = stage.distillation and stage.lambda_coef > 0
+        self.distils = stage.reads_features
         index = Index(self.paths.index, "train")
         self.train_set = TrainingSet(
             index,
             config.img_size,
             config.objects_per_image if stage.supervised else 1,
             stage.prompts,
-            config.augment
-            if not self.distils
-            else config.augment.model_copy(update={"flip": False}),
+            stage.augment,
             config.seed,
             FeatureStore(self.paths.features, identity(config)).read if self.distils else None,
         )
