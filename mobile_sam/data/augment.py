@@ -86,9 +86,9 @@ def saturation(pixels: Pixels, change: float) -> Pixels:
 
 def hue(pixels: Pixels, change: float) -> Pixels:
     """Hues turned by `change` of the colour circle."""
-    values = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV_FULL)
-    values[..., 0] += np.uint8(round(change * 256) % 256)  # overflow goes round the circle
-    return _rgb(cv2.cvtColor(values, cv2.COLOR_HSV2RGB_FULL))
+    values = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
+    values[..., 0] = (values[..., 0] + 360 * change) % 360
+    return _rgb(np.rint(255 * cv2.cvtColor(values, cv2.COLOR_HSV2RGB)))
 
 
 def _rgb(pixels: NDArray[Any]) -> Pixels:
