@@ -41,8 +41,8 @@ class Stage:
         return any(self.loss_weights.model_dump().values())
 
     @property
-    def reads_features(self) -> bool:
-        """Whether it compares with stored teacher features."""
+    def distils(self) -> bool:
+        """Whether the teacher's features count in the loss."""
         return self.distillation and self.lambda_coef > 0
 
     @property
@@ -116,15 +116,14 @@ def _check_interval(entry: StageEntry, num_epochs: int, where: str) -> None:
 
 
 def _check_stage(config: RunConfig, stage: Stage, where: str) -> None:
-    distils = stage.distillation and stage.lambda_coef > 0
     if stage.distillation and config.teacher_checkpoint is None:
         raise ConfigError(
             f"{where}: distillation: true, but teacher_checkpoint is null; "
             "set it, or distillation to false"
         )
-    if distils and not any(config.distill_losses.model_dump().values()):
+    if stage.distils and not any(config.distill_losses.model_dump().values()):
         raise ConfigError(f"{where}: distillation: true, but all weights of distill_losses are 0")
-    if not distils and not stage.supervised:
+    if not stage.distils and not stage.supervised:
         raise ConfigError(
             f"{where}: loss_weights: all are 0 and nothing is distilled; nothing would be learned"
         )
@@ -133,11 +132,11 @@ def _check_stage(config: RunConfig, stage: Stage, where: str) -> None:
         raise ConfigError(f"{where}: prompts: {kinds} are all 0; give one a share")
     if all(stage.freeze.model_dump().values()):
         raise ConfigError(f"{where}: freeze: all parts are frozen; nothing would be learned")
-    if stage.freeze.image_encoder and distils and not stage.supervised:
+    if stage.freeze.image_encoder and stage.distils and not stage.supervised:
         raise ConfigError(
             f"{where}: freeze.image_encoder: true, but distillation trains nothing else"
         )
-    if stage.reads_features:
+    if stage.distils:
         _check_augment(config, stage, where)
 
 

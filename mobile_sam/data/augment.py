@@ -95,15 +95,6 @@ def _rgb(pixels: NDArray[Any]) -> Pixels:
     return pixels.astype(np.uint8, copy=False)  # OpenCV's annotations do not know its type
 
 
-# Changes of colour, in the order in which they are made, by the key of their largest change.
-COLOURS: dict[str, Callable[[Pixels, float], Pixels]] = {
-    "brightness": brightness,
-    "contrast": contrast,
-    "saturation": saturation,
-    "hue": hue,
-}
-
-
 def recoloured(
     pixels: Pixels, settings: Augment, rng_of: Callable[[str], np.random.Generator]
 ) -> Pixels:
@@ -116,3 +107,12 @@ def recoloured(
         if largest:
             pixels = change(pixels, largest * rng_of(name).uniform(-1, 1))
     return pixels
+
+
+# Changes of colour, in the order in which they are made, by the key of their largest change.
+COLOURS: dict[str, Callable[[Pixels, float], Pixels]] = {
+    "brightness": brightness,
+    "contrast": contrast,
+    "saturation": saturation,
+    "hue": hue,
+}

@@ -121,17 +121,6 @@ def mask_prompt(target: Target, settings: Prompts, rng: np.random.Generator) -> 
     return replace(prompt, mask=degraded_logits(target.mask, target.size, rng))
 
 
-# The prompts of training, by the key of their share in `prompts`. A new one goes to the end: the
-# order is that of the draw, so that a share of 0 changes nothing for the others.
-TRAINING_PROMPTS: dict[str, Callable[[Target, Prompts, np.random.Generator], Prompt]] = {
-    "box": jittered_box,
-    "point": random_point,
-    "interior_point": most_interior_point,
-    "points": several_points,
-    "mask": mask_prompt,
-}
-
-
 def random_prompt(target: Target, settings: Prompts, rng: np.random.Generator) -> Prompt:
     """A prompt of a kind drawn by its share, filled up to `num_points(settings)` points."""
     kinds = [kind for kind in TRAINING_PROMPTS if settings.shares[kind] > 0]
@@ -164,6 +153,16 @@ def deepest_point(mask: Mask) -> Prompt:
     """The pixel that lies deepest inside the mask."""
     return point_prompt(*interior_point(mask))
 
+
+# The prompts of training, by the key of their share in `prompts`. A new one goes to the end: the
+# order is that of the draw, so that a share of 0 changes nothing for the others.
+TRAINING_PROMPTS: dict[str, Callable[[Target, Prompts, np.random.Generator], Prompt]] = {
+    "box": jittered_box,
+    "point": random_point,
+    "interior_point": most_interior_point,
+    "points": several_points,
+    "mask": mask_prompt,
+}
 
 # The prompts of validation, by the name in its tables.
 VALIDATION_PROMPTS: dict[str, Callable[[Mask], Prompt]] = {

@@ -55,7 +55,6 @@ class StageTraining:
     def __init__(self, config: RunConfig, stage: Stage, fabric: Fabric) -> None:
         self.config, self.stage, self.fabric = config, stage, fabric
         self.paths = RunPaths(config)
-        self.distils = stage.reads_features
         index = Index(self.paths.index, "train")
         self.train_set = TrainingSet(
             index,
@@ -64,7 +63,7 @@ class StageTraining:
             stage.prompts,
             stage.augment,
             config.seed,
-            FeatureStore(self.paths.features, identity(config)).read if self.distils else None,
+            FeatureStore(self.paths.features, identity(config)).read if stage.distils else None,
         )
         self.batches_per_epoch = -(-len(index) // (config.batch_size * config.devices))
         self.steps_per_epoch = -(-self.batches_per_epoch // config.gradient_accumulation)
@@ -144,7 +143,7 @@ class StageTraining:
             )
             torch.manual_seed(progress.seed(self.config.seed, self.fabric.global_rank))
             with self.fabric.no_backward_sync(self.model, enabled=not last_of_group):
-                losses = self.model(batch, stage.supervised, self.distils, stage.prompt_rounds)
+                losses = self.model(batch, stage.supervised, stage.distils, stage.prompt_rounds)
                 loss = total_loss(losses, stage.loss_weights, stage.lambda_coef)
                 self.fabric.backward(loss / group_size)
             if not math.isfinite(loss.item()):
