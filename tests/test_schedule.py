@@ -1,10 +1,12 @@
 import json
+import re
 from typing import Any
 
 import pytest
 
 from mobile_sam.config import ConfigError, RunConfig, parse_config
 from mobile_sam.schedule import canonical, normalise, scale
+from tests.conftest import ROOT
 
 ZERO = {"focal": 0.0, "dice": 0.0, "iou": 0.0}
 
@@ -243,3 +245,14 @@ def test_views_of_features_belong_to_the_stages_that_distil() -> None:
     )
     assert first[0] != second[0]
     assert first[1] == second[1]
+
+
+def test_the_examples_of_the_docs_are_valid() -> None:
+    blocks = re.findall(r"^    {\n(?:    .*\n)+", (ROOT / "docs" / "prompts.md").read_text(), re.M)
+    first, second = (parse_config({"run_name": "x"} | json.loads(b), "docs") for b in blocks)
+    boxes, mixed = normalise(first)
+    assert (boxes.prompt_rounds, boxes.prompts.shares["point"]) == (1, 0)
+    assert (mixed.prompt_rounds, mixed.prompts.shares["box"]) == (3, 2)
+    colours, everything = normalise(second)
+    assert not colours.augment.flip
+    assert everything.augment.flip
