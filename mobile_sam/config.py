@@ -138,6 +138,14 @@ class RunConfig(Strict):
     learning_rate: float = _key(1e-4, "stage", "peak learning rate of AdamW", gt=0)
     freeze: Freeze = _key(Freeze, "stage", "parts that are not trained")
     prompts: Prompts = _key(Prompts, "stage", "prompts drawn in training")
+    prompt_rounds: int = _key(
+        1,
+        "stage",
+        "decoder passes of a step; each after the first sees a click in the largest error, and "
+        "the prediction before it",
+        ge=1,
+        le=32,
+    )
 
     img_size: int = _key(
         1024, "training", "pixels of the longest side, a multiple of 64", ge=64, le=4096
@@ -145,7 +153,7 @@ class RunConfig(Strict):
     batch_size: int = _key(8, "training", "images per device and step", ge=1)
     gradient_accumulation: int = _key(1, "training", "batches per optimiser step", ge=1)
     objects_per_image: int = _key(4, "training", "segments prompted per encoded image", ge=1)
-    augment: Augment = _key(Augment, "training", "random changes of training images")
+    augment: Augment = _key(Augment, "stage", "random changes of training images")
     weight_decay: float = _key(0.05, "training", "of AdamW, on weight matrices", ge=0)
     encoder_lr_scale: float = _key(
         1.0, "training", "learning rate of the image encoder, relative", ge=0

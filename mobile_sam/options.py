@@ -76,10 +76,28 @@ class Freeze(Strict):
 
 class Prompts(Strict):
     box: Weight = Field(0.5, description="share of box prompts")
-    point: Weight = Field(0.5, description="share of single-point prompts")
+    point: Weight = Field(0.5, description="share of single points, anywhere on the segment")
+    interior_point: Weight = Field(
+        0.0, description="share of single points where the segment is deepest"
+    )
+    points: Weight = Field(0.0, description="share of several points, positive and negative")
+    mask: Weight = Field(
+        0.0, description="share of poor earlier predictions, made from the truth, with box or point"
+    )
     box_jitter: float = Field(
         0.1, ge=0, le=0.5, description="standard deviation of box corners, in box sides"
     )
+    max_points: int = Field(
+        4, ge=2, le=32, description="most positive points of `points`; the least are 2"
+    )
+    max_negative_points: int = Field(
+        2, ge=0, le=32, description="most negative points of `points`, beside the segment"
+    )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Relative weights of the kinds of prompts, by name."""
+        return self.model_dump(include={"box", "point", "interior_point", "points", "mask"})
 
 
 class DistillLosses(Strict):
@@ -90,11 +108,31 @@ class DistillLosses(Strict):
 class Augment(Strict):
     flip: bool = Field(
         False,
-        description="mirror left-right in half of the samples, but not where stored features are "
-        "distilled: they are not those of a mirrored image",
+        description="mirror left-right in half of the samples; with stored teacher features only "
+        "where feature_views has hflip",
+    )
+    scale: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="largest relative change of size, uniformly drawn: 0.5 is from half to one and "
+        "a half, cropped at random or padded; not with stored teacher features",
     )
     brightness: float = Field(
-        0.0, ge=0, lt=1, description="largest relative change of brightness, uniformly drawn"
+        0.0,
+        ge=0,
+        lt=1,
+        description="largest relative change of brightness, uniformly drawn; colours may change "
+        "with stored teacher features too, which stay those of the unchanged image",
+    )
+    contrast: float = Field(
+        0.0, ge=0, lt=1, description="largest relative change of contrast, uniformly drawn"
+    )
+    saturation: float = Field(
+        0.0, ge=0, le=1, description="largest relative change of saturation, uniformly drawn"
+    )
+    hue: float = Field(
+        0.0, ge=0, le=0.5, description="largest turn of hues, in colour circles, uniformly drawn"
     )
 
 
@@ -142,3 +180,5 @@ class StageEntry(Strict):
     learning_rate: float | None = Field(None, gt=0, description="unset: global")
     freeze: Freeze | None = Field(None, description="unset: global")
     prompts: Prompts | None = Field(None, description="unset: global")
+    prompt_rounds: int | None = Field(None, ge=1, le=32, description="unset: global")
+    augment: Augment | None = Field(None, description="unset: global")

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from mobile_sam.config import ConfigError, RunConfig, affects
-from mobile_sam.options import Freeze, LossWeights, Prompts, StageEntry
+from mobile_sam.options import Augment, Freeze, LossWeights, Prompts, StageEntry
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Stage:
     learning_rate: float
     freeze: Freeze
     prompts: Prompts
+    prompt_rounds: int
+    augment: Augment
 
     @property
     def directory(self) -> str:
@@ -55,6 +57,8 @@ class Stage:
             "learning_rate": self.learning_rate,
             "freeze": self.freeze.model_dump(),
             "prompts": self.prompts.model_dump(),
+            "prompt_rounds": self.prompt_rounds,
+            "augment": self.augment.model_dump(),
         }
 
 
@@ -123,14 +127,34 @@ def _check_stage(config: RunConfig, stage: Stage, where: str) -> None:
         raise ConfigError(
             f"{where}: loss_weights: all are 0 and nothing is distilled; nothing would be learned"
         )
-    if stage.supervised and not (stage.prompts.box or stage.prompts.point):
-        raise ConfigError(f"{where}: prompts: box and point are both 0; give one a share")
+    if stage.supervised and not any(stage.prompts.shares.values()):
+        kinds = ", ".join(stage.prompts.shares)
+        raise ConfigError(f"{where}: prompts: {kinds} are all 0; give one a share")
     if all(stage.freeze.model_dump().values()):
         raise ConfigError(f"{where}: freeze: all parts are frozen; nothing would be learned")
     if stage.freeze.image_encoder and stage.distils and not stage.supervised:
         raise ConfigError(
             f"{where}: freeze.image_encoder: true, but distillation trains nothing else"
         )
+    if stage.distils and config.teacher == "stored":
+        _check_augment(config, stage, where)
+
+
+def _check_augment(config: RunConfig, stage: Stage, where: str) -> None:
+    """Features are stored of the whole image, as it is or mirrored; they do not fit another."""
+    for key, fits, instead in (
+        ("scale", False, ""),
+        ("flip", "hflip" in config.feature_views, 'feature_views to ["identity", "hflip"], or '),
+    ):
+        value = getattr(stage.augment, key)
+        if value and not fits:
+            views, plain = json.dumps(config.feature_views), json.dumps(type(value)(0))
+            raise ConfigError(
+                f"{where}: augment.{key}: {json.dumps(value)}, but the stage compares with stored "
+                f"teacher features, and those are of the views {views}, none of which is the "
+                f"changed image; set augment of this stage's entry in stage_schedule to "
+                f'{{"{key}": {plain}}}, or {instead}teacher to "online"'
+            )
 
 
 def _stage(config: RunConfig, index: int, entry: StageEntry) -> Stage:
@@ -151,6 +175,8 @@ def _stage(config: RunConfig, index: int, entry: StageEntry) -> Stage:
         learning_rate=entry.learning_rate or config.learning_rate,
         freeze=entry.freeze or config.freeze,
         prompts=entry.prompts or config.prompts,
+        prompt_rounds=entry.prompt_rounds or config.prompt_rounds,
+        augment=entry.augment or config.augment,
     )
 
 

@@ -1,10 +1,12 @@
 import json
+import re
 from typing import Any
 
 import pytest
 
 from mobile_sam.config import ConfigError, RunConfig, parse_config
 from mobile_sam.schedule import canonical, normalise, scale
+from tests.conftest import ROOT
 
 ZERO = {"focal": 0.0, "dice": 0.0, "iou": 0.0}
 
@@ -86,7 +88,10 @@ def test_distillation_of_a_stage_wins_over_use_distill() -> None:
             r"\[0\]: distillation: true, but teacher_checkpoint is null",
         ),
         ({"teacher_checkpoint": None, "use_distill": True}, "but teacher_checkpoint is null"),
-        ({"prompts": {"box": 0, "point": 0}}, "prompts: box and point are both 0"),
+        (
+            {"prompts": {"box": 0, "point": 0}},
+            "prompts: box, point, interior_point, points, mask are all 0",
+        ),
         (
             {"freeze": dict.fromkeys(["image_encoder", "prompt_encoder", "mask_decoder"], True)},
             "all parts are frozen",
@@ -145,3 +150,110 @@ def test_canonical_is_sorted_json() -> None:
     config = run()
     text = canonical(config, normalise(config)[0])
     assert text == json.dumps(json.loads(text), sort_keys=True)
+
+
+def test_an_entry_has_prompt_rounds_of_its_own() -> None:
+    config = run(prompt_rounds=2, stage_schedule=[entry(0, 5, prompt_rounds=3), entry(5, 10)])
+    assert [stage.prompt_rounds for stage in normalise(config)] == [3, 2]
+
+
+DISTIL = {"distillation": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "messages"),
+    [
+        (
+            {"augment": {"flip": True}, "stage_schedule": [entry(0, 5), entry(5, 10, **DISTIL)]},
+            [
+                "x.json: stage_schedule[1]: augment.flip: true, but",
+                '{"flip": false}',
+                'feature_views to ["identity", "hflip"]',
+                'teacher to "online"',
+            ],
+        ),
+        (
+            {"stage_schedule": [entry(0, 5, **DISTIL, augment={"scale": 0.3})]},
+            ["x.json: stage_schedule[0]: augment.scale: 0.3, but", '{"scale": 0.0}'],
+        ),
+        (
+            {
+                "feature_views": ["identity", "hflip"],
+                "stage_schedule": [entry(0, 5, **DISTIL, augment={"scale": 0.3, "flip": True})],
+            },
+            ["augment.scale: 0.3", 'views ["identity", "hflip"]'],
+        ),
+        (
+            {"use_distill": True, "augment": {"flip": True}},
+            ["x.json: epochs 0 to 10: augment.flip: true, but"],
+        ),
+    ],
+)
+def test_geometry_that_stored_features_do_not_show_is_an_error(
+    changes: dict[str, Any], messages: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        normalise(run(**changes), "x.json")
+    for message in messages:
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_distill": True, "augment": {"brightness": 0.3, "contrast": 0.2, "hue": 0.1}},
+        {
+            "use_distill": True,
+            "augment": {"flip": True},
+            "feature_views": ["identity", "hflip"],
+        },
+        {"augment": {"flip": True, "scale": 0.5}},  # no stage reads features
+        {"use_distill": True, "teacher": "online", "augment": {"flip": True, "scale": 0.5}},
+        {
+            "augment": {"flip": True, "scale": 0.5},
+            "stage_schedule": [entry(0, 5, **DISTIL, augment={}), entry(5, 10)],
+        },
+        {"use_distill": True, "lambda_coef": 0.0, "augment": {"flip": True}},
+    ],
+)
+def test_other_augmentation_is_allowed(changes: dict[str, Any]) -> None:
+    normalise(run(**changes))
+
+
+def test_an_entry_has_augmentation_of_its_own() -> None:
+    config = run(
+        augment={"flip": True},
+        stage_schedule=[entry(0, 5, augment={"contrast": 0.2}), entry(5, 10)],
+    )
+    assert [(s.augment.flip, s.augment.contrast) for s in normalise(config)] == [
+        (False, 0.2),
+        (True, 0.0),
+    ]
+    changed = run(augment={"flip": True}, stage_schedule=[entry(0, 5), entry(5, 10)])
+    one, two = (normalise(c) for c in (config, changed))
+    assert canonical(config, one[0]) != canonical(changed, two[0])
+    assert canonical(config, one[1]) == canonical(changed, two[1])
+
+
+def test_views_of_features_belong_to_the_stages_that_distil() -> None:
+    schedule = [entry(0, 5, **DISTIL), entry(5, 10)]
+    one, two = (
+        run(stage_schedule=schedule, feature_views=views)
+        for views in (["identity"], ["identity", "hflip"])
+    )
+    first, second = (
+        [canonical(config, stage) for stage in normalise(config)] for config in (one, two)
+    )
+    assert first[0] != second[0]
+    assert first[1] == second[1]
+
+
+def test_the_examples_of_the_docs_are_valid() -> None:
+    blocks = re.findall(r"^    {\n(?:    .*\n)+", (ROOT / "docs" / "prompts.md").read_text(), re.M)
+    first, second = (parse_config({"run_name": "x"} | json.loads(b), "docs") for b in blocks)
+    boxes, mixed = normalise(first)
+    assert (boxes.prompt_rounds, boxes.prompts.shares["point"]) == (1, 0)
+    assert (mixed.prompt_rounds, mixed.prompts.shares["box"]) == (3, 2)
+    colours, everything = normalise(second)
+    assert not colours.augment.flip
+    assert everything.augment.flip

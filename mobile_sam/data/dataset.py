@@ -1,6 +1,7 @@
 """What a training step reads: images with the masks and prompts of some of their segments."""
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mobile_sam.data.augment import Geometry, recoloured, rescaled, whole
 from mobile_sam.data.images import RecordError, read_image
 from mobile_sam.data.index import Index, IndexedImage
 from mobile_sam.data.masks import Mask
-from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt, random_prompt
+from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt, Target, random_prompt
 from mobile_sam.data.transforms import image_to_model_frame, mask_to_model_frame
 from mobile_sam.frames import model_frame_size
 from mobile_sam.options import Augment, Prompts
@@ -23,8 +25,11 @@ class Sample(NamedTuple):
 
     position: number of the image in its index.
     image: (3, S, S) normalised; valid: (S, S) bool, false on padding.
-    masks: (P, S, S) bool; points: (P, 2, 2) xy pixels; labels: (P, 2).
+    masks: (P, S, S) bool; points: (P, T, 2) xy pixels; labels: (P, T).
     teacher: stored features (C, S/16, S/16) by level, none where none are read.
+    mask_prompts: low_res_logits (P, 1, S/4, S/4), or (0,) without mask prompts.
+    has_mask: (P,) bool, which of mask_prompts count; (0,) without.
+    seed: of what is random after reading, a function of (seed, epoch, position).
     """
 
     position: Tensor
@@ -34,6 +39,9 @@ class Sample(NamedTuple):
     points: Tensor
     labels: Tensor
     teacher: dict[str, Tensor]
+    mask_prompts: Tensor = torch.empty(0)
+    has_mask: Tensor = torch.empty(0)
+    seed: Tensor = torch.tensor(0)
 
     def to(self, device: torch.device) -> "Sample":
         """The same on another device."""
@@ -57,8 +65,8 @@ class TrainingSet(Dataset[Sample]):
     """Random segments and prompts of each image; a function of (seed, epoch, position) alone.
 
     objects_per_image: P. An image with fewer segments repeats them with other prompts.
-    read_features: gives the stored teacher features (C, S/16, S/16) of a view of an image, by
-        level.
+    read_features: gives the stored teacher features (C, S/16, S/16) by level, of an image as it is
+        ("identity") or mirrored left-right ("hflip").
     """
 
     def __init__(
@@ -87,22 +95,58 @@ class TrainingSet(Dataset[Sample]):
         rng = np.random.default_rng([self.seed, self.epoch, position])
         record = self.index[position]
         pixels = _read_unchanged(record)
-        chosen = _repeat(rng.permutation(len(record.segments)), self.objects_per_image)
-        masks = {int(i): record.mask(record.segments[i]) for i in set(chosen.tolist())}
-        if self.augment.flip and rng.random() < 0.5:
-            pixels = np.ascontiguousarray(pixels[:, ::-1])
-            masks = {i: np.ascontiguousarray(mask[:, ::-1]) for i, mask in masks.items()}
-        if self.augment.brightness:
-            factor = 1 + self.augment.brightness * rng.uniform(-1, 1)
-            pixels = np.clip(pixels * factor, 0, 255).astype(np.uint8)
-        frames = {i: _visible_in_model_frame(mask, self.img_size) for i, mask in masks.items()}
-        share = self.prompts.box / (self.prompts.box + self.prompts.point or 1)
-        prompts = [
-            random_prompt(frames[int(i)], share, self.prompts.box_jitter, rng) for i in chosen
-        ]
-        teacher = {} if self.read_features is None else self.read_features(record, "identity")
-        segments = [frames[int(i)] for i in chosen]
-        return _sample(position, pixels, self.img_size, segments, prompts, teacher)
+        order = rng.permutation(len(record.segments))
+        mirrored = self.augment.flip and rng.random() < 0.5
+        geometry, masks = self._shown(position, record, order, mirrored)
+        # Brightness is older than the streams; what it trained stays the same, bit for bit.
+        pixels = recoloured(
+            geometry.apply(pixels),
+            self.augment,
+            lambda name: rng if name == "brightness" else self._stream(position, name),
+        )
+        frames = [_visible_in_model_frame(mask, self.img_size, geometry.longest) for mask in masks]
+        size = model_frame_size(pixels.shape[:2], geometry.longest)
+        chosen = _repeat(np.arange(len(frames)), self.objects_per_image)
+        prompts = [random_prompt(Target(frames[i], size), self.prompts, rng) for i in chosen]
+        sample = _sample(
+            position,
+            image_to_model_frame(pixels, self.img_size, geometry.longest),
+            size,
+            [frames[i] for i in chosen],
+            prompts,
+            self._teacher_features(record, geometry.view),
+        )
+        seed = self._stream(position, "clicks").integers(2**62)
+        sample = sample._replace(seed=torch.tensor(seed))
+        return _with_mask_prompts(sample, prompts, self.img_size) if self.prompts.mask else sample
+
+    def _teacher_features(self, record: IndexedImage, view: str) -> dict[str, Tensor]:
+        return {} if self.read_features is None else self.read_features(record, view)
+
+    def _shown(
+        self, position: int, record: IndexedImage, order: np.ndarray, mirrored: bool
+    ) -> tuple[Geometry, list[Mask]]:
+        """What is shown of an image, and the masks of the first P segments that can be seen there.
+
+        order: of the segments. Where a crop shows none of them, the whole image is shown.
+        """
+        segments = [record.segments[i] for i in order]
+        everything = whole(record.size, self.img_size, mirrored)
+        if self.augment.scale:
+            rng = self._stream(position, "scale")
+            geometry = rescaled(everything, self.augment.scale, rng)
+            masks = (geometry.apply(record.mask(s)) for s in segments if geometry.touches(s.box))
+            seen = list(islice((mask for mask in masks if mask.any()), self.objects_per_image))
+            if seen:
+                return geometry, seen
+        shown = segments[: self.objects_per_image]
+        return everything, [everything.apply(record.mask(segment)) for segment in shown]
+
+    def _stream(self, position: int, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose, so that no other purpose moves them."""
+        key = tuple(purpose.encode())
+        entropy = [self.seed, self.epoch, position]
+        return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
 
 
 class ValidationSet(Dataset[Sample]):
@@ -130,7 +174,9 @@ class ValidationSet(Dataset[Sample]):
         ]
         prompts = [kind(frame) for kind in VALIDATION_PROMPTS.values() for frame in frames]
         masks = frames * len(VALIDATION_PROMPTS)
-        return _sample(position, _read_unchanged(record), self.img_size, masks, prompts, {})
+        image = image_to_model_frame(_read_unchanged(record), self.img_size)
+        size = model_frame_size(record.size, self.img_size)
+        return _sample(position, image, size, masks, prompts, {})
 
 
 def _read_unchanged(record: IndexedImage) -> NDArray[np.uint8]:
@@ -146,11 +192,14 @@ def _repeat(order: np.ndarray, count: int) -> np.ndarray:
     return np.resize(order, count)
 
 
-def _visible_in_model_frame(mask: Mask, img_size: int) -> Mask:
-    """The mask (S, S) in the model frame; a segment too small to be seen keeps one pixel."""
-    frame = mask_to_model_frame(mask, img_size)
+def _visible_in_model_frame(mask: Mask, img_size: int, longest: int | None = None) -> Mask:
+    """The mask (S, S) in the model frame; a segment too small to be seen keeps one pixel.
+
+    longest: as in `mask_to_model_frame`.
+    """
+    frame = mask_to_model_frame(mask, img_size, longest)
     if not frame.any():
-        height, width = model_frame_size(mask.shape, img_size)
+        height, width = model_frame_size(mask.shape, longest or img_size)
         ys, xs = np.nonzero(mask)
         y = min(int(ys.mean() * height / mask.shape[0]), height - 1)
         x = min(int(xs.mean() * width / mask.shape[1]), width - 1)
@@ -160,21 +209,29 @@ def _visible_in_model_frame(mask: Mask, img_size: int) -> Mask:
 
 def _sample(
     position: int,
-    pixels: np.ndarray,
-    img_size: int,
+    image: Tensor,
+    size: tuple[int, int],
     masks: list[Mask],
     prompts: list[Prompt],
     teacher: dict[str, Tensor],
 ) -> Sample:
-    valid = torch.zeros(img_size, img_size, dtype=torch.bool)
-    height, width = model_frame_size(pixels.shape[:2], img_size)
-    valid[:height, :width] = True
+    valid = torch.zeros(image.shape[1:], dtype=torch.bool)
+    valid[: size[0], : size[1]] = True
     return Sample(
         position=torch.tensor(position),
-        image=image_to_model_frame(pixels, img_size),
+        image=image,
         valid=valid,
         masks=torch.from_numpy(np.stack(masks)),
         points=torch.from_numpy(np.stack([prompt.points for prompt in prompts])),
         labels=torch.from_numpy(np.stack([prompt.labels for prompt in prompts])),
         teacher=teacher,
+    )
+
+
+def _with_mask_prompts(sample: Sample, prompts: list[Prompt], img_size: int) -> Sample:
+    nothing = np.zeros((img_size // 4, img_size // 4), dtype=np.float32)
+    masks = [nothing if prompt.mask is None else prompt.mask for prompt in prompts]
+    return sample._replace(
+        mask_prompts=torch.from_numpy(np.stack(masks))[:, None],
+        has_mask=torch.tensor([prompt.mask is not None for prompt in prompts]),
     )

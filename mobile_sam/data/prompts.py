@@ -1,23 +1,39 @@
 """Prompts that point at a segment: drawn at random in training, fixed in validation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobile_sam.data.degrade import degraded_logits
 from mobile_sam.data.masks import Mask, bounding_box, interior_point
+from mobile_sam.options import Prompts
 
-# SAM's labels of prompt points; a box is its two corners, a lone point gets a padding point.
-_PADDING, _FOREGROUND, _TOP_LEFT, _BOTTOM_RIGHT = -1, 1, 2, 3
+# SAM's labels of prompt points, and one for points that only fill up a batch. A box is its two
+# corners; points without a box are followed by one padding point.
+_ABSENT, _PADDING, _BACKGROUND, _FOREGROUND, _TOP_LEFT, _BOTTOM_RIGHT = range(-2, 4)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Two labelled points. points: (2, 2) float xy in pixels; labels: (2,) as SAM numbers them."""
+    """T labelled points, and perhaps a mask.
+
+    points: (T, 2) float xy in pixels; labels: (T,) as SAM numbers them.
+    mask: low_res_logits as of an earlier prediction, (S/4, S/4), or None.
+    """
 
     points: NDArray[np.float32]
     labels: NDArray[np.int64]
+    mask: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A segment to point at. mask: (S, S), not empty; size: (H, W) of the image within it."""
+
+    mask: Mask
+    size: tuple[int, int]
 
 
 def box_prompt(box: tuple[float, float, float, float]) -> Prompt:
@@ -28,29 +44,104 @@ def box_prompt(box: tuple[float, float, float, float]) -> Prompt:
 
 def point_prompt(x: float, y: float) -> Prompt:
     """The prompt of one foreground point, xy in pixels."""
-    points = np.array([[x, y], [0, 0]], dtype=np.float32)
-    return Prompt(points, np.array([_FOREGROUND, _PADDING]))
+    return points_prompt(np.array([[x, y]]), np.zeros((0, 2)))
 
 
-def random_prompt(
-    mask: Mask, box_share: float, box_jitter: float, rng: np.random.Generator
-) -> Prompt:
-    """A box around the mask or a point in it, in the mask's frame.
+def points_prompt(foreground: NDArray, background: NDArray) -> Prompt:
+    """The prompt of points on a segment (N, 2) and beside it (M, 2), xy in pixels."""
+    points = np.concatenate([foreground, background, np.zeros((1, 2))]).astype(np.float32)
+    counts = [len(foreground), len(background), 1]
+    return Prompt(points, np.repeat([_FOREGROUND, _BACKGROUND, _PADDING], counts))
 
-    mask: (H, W), not empty. box_share: probability of a box.
-    box_jitter: standard deviation of each corner in sides of the box, at most 20 pixels
-    (SAM, arXiv:2304.02643, appendix A: 10 % and 20 pixels).
+
+def jittered_box(target: Target, settings: Prompts, rng: np.random.Generator) -> Prompt:
+    """A box around the segment whose corners are moved, at most by 20 pixels.
+
+    10 % of the box's sides and 20 pixels are SAM's own (arXiv:2304.02643, appendix A).
     """
-    if rng.random() < box_share:
-        box = np.array(bounding_box(mask), dtype=np.float64)
-        sides = np.tile(box[2:] - box[:2], 2)
-        noise = np.clip(rng.normal(0, 1, 4) * box_jitter * sides, -20, 20)
-        height, width = mask.shape
-        x0, y0, x1, y1 = np.clip(box + noise, 0, [width, height, width, height])
-        return box_prompt((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
-    inside = np.flatnonzero(mask)
-    y, x = np.unravel_index(int(inside[rng.integers(len(inside))]), mask.shape)
+    box = np.array(bounding_box(target.mask), dtype=np.float64)
+    sides = np.tile(box[2:] - box[:2], 2)
+    noise = np.clip(rng.normal(0, 1, 4) * settings.box_jitter * sides, -20, 20)
+    height, width = target.mask.shape
+    x0, y0, x1, y1 = np.clip(box + noise, 0, [width, height, width, height])
+    return box_prompt((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
+
+
+def random_point(target: Target, settings: Prompts, rng: np.random.Generator) -> Prompt:
+    """Any pixel of the segment."""
+    inside = np.flatnonzero(target.mask)
+    y, x = np.unravel_index(int(inside[rng.integers(len(inside))]), target.mask.shape)
     return point_prompt(float(x), float(y))
+
+
+def most_interior_point(target: Target, settings: Prompts, rng: np.random.Generator) -> Prompt:
+    """The pixel that lies deepest inside the segment."""
+    return deepest_point(target.mask)
+
+
+def several_points(target: Target, settings: Prompts, rng: np.random.Generator) -> Prompt:
+    """2 to `max_points` pixels of the segment, up to `max_negative_points` near it.
+
+    A segment of fewer pixels gives them all; without any background there is no negative point.
+    """
+    foreground = int(rng.integers(2, settings.max_points, endpoint=True))
+    background = int(rng.integers(0, settings.max_negative_points, endpoint=True))
+    on, beside = target.mask, surroundings(target)
+    return points_prompt(_some_pixels(on, foreground, rng), _some_pixels(beside, background, rng))
+
+
+def surroundings(target: Target) -> Mask:
+    """Background (S, S) within the segment's box enlarged by half a side in each direction.
+
+    Anywhere in the image where the enlarged box has no background.
+    """
+    height, width = target.size
+    x0, y0, x1, y1 = bounding_box(target.mask)
+    dx, dy = max((x1 - x0) // 2, 1), max((y1 - y0) // 2, 1)
+    near = np.zeros_like(target.mask)
+    near[max(y0 - dy, 0) : min(y1 + dy, height), max(x0 - dx, 0) : min(x1 + dx, width)] = True
+    near &= ~target.mask
+    if not near.any():
+        near[:height, :width] = ~target.mask[:height, :width]
+    return near
+
+
+def _some_pixels(mask: Mask, count: int, rng: np.random.Generator) -> NDArray:
+    """Up to `count` different pixels of the mask, (N, 2) xy."""
+    pixels = np.flatnonzero(mask)
+    chosen = rng.choice(pixels, min(count, len(pixels)), replace=False)
+    y, x = np.unravel_index(chosen, mask.shape)
+    return np.stack([x, y], axis=1)
+
+
+def mask_prompt(target: Target, settings: Prompts, rng: np.random.Generator) -> Prompt:
+    """A mask as a poor earlier prediction would be, with a box or a point."""
+    companion = jittered_box if rng.random() < 0.5 else random_point
+    prompt = companion(target, settings, rng)
+    return replace(prompt, mask=degraded_logits(target.mask, target.size, rng))
+
+
+def random_prompt(target: Target, settings: Prompts, rng: np.random.Generator) -> Prompt:
+    """A prompt of a kind drawn by its share, filled up to `num_points(settings)` points."""
+    kinds = [kind for kind in TRAINING_PROMPTS if settings.shares[kind] > 0]
+    bounds = np.cumsum([settings.shares[kind] for kind in kinds])
+    drawn = rng.random()  # also where all shares are 0, in a stage that looks at no masks
+    kind = "point"
+    if kinds:
+        number = int(np.searchsorted(bounds / bounds[-1], drawn, side="right"))
+        kind = kinds[min(number, len(kinds) - 1)]
+    prompt = TRAINING_PROMPTS[kind](target, settings, rng)
+    missing = num_points(settings) - len(prompt.labels)
+    return replace(
+        prompt,
+        points=np.pad(prompt.points, ((0, missing), (0, 0))),
+        labels=np.pad(prompt.labels, (0, missing), constant_values=_ABSENT),
+    )
+
+
+def num_points(settings: Prompts) -> int:
+    """T, the number of points that each prompt is filled up to."""
+    return settings.max_points + settings.max_negative_points + 1 if settings.points else 2
 
 
 def exact_box(mask: Mask) -> Prompt:
@@ -62,6 +153,16 @@ def deepest_point(mask: Mask) -> Prompt:
     """The pixel that lies deepest inside the mask."""
     return point_prompt(*interior_point(mask))
 
+
+# The prompts of training, by the key of their share in `prompts`. A new one goes to the end: the
+# order is that of the draw, so that a share of 0 changes nothing for the others.
+TRAINING_PROMPTS: dict[str, Callable[[Target, Prompts, np.random.Generator], Prompt]] = {
+    "box": jittered_box,
+    "point": random_point,
+    "interior_point": most_interior_point,
+    "points": several_points,
+    "mask": mask_prompt,
+}
 
 # The prompts of validation, by the name in its tables.
 VALIDATION_PROMPTS: dict[str, Callable[[Mask], Prompt]] = {

@@ -15,9 +15,14 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 
-def image_to_model_frame(image: NDArray[np.uint8], img_size: int) -> Tensor:
-    """RGB pixels (H, W, 3) to (3, S, S): resized, normalised, then padded below and right."""
-    height, width = model_frame_size(image.shape[:2], img_size)
+def image_to_model_frame(
+    image: NDArray[np.uint8], img_size: int, longest: int | None = None
+) -> Tensor:
+    """RGB pixels (H, W, 3) to (3, S, S): resized, normalised, then padded below and right.
+
+    longest: pixels of the image's longest side in the model frame; None: all S.
+    """
+    height, width = model_frame_size(image.shape[:2], longest or img_size)
     resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     pixels = torch.from_numpy(resized.copy()).permute(2, 0, 1).float()
     mean, std = torch.tensor(PIXEL_MEAN)[:, None, None], torch.tensor(PIXEL_STD)[:, None, None]
@@ -26,9 +31,12 @@ def image_to_model_frame(image: NDArray[np.uint8], img_size: int) -> Tensor:
     return frame
 
 
-def mask_to_model_frame(mask: Mask, img_size: int) -> Mask:
-    """A mask (H, W) to (S, S), padded with background; a pixel is set where half of it is."""
-    height, width = model_frame_size(mask.shape, img_size)
+def mask_to_model_frame(mask: Mask, img_size: int, longest: int | None = None) -> Mask:
+    """A mask (H, W) to (S, S), padded with background; a pixel is set where half of it is.
+
+    longest: as in `image_to_model_frame`.
+    """
+    height, width = model_frame_size(mask.shape, longest or img_size)
     frame = np.zeros((img_size, img_size), dtype=bool)
     coverage = cv2.resize(mask.astype(np.float32), (width, height), interpolation=_how(mask, width))
     frame[:height, :width] = coverage >= 0.5

@@ -69,12 +69,14 @@ class MaskDecoder(nn.Module):
         sparse: Tensor,
         dense: Tensor,
         multimask: bool,
+        present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Masks of N prompts on B images, N / B of them on each image, in the images' order.
 
         image_embedding: (B, C, S/16, S/16); image_positions: (1, C, S/16, S/16).
         sparse: (N, T, C); dense: (N or 1, C, S/16, S/16).
         multimask: the three masks for ambiguous prompts instead of the one for clear prompts.
+        present: (N, T) bool, false where a prompt has fewer than T tokens; None: all have T.
         Returns low_res_logits (N, M, S/4, S/4) and predicted_iou (N, M), M being 3 or 1.
         """
         prompts, images = len(sparse), len(image_embedding)
@@ -83,10 +85,15 @@ class MaskDecoder(nn.Module):
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(prompts, -1, -1), sparse], dim=1)
 
+        if present is not None:  # the decoder's own tokens always are
+            present = F.pad(present, (len(output_tokens), 0), value=True)
+
         image = image_embedding.repeat_interleave(prompts // images, dim=0) + dense
         height, width = image.shape[-2:]
         positions = image_positions.flatten(2).transpose(1, 2)  # (1, h*w, C)
-        tokens, image = self.transformer(image.flatten(2).transpose(1, 2), positions, tokens)
+        tokens, image = self.transformer(
+            image.flatten(2).transpose(1, 2), positions, tokens, present
+        )
 
         chosen = range(1, NUM_MASKS) if multimask else range(1)
         upscaled = self.output_upscaling(

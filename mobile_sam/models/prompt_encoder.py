@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from mobile_sam.models.neck import LayerNorm2d
 
-# Labels of prompt points. A box is its two corners; a lone point is followed by a padding point.
+# Labels of prompt points. A box is its two corners; a lone point is followed by a padding point,
+# which has a learned token of its own. An absent point fills up a batch and is not looked at.
+ABSENT = -2
 PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 
 
@@ -67,13 +69,16 @@ class PromptEncoder(nn.Module):
         return self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
 
     def embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
-        """Tokens (N, T, C) of points (N, T, 2), xy pixels of the model frame, labels (N, T)."""
+        """Tokens (N, T, C) of points (N, T, 2), xy pixels of the model frame, labels (N, T).
+
+        The token of an ABSENT point means nothing.
+        """
         # SAM places a point at the centre of its pixel.
         positions = self.pe_layer((points + 0.5) / self.img_size)
         table = torch.cat(
             [embedding.weight for embedding in (self.not_a_point_embed, *self.point_embeddings)]
         )
-        kinds = table[labels + 1]
+        kinds = table[labels.clamp(min=PADDING) + 1]
         return torch.where((labels == PADDING)[..., None], kinds, positions + kinds)
 
     def embed_masks(self, masks: Tensor) -> Tensor:
@@ -86,8 +91,17 @@ class PromptEncoder(nn.Module):
         return self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(-1, -1, side, side)
 
     def forward(
-        self, points: Tensor, labels: Tensor, masks: Tensor | None = None
+        self,
+        points: Tensor,
+        labels: Tensor,
+        masks: Tensor | None = None,
+        has_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Sparse tokens (N, T, C) and the dense map (N or 1, C, S/16, S/16) of N prompts."""
+        """Sparse tokens (N, T, C) and the dense map (N or 1, C, S/16, S/16) of N prompts.
+
+        has_mask: (N,) bool, the prompts whose row of `masks` counts; None for all.
+        """
         dense = self.no_mask() if masks is None else self.embed_masks(masks)
+        if masks is not None and has_mask is not None:
+            dense = torch.where(has_mask[:, None, None, None], dense, self.no_mask())
         return self.embed_points(points, labels), dense

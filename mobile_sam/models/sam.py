@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mobile_sam.models.mask_decoder import MaskDecoder
-from mobile_sam.models.prompt_encoder import PromptEncoder
+from mobile_sam.models.prompt_encoder import ABSENT, PromptEncoder
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 
@@ -31,15 +31,19 @@ class Sam(nn.Module):
         labels: Tensor,
         masks: Tensor | None = None,
         multimask: bool = False,
+        has_mask: Tensor | None = None,
+        absent_points: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Masks of N prompts on B encoded images, N / B of them on each, in the images' order.
 
         image_embedding: (B, C, S/16, S/16).
         points: (N, T, 2) xy pixels of the model frame; labels: (N, T), see `prompt_encoder`.
         masks: low_res_logits of an earlier prediction, (N, 1, S/4, S/4), or None.
+        has_mask: (N,) bool, the prompts whose row of `masks` counts; None for all.
+        absent_points: whether labels may be ABSENT: prompts of different lengths in one batch.
         Returns low_res_logits (N, M, S/4, S/4) and predicted_iou (N, M).
         """
-        sparse, dense = self.prompt_encoder(points, labels, masks)
-        return self.mask_decoder(
-            image_embedding, self.prompt_encoder.dense_positions(), sparse, dense, multimask
-        )
+        sparse, dense = self.prompt_encoder(points, labels, masks, has_mask)
+        positions = self.prompt_encoder.dense_positions()
+        present = labels != ABSENT if absent_points else None
+        return self.mask_decoder(image_embedding, positions, sparse, dense, multimask, present)

@@ -21,12 +21,18 @@ class DownsamplingAttention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, T, C/heads)
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """queries: (N, T, dim); keys, values: (N, U, dim). Returns (N, T, dim)."""
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None
+    ) -> Tensor:
+        """queries: (N, T, dim); keys, values: (N, U, dim). Returns (N, T, dim).
+
+        present: (N, U) bool, the keys that are looked at; None for all.
+        """
         attended = F.scaled_dot_product_attention(
             self._heads(self.q_proj(queries)),
             self._heads(self.k_proj(keys)),
             self._heads(self.v_proj(values)),
+            attn_mask=None if present is None else present[:, None, None],
         )
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
@@ -59,14 +65,22 @@ class TwoWayBlock(nn.Module):
         self.first = first
 
     def forward(
-        self, tokens: Tensor, image: Tensor, token_positions: Tensor, image_positions: Tensor
+        self,
+        tokens: Tensor,
+        image: Tensor,
+        token_positions: Tensor,
+        image_positions: Tensor,
+        present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """tokens, token_positions: (N, T, C); image, image_positions: (N, h*w, C)."""
+        """tokens, token_positions: (N, T, C); image, image_positions: (N, h*w, C).
+
+        present: (N, T) bool, the tokens that are looked at; None for all.
+        """
         if self.first:  # the tokens are still their own positions, and nothing to add them to
-            tokens = self.self_attn(tokens, tokens, tokens)
+            tokens = self.self_attn(tokens, tokens, tokens, present)
         else:
             queries = tokens + token_positions
-            tokens = tokens + self.self_attn(queries, queries, tokens)
+            tokens = tokens + self.self_attn(queries, queries, tokens, present)
         tokens = self.norm1(tokens)
 
         queries, keys = tokens + token_positions, image + image_positions
@@ -74,7 +88,7 @@ class TwoWayBlock(nn.Module):
         tokens = self.norm3(tokens + self.mlp(tokens))
 
         queries = tokens + token_positions
-        image = self.norm4(image + self.cross_attn_image_to_token(keys, queries, tokens))
+        image = self.norm4(image + self.cross_attn_image_to_token(keys, queries, tokens, present))
         return tokens, image
 
 
@@ -90,12 +104,19 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(dim)
 
     def forward(
-        self, image: Tensor, image_positions: Tensor, tokens: Tensor
+        self,
+        image: Tensor,
+        image_positions: Tensor,
+        tokens: Tensor,
+        present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """image, image_positions: (N, h*w, C); tokens: (N, T, C). Returns both, transformed."""
+        """image, image_positions: (N, h*w, C); tokens: (N, T, C). Returns both, transformed.
+
+        present: (N, T) bool, the tokens that are looked at; None for all.
+        """
         token_positions = tokens
         for layer in self.layers:
-            tokens, image = layer(tokens, image, token_positions, image_positions)
+            tokens, image = layer(tokens, image, token_positions, image_positions, present)
         queries, keys = tokens + token_positions, image + image_positions
         tokens = self.norm_final_attn(tokens + self.final_attn_token_to_image(queries, keys, image))
         return tokens, image

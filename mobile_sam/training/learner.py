@@ -1,5 +1,7 @@
 """What one training step computes: the losses of a batch, from one encoder pass per image."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,13 +9,23 @@ from torch.utils.data import DataLoader
 
 from mobile_sam.data.dataset import Sample, ValidationSet, collate
 from mobile_sam.data.prompts import VALIDATION_PROMPTS
+from mobile_sam.models.prompt_encoder import ABSENT
 from mobile_sam.models.sam import Sam
 from mobile_sam.options import LossWeights
+from mobile_sam.training.clicks import with_clicks
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.losses import dice, focal, iou_error, measured_iou
 
 Losses = dict[str, Tensor]
 _VALIDATION_BATCH = 8
+
+
+class Prediction(NamedTuple):
+    """low_res_logits (B*P, 1, S/4, S/4); logits (B*P, S, S), model frame; predicted_iou (B*P,)."""
+
+    low_res_logits: Tensor
+    logits: Tensor
+    predicted_iou: Tensor
 
 
 class Learner(nn.Module):
@@ -24,41 +36,60 @@ class Learner(nn.Module):
         self.student = student
         self.distiller = distiller
 
-    def forward(self, batch: Sample, supervised: bool, distil: bool) -> Losses:
+    def forward(self, batch: Sample, supervised: bool, distil: bool, rounds: int = 1) -> Losses:
         """Unweighted losses, each a scalar: focal, dice, iou; distillation; and `train_iou`.
 
         supervised, distil: which of the two kinds are computed at all.
+        rounds: decoder passes, each after the first with one more click; losses are their means.
         """
         embedding = self.student.image_encoder(batch.image)  # (B, C, S/16, S/16)
         losses: Losses = {}
         if distil:
             losses["distillation"] = self.distiller(embedding, batch.teacher)
         if supervised:
-            losses |= self._supervised(embedding, batch)
+            losses |= self._supervised(embedding, batch, rounds)
         return losses
 
-    def _supervised(self, embedding: Tensor, batch: Sample) -> Losses:
-        logits, predicted_iou = predict(self.student, embedding, batch)
-        truth = batch.masks.flatten(0, 1).float()  # (B*P, S, S)
-        prompts = batch.masks.shape[1]
-        valid = batch.valid.repeat_interleave(prompts, dim=0).float()
-        measured = measured_iou(logits, truth, valid)
-        return {
-            "focal": focal(logits, truth, valid).mean(),
-            "dice": dice(logits, truth, valid).mean(),
-            "iou": iou_error(predicted_iou, measured).mean(),
-            "train_iou": measured.mean(),
-        }
+    def _supervised(self, embedding: Tensor, batch: Sample, rounds: int) -> Losses:
+        found: list[Losses] = []
+        for number in range(rounds):
+            prediction = predict(self.student, embedding, batch)
+            found.append(_mask_losses(prediction, batch))
+            if number + 1 < rounds:
+                batch = with_clicks(batch, prediction.low_res_logits, prediction.logits, number)
+        return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
 
 
-def predict(student: Sam, embedding: Tensor, batch: Sample) -> tuple[Tensor, Tensor]:
-    """Logits (B*P, S, S) in the model frame and predicted_iou (B*P,) of a batch's prompts."""
+def _mask_losses(prediction: Prediction, batch: Sample) -> Losses:
+    """Unweighted losses of one round, each a scalar."""
+    _, logits, predicted_iou = prediction
+    truth = batch.masks.flatten(0, 1).float()  # (B*P, S, S)
+    prompts = batch.masks.shape[1]
+    valid = batch.valid.repeat_interleave(prompts, dim=0).float()
+    measured = measured_iou(logits, truth, valid)
+    return {
+        "focal": focal(logits, truth, valid).mean(),
+        "dice": dice(logits, truth, valid).mean(),
+        "iou": iou_error(predicted_iou, measured).mean(),
+        "train_iou": measured.mean(),
+    }
+
+
+def predict(student: Sam, embedding: Tensor, batch: Sample) -> Prediction:
+    """The answer to a batch's prompts."""
+    labels = batch.labels.flatten(0, 1)
+    with_masks = batch.mask_prompts.numel() > 0
     low_res_logits, predicted_iou = student.decode(
-        embedding, batch.points.flatten(0, 1), batch.labels.flatten(0, 1)
+        embedding,
+        batch.points.flatten(0, 1),
+        labels,
+        batch.mask_prompts.flatten(0, 1) if with_masks else None,
+        has_mask=batch.has_mask.flatten(0, 1) if with_masks else None,
+        absent_points=labels.shape[1] > 2 and bool((labels == ABSENT).any()),
     )
     size = (student.img_size, student.img_size)
     logits = F.interpolate(low_res_logits.float(), size, mode="bilinear")
-    return logits[:, 0], predicted_iou[:, 0].float()
+    return Prediction(low_res_logits, logits[:, 0], predicted_iou[:, 0].float())
 
 
 def total_loss(losses: Losses, weights: LossWeights, lambda_coef: float) -> Tensor:
@@ -74,7 +105,7 @@ def validation_iou(student: Sam, dataset: ValidationSet, device: torch.device) -
     found: dict[str, list[float]] = {kind: [] for kind in VALIDATION_PROMPTS}
     for batch in DataLoader(dataset, batch_size=_VALIDATION_BATCH, collate_fn=collate):
         sample = batch.to(device)
-        logits, _ = predict(student, student.image_encoder(sample.image), sample)
+        logits = predict(student, student.image_encoder(sample.image), sample).logits
         truth = sample.masks.flatten(0, 1).float()
         valid = sample.valid.repeat_interleave(sample.masks.shape[1], dim=0).float()
         iou = measured_iou(logits, truth, valid).view(len(sample.image), len(found), -1)

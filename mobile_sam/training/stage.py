@@ -120,7 +120,8 @@ class StageTraining:
         self.optimizer.load_state_dict(content["optimizer"])
 
     def _epoch(self, key: str) -> None:
-        progress, accumulation = self.progress, self.config.gradient_accumulation
+        stage, progress = self.stage, self.progress
+        accumulation = self.config.gradient_accumulation
         self.train_set.epoch = progress.epoch
         began, logged = time.monotonic(), time.monotonic()
         seconds_before = progress.seconds
@@ -134,8 +135,8 @@ class StageTraining:
             )
             torch.manual_seed(progress.seed(self.config.seed, self.fabric.global_rank))
             with self.fabric.no_backward_sync(self.model, enabled=not last_of_group):
-                losses = self.model(batch, self.stage.supervised, self.stage.distils)
-                loss = total_loss(losses, self.stage.loss_weights, self.stage.lambda_coef)
+                losses = self.model(batch, stage.supervised, stage.distils, stage.prompt_rounds)
+                loss = total_loss(losses, stage.loss_weights, stage.lambda_coef)
                 self.fabric.backward(loss / group_size)
             if not math.isfinite(loss.item()):
                 images = [self.train_set.index[int(i)].image_id for i in batch.position]

@@ -30,14 +30,12 @@ def new_learner(config: RunConfig) -> Learner:
 def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
     """The samples of a stage, with what it reads of the teacher."""
     store = stored_features(config, stage)
-    # Stored features are not those of a mirrored image.
-    augment = config.augment if store is None else config.augment.model_copy(update={"flip": False})
     return TrainingSet(
         Index(RunPaths(config).index, "train"),
         config.img_size,
         config.objects_per_image if stage.supervised else 1,
         stage.prompts,
-        augment,
+        stage.augment,
         config.seed,
         None if store is None else store.read,
     )

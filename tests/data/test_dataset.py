@@ -5,14 +5,15 @@ import pytest
 import torch
 from PIL import Image
 
-from mobile_sam.data.dataset import Sample, TrainingSet, ValidationSet, collate
+from mobile_sam.data.dataset import TrainingSet, ValidationSet, collate
 from mobile_sam.data.images import RecordError
 from mobile_sam.data.index import Index
 from mobile_sam.data.indexing import index_dataset
-from mobile_sam.data.prompts import deepest_point, exact_box, random_prompt
+from mobile_sam.data.prompts import Target, deepest_point, exact_box, random_prompt
 from mobile_sam.data.synthetic import scene
 from mobile_sam.data.transforms import PIXEL_MEAN, image_to_model_frame, mask_to_model_frame
 from mobile_sam.options import Augment, Prompts
+from tests.conftest import same_samples
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +31,6 @@ def training_set(index: Index, **changes: object) -> TrainingSet:
     return TrainingSet(index, **settings)  # type: ignore[arg-type]
 
 
-def same(a: Sample, b: Sample) -> bool:
-    tensors = [[*sample[:-1], *sample.teacher.values()] for sample in (a, b)]
-    return all(torch.equal(x, y) for x, y in zip(*tensors, strict=True))
-
-
 def test_shapes(index: Index) -> None:
     batch = collate([training_set(index)[i] for i in range(2)])
     assert batch.image.shape == (2, 3, 64, 64)
@@ -47,10 +43,10 @@ def test_a_sample_is_a_function_of_seed_epoch_and_position(index: Index) -> None
     first, second = training_set(index), training_set(index)
     for position in (5, 1, 7):  # reading others before changes nothing
         first[position]
-    assert same(first[2], second[2])
+    assert same_samples(first[2], second[2])
     second.epoch = 1
-    assert not same(first[2], second[2])
-    assert not same(first[2], training_set(index, seed=1)[2])
+    assert not same_samples(first[2], second[2])
+    assert not same_samples(first[2], training_set(index, seed=1)[2])
 
 
 def test_prompts_point_at_their_masks(index: Index) -> None:
@@ -72,6 +68,29 @@ def test_shares_of_prompts_are_kept(index: Index) -> None:
     assert (only_boxes.labels[:, 0] == 2).all()
     only_points = training_set(index, prompts=Prompts(box=0, point=2))[0]
     assert (only_points.labels[:, 0] == 1).all()
+
+
+MIXED = Prompts(box=1, point=1, interior_point=1, points=1, mask=1, max_points=3)
+
+
+def test_prompts_of_all_kinds_are_stacked(index: Index) -> None:
+    samples = training_set(index, prompts=MIXED, objects_per_image=8)
+    batch = collate([samples[i] for i in range(len(index))])
+    assert batch.points.shape == (10, 8, 6, 2)  # 3 positive, 2 negative, 1 of padding
+    assert batch.mask_prompts.shape == (10, 8, 1, 16, 16)
+    assert batch.has_mask.dtype == torch.bool
+    assert 0.05 < batch.has_mask.float().mean() < 0.4
+    assert (batch.mask_prompts.abs().sum((2, 3, 4)) > 0).equal(batch.has_mask)
+    assert set(batch.labels.unique().tolist()) == {-2, -1, 0, 1, 2, 3}
+
+
+def test_mixed_prompts_are_a_function_of_seed_epoch_and_position(index: Index) -> None:
+    first, second = (training_set(index, prompts=MIXED) for _ in range(2))
+    for position in (5, 1, 7):  # reading others before changes nothing
+        first[position]
+    assert same_samples(first[2], second[2])
+    second.epoch = 1
+    assert not same_samples(first[2], second[2])
 
 
 def test_a_flip_mirrors_image_and_masks_together(index: Index) -> None:
@@ -142,8 +161,9 @@ def test_an_image_that_changed_size_is_refused(index: Index, tmp_path: Path) -> 
 def test_jitter_stays_in_the_image() -> None:
     mask = np.zeros((64, 64), dtype=bool)
     mask[:40, :60] = True
+    settings = Prompts(box=1, point=0, box_jitter=0.5)
     for seed in range(50):
-        prompt = random_prompt(mask, 1.0, 0.5, np.random.default_rng(seed))
+        prompt = random_prompt(Target(mask, (64, 64)), settings, np.random.default_rng(seed))
         assert (prompt.points >= 0).all()
         assert (prompt.points <= 64).all()
         assert (prompt.points[0] <= prompt.points[1]).all()

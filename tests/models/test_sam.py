@@ -78,3 +78,25 @@ def test_the_iou_head_has_the_shape_it_is_given(depth: int, hidden: int) -> None
 def test_unknown_architectures_and_sizes_are_errors(model_type: str, img_size: int) -> None:
     with pytest.raises(ConfigError):
         build_sam_model(model_type, img_size)
+
+
+def test_a_prompt_without_a_mask_in_a_batch_with_masks_is_as_it_was(model: Sam) -> None:
+    embedding = model.image_encoder(torch.randn(1, 3, 64, 64))
+    points, labels = prompts(4)
+    masks, has_mask = torch.randn(4, 1, 16, 16), torch.tensor([False, True, False, True])
+    without, _ = model.decode(embedding, points, labels)
+    with_all, _ = model.decode(embedding, points, labels, masks=masks)
+    mixed, _ = model.decode(embedding, points, labels, masks=masks, has_mask=has_mask)
+    assert torch.equal(mixed[~has_mask], without[~has_mask])
+    assert torch.equal(mixed[has_mask], with_all[has_mask])
+
+
+def test_an_absent_point_is_not_looked_at(model: Sam) -> None:
+    embedding = model.image_encoder(torch.randn(1, 3, 64, 64))
+    points, labels = prompts(4)
+    short, short_iou = model.decode(embedding, points, labels)
+    points = torch.cat([points, torch.rand(4, 3, 2) * 64], dim=1)
+    labels = torch.cat([labels, torch.full((4, 3), -2)], dim=1)
+    long, long_iou = model.decode(embedding, points, labels, absent_points=True)
+    assert torch.allclose(short, long, atol=1e-5)
+    assert torch.allclose(short_iou, long_iou, atol=1e-5)

@@ -197,3 +197,18 @@ def test_the_encoder_runs_once_per_image(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     model(batch(), supervised=True, distil=True)
     assert seen == [2]
+
+
+def test_a_mask_prompt_reaches_the_mask_branch_and_the_encoder() -> None:
+    model, plain = learner(), batch()
+    sample = plain._replace(
+        mask_prompts=torch.randn(2, 2, 1, 16, 16), has_mask=torch.tensor([[True, False]] * 2)
+    )
+    losses = model(sample, supervised=True, distil=False)
+    losses["focal"].backward()
+    branch = model.student.prompt_encoder.mask_downscaling.parameters()
+    assert all(float(p.grad.abs().sum()) > 0 for p in branch)
+    assert encoder_gradient(model) > 0
+    nowhere = sample._replace(has_mask=torch.zeros(2, 2, dtype=torch.bool))
+    without = model(plain, supervised=True, distil=False)
+    assert model(nowhere, supervised=True, distil=False)["focal"].equal(without["focal"])

@@ -25,6 +25,12 @@ from mobile_sam.training.run import train_run
 from tests.conftest import TWO_STAGES, equal_states, prepare
 
 Make = Callable[..., RunConfig]
+# All that is drawn at random, at once.
+RANDOM = {
+    "prompts": {"box": 1, "point": 1, "interior_point": 1, "points": 1, "mask": 1},
+    "prompt_rounds": 2,
+    "augment": {"flip": True, "scale": 0.4, "brightness": 0.2, "contrast": 0.2, "hue": 0.1},
+}
 
 
 def weights(config: RunConfig, stage: int = -1) -> dict[str, torch.Tensor]:
@@ -64,22 +70,23 @@ def test_stages_in_processes_of_their_own_equal_one_process(tiny: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "accumulation"),
+    ("number", "changes"),
     [
-        (signal.SIGKILL, 1),
-        (signal.SIGKILL, 2),
-        (signal.SIGTERM, 2),
-        (signal.SIGINT, 1),
-        (signal.SIGUSR1, 1),
+        (signal.SIGKILL, {}),
+        (signal.SIGKILL, {"gradient_accumulation": 2}),
+        (signal.SIGKILL, RANDOM),
+        (signal.SIGTERM, {"gradient_accumulation": 2}),
+        (signal.SIGINT, {}),
+        (signal.SIGUSR1, {}),
     ],
-    ids=["kill", "kill-accumulating", "term", "ctrl-c", "time-limit"],
+    ids=["kill", "kill-accumulating", "kill-all-random", "term", "ctrl-c", "time-limit"],
 )
 def test_killed_in_stage_2_ends_in_the_same_weights(
-    tiny: Make, number: signal.Signals, accumulation: int
+    tiny: Make, number: signal.Signals, changes: dict[str, Any]
 ) -> None:
-    common: dict[str, Any] = {"num_epochs": 8, "gradient_accumulation": accumulation}
+    common: dict[str, Any] = {"num_epochs": 8, **changes}
     common["stage_schedule"] = [
-        TWO_STAGES[0],
+        {**TWO_STAGES[0], "augment": {}},  # stored features show the unchanged image
         {"start_epoch": 2, "end_epoch": 8, "distillation": False},
     ]
     common["save_every_minutes"] = 0
@@ -157,6 +164,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "learning_rate": (0.01, {}),
     "freeze": ({"mask_decoder": True}, {}),
     "prompts": ({"box": 1.0, "point": 0.0}, {}),
+    "prompt_rounds": (2, {}),
     "img_size": (128, {}),
     "batch_size": (2, {}),
     "gradient_accumulation": (2, {}),
@@ -197,9 +205,11 @@ def test_each_key_changes_the_weights(key: str, tiny: Make, tmp_path: Path) -> N
     assert not equal_states(trained(before), trained(after))
 
 
-def test_nothing_but_the_settings_changes_the_weights(tiny: Make) -> None:
-    first = trained(tiny(run_name="first"))
-    second = trained(tiny(run_name="second", num_workers=1, save_every_minutes=0, val_images=0))
+@pytest.mark.parametrize("changes", [{}, RANDOM])
+def test_nothing_but_the_settings_changes_the_weights(tiny: Make, changes: dict[str, Any]) -> None:
+    first = trained(tiny(run_name="first", **changes))
+    other = {"num_workers": 1, "save_every_minutes": 0, "val_images": 0}
+    second = trained(tiny(run_name="second", **changes, **other))
     assert equal_states(first, second)
 
 
@@ -233,9 +243,10 @@ def test_early_stopping_ends_the_stage_and_not_the_run(tiny: Make) -> None:
     assert epochs == [3, 1]
 
 
-def test_two_processes_average_their_gradients(tiny: Make) -> None:
+@pytest.mark.parametrize("changes", [{}, RANDOM])
+def test_two_processes_average_their_gradients(tiny: Make, changes: dict[str, Any]) -> None:
     """DDP over two CPU processes sees the batch that one process of twice the size sees."""
-    common = {"num_epochs": 2, "freeze_batchnorm": True, "val_images": 0}
+    common = {"num_epochs": 2, "freeze_batchnorm": True, "val_images": 0, **changes}
     one = tiny(run_name="one", batch_size=4, **common)
     two = tiny(run_name="two", batch_size=2, devices=2, **common)
     for config in (one, two):

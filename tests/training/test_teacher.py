@@ -11,12 +11,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from mobile_sam.config import RunConfig
+from mobile_sam.data.dataset import collate
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import normalise
 from mobile_sam.training import checkpoint
 from mobile_sam.training.run import train_run
+from mobile_sam.training.start import training_set
+from mobile_sam.training.teacher import online_features
 from tests.conftest import DISTIL_ONLY, equal_states
 
 Make = Callable[..., RunConfig]
@@ -73,15 +77,12 @@ def test_two_online_runs_are_equal(tiny: Make) -> None:
     assert equal_states(content(first)["learner"], content(second)["learner"])
 
 
-def test_online_the_teacher_sees_mirrored_images(tiny: Make) -> None:
-    """Stored features allow no flip; online it changes the losses, and the teacher follows."""
+def test_the_teacher_sees_mirrored_images_online_and_in_a_store_of_both_views(tiny: Make) -> None:
     flip = {"augment": {"flip": True}, "num_epochs": 2}
-    assert losses(tiny(run_name="a", **ONLINE, num_epochs=2)) != losses(
-        tiny(run_name="b", **ONLINE, **flip)
-    )
-    assert losses(tiny(run_name="c", **DISTIL, num_epochs=2)) == losses(
-        tiny(run_name="d", **DISTIL, **flip)
-    )
+    views = {"feature_views": ["identity", "hflip"]}
+    online = losses(tiny(run_name="a", **ONLINE, **flip))
+    assert online != losses(tiny(run_name="b", **ONLINE, num_epochs=2))
+    assert losses(tiny(run_name="c", **DISTIL, **flip, **views)) == pytest.approx(online, rel=2e-3)
 
 
 def test_killed_online_ends_in_the_same_weights(tiny: Make) -> None:
@@ -114,3 +115,23 @@ def test_views_are_stored_for_those_who_ask(tiny: Make) -> None:
     assert RunPaths(plain).features != RunPaths(both).features
     assert losses(plain) == losses(both)
     assert equal_states(content(plain)["learner"], content(both)["learner"])
+
+
+def test_stored_features_of_a_mirrored_sample_are_those_of_what_the_student_sees(
+    tiny: Make,
+) -> None:
+    views = {"feature_views": ["identity", "hflip"], "augment": {"flip": True}}
+    config = tiny(run_name="stored", **DISTIL, **views)
+    online = tiny(run_name="online", **ONLINE, augment={"flip": True})
+    (stage,) = normalise(online)
+    look = online_features(online, stage, torch.device("cpu"))
+    samples, plain = training_set(config, stage), training_set(tiny(**DISTIL), stage)
+    mirrored = 0
+    for position in range(len(samples)):
+        sample = samples[position]
+        mirrored += not torch.equal(
+            sample.teacher["neck"], plain.read_features(plain.index[position], "identity")["neck"]
+        )
+        seen = look(collate([sample])).teacher["neck"][0]
+        assert torch.allclose(sample.teacher["neck"], seen, rtol=2e-3, atol=2e-3)
+    assert 0 < mirrored < len(samples)

@@ -1,0 +1,81 @@
+"""Corrective clicks: after each round, one point where the prediction is most wrong.
+
+The interactive training of SAM (Kirillov et al., arXiv:2304.02643, appendix A), with two choices:
+the point is drawn from the largest connected error region, not from all errors, because a person
+corrects the largest mistake first and scattered pixels along edges say little; and within that
+region every pixel is equally likely, as in SAM, because people do not hit centres.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mobile_sam.data.dataset import Sample
+from mobile_sam.data.masks import Mask, bounding_box
+from mobile_sam.models.prompt_encoder import BACKGROUND, FOREGROUND
+
+
+@torch.no_grad()
+def with_clicks(batch: Sample, low_res_logits: Tensor, logits: Tensor, number: int) -> Sample:
+    """The batch with one more point for each prompt, and the prediction as its mask prompt.
+
+    low_res_logits: (B*P, 1, S/4, S/4); logits: (B*P, S, S), the same in the model frame.
+    number: of the round that ended, from 0. A click is a function of the sample's seed, the
+    prompt's place in the sample, and the round. Padding counts neither as right nor as wrong.
+    """
+    images, prompts = batch.masks.shape[:2]
+    predicted = logits.unflatten(0, (images, prompts)) > 0
+    valid = batch.valid[:, None]
+    missed = (batch.masks & ~predicted & valid).cpu().numpy()
+    extra = (predicted & ~batch.masks & valid).cpu().numpy()
+    truth = batch.masks.cpu().numpy()
+    seeds = batch.seed.tolist()
+
+    def of(place: tuple[int, int]) -> tuple[int, int, int]:
+        rng = np.random.default_rng([seeds[place[0]], place[1], number])
+        return click(missed[place], extra[place], truth[place], rng)
+
+    with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter's lock
+        clicks = np.array(list(pool.map(of, np.ndindex(images, prompts))))
+    found = torch.from_numpy(clicks.reshape(images, prompts, 1, 3)).to(batch.points.device)
+    return batch._replace(
+        points=torch.cat([batch.points, found[..., :2].to(batch.points.dtype)], dim=2),
+        labels=torch.cat([batch.labels, found[..., 2]], dim=2),
+        mask_prompts=low_res_logits.detach().unflatten(0, (images, prompts)),
+        has_mask=torch.ones(images, prompts, dtype=torch.bool, device=batch.points.device),
+    )
+
+
+def click(missed: Mask, extra: Mask, truth: Mask, rng: np.random.Generator) -> tuple[int, int, int]:
+    """(x, y, label) of a random pixel of the largest error region; without any, of the truth.
+
+    missed: (S, S), segment that was not predicted, a foreground point. extra: (S, S), predicted
+    where there is no segment, a background point. Of two equally large ones the missed is taken.
+    """
+    under, over = largest_region(missed), largest_region(extra)
+    pixels, label = (over, BACKGROUND) if len(over) > len(under) else (under, FOREGROUND)
+    if len(pixels) == 0:
+        pixels = _pixels(truth)
+    x, y = pixels[rng.integers(len(pixels))]
+    return int(x), int(y), label
+
+
+def largest_region(mask: Mask) -> NDArray[np.int_]:
+    """Pixels (N, 2), xy, of the largest 8-connected region; (0, 2) of an empty mask."""
+    if not mask.any():
+        return np.zeros((0, 2), dtype=int)
+    x0, y0, x1, y1 = bounding_box(mask)
+    _, regions, stats, _ = cv2.connectedComponentsWithStats(
+        mask[y0:y1, x0:x1].astype(np.uint8), connectivity=8
+    )
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    return _pixels(regions == largest) + np.array([x0, y0])
+
+
+def _pixels(mask: Mask) -> NDArray[np.int_]:
+    y, x = np.unravel_index(np.flatnonzero(mask), mask.shape)
+    return np.stack([x, y], axis=1)
