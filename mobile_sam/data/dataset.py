@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from mobile_sam.data.augment import Geometry, recoloured, rescaled, whole
 from mobile_sam.data.images import RecordError, read_image
@@ -26,7 +26,7 @@ class Sample(NamedTuple):
     position: number of the image in its index.
     image: (3, S, S) normalised; valid: (S, S) bool, false on padding.
     masks: (P, S, S) bool; points: (P, T, 2) xy pixels; labels: (P, T).
-    teacher: stored features (C, S/16, S/16) by level, none where none are read.
+    teacher: stored features (C, S/16, S/16) by level, none where none are read; float16.
     mask_prompts: low_res_logits (P, 1, S/4, S/4), or (0,) without mask prompts.
     has_mask: (P,) bool, which of mask_prompts count; (0,) without.
     seed: of what is random after reading, a function of (seed, epoch, position).
@@ -52,13 +52,8 @@ class Sample(NamedTuple):
 
 def collate(samples: list[Sample]) -> Sample:
     """A batch: every field gets a first dimension."""
-    return Sample(*(_stacked(values) for values in zip(*samples, strict=True)))
-
-
-def _stacked(values: tuple[Any, ...]) -> Any:
-    if isinstance(values[0], dict):
-        return {name: torch.stack([value[name] for value in values]) for name in values[0]}
-    return torch.stack(values)
+    # In a worker it stacks in shared memory, which saves a copy of the teacher's features.
+    return default_collate(samples)
 
 
 class TrainingSet(Dataset[Sample]):

@@ -53,18 +53,21 @@ def to_parts(encoded: Mapping[str, Tensor]) -> Parts:
 
     Raises FeatureError for features that are not finite, or too large for float16.
     """
-    values = encoded.get("_scale", encoded[""])
-    if not torch.isfinite(values).all():
-        raise FeatureError("the teacher's features do not fit the store; they are not finite")
+    largest = encoded["_scale"] * _INT8_MOST if "_scale" in encoded else encoded[""]
+    # They are read as float16, however they are stored.
+    if not torch.isfinite(largest.half()).all():
+        raise FeatureError(
+            "the teacher's features do not fit float16; they are not finite, or too large"
+        )
     return {suffix: tensor.numpy() for suffix, tensor in encoded.items()}
 
 
 def decode(parts: Parts, dtype: str) -> Tensor:
-    """Features (..., C, h, w), float32, of what `encode` gave."""
-    values = torch.from_numpy(parts[""]).float()
+    """Features (..., C, h, w), float16, of what `encode` gave."""
+    values = torch.from_numpy(parts[""])
     if dtype == "float16":
         return values
-    return values * torch.from_numpy(parts["_scale"])[..., None, None]
+    return values.float().mul_(torch.from_numpy(parts["_scale"])[..., None, None]).half()
 
 
 def check_written(parts: Parts, dtype: str) -> None:

@@ -25,7 +25,7 @@ class FeatureStore:
         self._opened_by: int | None = None
 
     def read(self, record: IndexedImage, view: str = "identity") -> dict[str, Tensor]:
-        """Features (C, S/16, S/16) of an image by level (`neck`, `block_8`), float32.
+        """Features (C, S/16, S/16) of an image by level (`neck`, `block_8`), float16.
 
         view: `identity`, or `hflip` for the features of the image mirrored left-right.
         Raises FeatureError when the image has none yet, when views of that kind are not stored,

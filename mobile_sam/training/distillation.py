@@ -57,7 +57,7 @@ class Distiller(nn.Module):
         Raises ConfigError for shapes that differ after the projection.
         """
         sums = [
-            self._level(name, projection(embedding).float(), teacher[name])
+            self._level(name, projection(embedding).float(), teacher[name].float())
             for name, projection in self.projections.items()
         ]
         return torch.stack(sums).mean()

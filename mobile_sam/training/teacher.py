@@ -33,7 +33,6 @@ def online_features(
     encoder = load_teacher(config).to(device).image_encoder
 
     def look(batch: Sample) -> Sample:
-        found = teacher_pass(encoder, batch.image, config.distill_levels)
-        return batch._replace(teacher={name: f.float() for name, f in found.items()})
+        return batch._replace(teacher=teacher_pass(encoder, batch.image, config.distill_levels))
 
     return look

@@ -133,5 +133,5 @@ def test_stored_features_of_a_mirrored_sample_are_those_of_what_the_student_sees
             sample.teacher["neck"], plain.read_features(plain.index[position], "identity")["neck"]
         )
         seen = look(collate([sample])).teacher["neck"][0]
-        assert torch.allclose(sample.teacher["neck"], seen, rtol=2e-3, atol=2e-3)
+        assert torch.allclose(sample.teacher["neck"].float(), seen, rtol=2e-3, atol=2e-3)
     assert 0 < mirrored < len(samples)
