@@ -26,7 +26,7 @@ from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.extraction import batch_size, compute, extract_features, plan_extraction
 from mobile_sam.extraction.images import loaded
 from mobile_sam.extraction.passes import teacher_pass
-from mobile_sam.features import arrays
+from mobile_sam.features import arrays, identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 
@@ -98,7 +98,8 @@ def main() -> None:
         order = list(range(args.images))
         positions = [order[i : i + size] for i in range(0, args.images, size)]
         index = Index(RunPaths(config).index, "train")
-        batches = [b[:, 0].to(device) for b in loaded(index, config, positions, device)]
+        frames = loaded(index, identity(config), positions, config.num_workers, device)
+        batches = [batch[:, 0].to(device) for batch in frames]
         bare_seconds(teacher.image_encoder, batches[:1], config)  # warm up
         found = [
             (bare_seconds(teacher.image_encoder, batches, config), extraction_seconds(config))

@@ -176,6 +176,11 @@ class RunConfig(Strict):
         "training",
         "keep BatchNorm statistics; unset: below 8 images a batch, from given weights",
     )
+    cache_embeddings: bool = _key(
+        True,
+        "training",
+        "compute what a frozen image encoder gives once: 2 MiB an image on disk at 1024 px",
+    )
     precision: Literal["auto", "32-true", "bf16-mixed"] = _key(
         "auto", "training", "`auto`: bf16-mixed on a GPU that has it, else 32-true"
     )

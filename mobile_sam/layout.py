@@ -96,6 +96,10 @@ class RunPaths:
         """The store is complete."""
         return self.features.with_suffix(".json")
 
+    def embeddings(self, encoder: str) -> Path:
+        """What a frozen image encoder gives; `encoder` is the digest of its weights."""
+        return self.dataset / "embeddings" / f"{encoder}-{self.config.img_size}px.zarr"
+
     # The run's own.
 
     @property

@@ -39,6 +39,11 @@ class Geometry:
         return x0 < right and x1 > left and y0 < bottom and y1 > top
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the shown part in pixels of the image."""
+        return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
+
+    @property
     def view(self) -> str:
         """The name of the stored teacher features that show the same, at full size."""
         return "hflip" if self.mirrored else "identity"

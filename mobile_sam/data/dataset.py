@@ -27,6 +27,7 @@ class Sample(NamedTuple):
     image: (3, S, S) normalised; valid: (S, S) bool, false on padding.
     masks: (P, S, S) bool; points: (P, T, 2) xy pixels; labels: (P, T).
     teacher: stored features (C, S/16, S/16) by level, none where none are read; float16.
+    embedding: of the image (C, S/16, S/16), float16; then `image` is (0,). Else (0,).
     mask_prompts: low_res_logits (P, 1, S/4, S/4), or (0,) without mask prompts.
     has_mask: (P,) bool, which of mask_prompts count; (0,) without.
     seed: of what is random after reading, a function of (seed, epoch, position).
@@ -39,6 +40,7 @@ class Sample(NamedTuple):
     points: Tensor
     labels: Tensor
     teacher: dict[str, Tensor]
+    embedding: Tensor = torch.empty(0)
     mask_prompts: Tensor = torch.empty(0)
     has_mask: Tensor = torch.empty(0)
     seed: Tensor = torch.tensor(0)
@@ -62,7 +64,11 @@ class TrainingSet(Dataset[Sample]):
     objects_per_image: P. An image with fewer segments repeats them with other prompts.
     read_features: gives the stored teacher features (C, S/16, S/16) by level, of an image as it is
         ("identity") or mirrored left-right ("hflip").
+    read_embedding: of a frozen encoder (C, S/16, S/16), in place of the image; fits images that
+        nothing changes.
     """
+
+    read_embedding: Callable[[IndexedImage], Tensor] | None = None
 
     def __init__(
         self,
@@ -89,23 +95,17 @@ class TrainingSet(Dataset[Sample]):
     def __getitem__(self, position: int) -> Sample:
         rng = np.random.default_rng([self.seed, self.epoch, position])
         record = self.index[position]
-        pixels = _read_unchanged(record)
         order = rng.permutation(len(record.segments))
         mirrored = self.augment.flip and rng.random() < 0.5
         geometry, masks = self._shown(position, record, order, mirrored)
-        # Brightness is older than the streams; what it trained stays the same, bit for bit.
-        pixels = recoloured(
-            geometry.apply(pixels),
-            self.augment,
-            lambda name: rng if name == "brightness" else self._stream(position, name),
-        )
+        image = self._image(position, record, geometry, rng)
         frames = [_visible_in_model_frame(mask, self.img_size, geometry.longest) for mask in masks]
-        size = model_frame_size(pixels.shape[:2], geometry.longest)
+        size = model_frame_size(geometry.size, geometry.longest)
         chosen = _repeat(np.arange(len(frames)), self.objects_per_image)
         prompts = [random_prompt(Target(frames[i], size), self.prompts, rng) for i in chosen]
         sample = _sample(
             position,
-            image_to_model_frame(pixels, self.img_size, geometry.longest),
+            image,
             size,
             [frames[i] for i in chosen],
             prompts,
@@ -113,7 +113,22 @@ class TrainingSet(Dataset[Sample]):
         )
         seed = self._stream(position, "clicks").integers(2**62)
         sample = sample._replace(seed=torch.tensor(seed))
+        if self.read_embedding is not None:
+            sample = sample._replace(embedding=self.read_embedding(record))
         return _with_mask_prompts(sample, prompts, self.img_size) if self.prompts.mask else sample
+
+    def _image(
+        self, position: int, record: IndexedImage, geometry: Geometry, rng: np.random.Generator
+    ) -> Tensor:
+        if self.read_embedding is not None:
+            return torch.empty(0)
+        # Brightness is older than the streams; what it trained stays the same, bit for bit.
+        pixels = recoloured(
+            geometry.apply(_read_unchanged(record)),
+            self.augment,
+            lambda name: rng if name == "brightness" else self._stream(position, name),
+        )
+        return image_to_model_frame(pixels, self.img_size, geometry.longest)
 
     def _teacher_features(self, record: IndexedImage, view: str) -> dict[str, Tensor]:
         return {} if self.read_features is None else self.read_features(record, view)
@@ -148,15 +163,22 @@ class ValidationSet(Dataset[Sample]):
     """The first `num_images` images with fixed prompts: each segment by box, then by point.
 
     An image shows its first `objects_per_image` segments, repeated where it has fewer.
+    read_embedding: as in `TrainingSet`.
     """
 
     def __init__(
-        self, index: Index, img_size: int, objects_per_image: int, num_images: int
+        self,
+        index: Index,
+        img_size: int,
+        objects_per_image: int,
+        num_images: int,
+        read_embedding: Callable[[IndexedImage], Tensor] | None = None,
     ) -> None:
         self.index = index
         self.img_size = img_size
         self.objects_per_image = objects_per_image
         self.num_images = min(num_images, len(index))
+        self.read_embedding = read_embedding
 
     def __len__(self) -> int:
         return self.num_images
@@ -169,8 +191,11 @@ class ValidationSet(Dataset[Sample]):
         ]
         prompts = [kind(frame) for kind in VALIDATION_PROMPTS.values() for frame in frames]
         masks = frames * len(VALIDATION_PROMPTS)
-        image = image_to_model_frame(_read_unchanged(record), self.img_size)
         size = model_frame_size(record.size, self.img_size)
+        if self.read_embedding is not None:
+            sample = _sample(position, torch.empty(0), size, masks, prompts, {})
+            return sample._replace(embedding=self.read_embedding(record))
+        image = image_to_model_frame(_read_unchanged(record), self.img_size)
         return _sample(position, image, size, masks, prompts, {})
 
 
@@ -210,7 +235,7 @@ def _sample(
     prompts: list[Prompt],
     teacher: dict[str, Tensor],
 ) -> Sample:
-    valid = torch.zeros(image.shape[1:], dtype=torch.bool)
+    valid = torch.zeros(masks[0].shape, dtype=torch.bool)
     valid[: size[0], : size[1]] = True
     return Sample(
         position=torch.tensor(position),

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from mobile_sam.layout import RunPaths, write_json
 from mobile_sam.models.roles import load_teacher
 
 log = logging.getLogger(__name__)
+
+Look = Callable[[Tensor], dict[str, Tensor]]
 
 _SHARDS_HELD = 2  # one is filled while another is written
 
@@ -48,14 +50,28 @@ def compute_missing(config: RunConfig, part: int = 0, parts: int = 1) -> int:
             if shard.start // arrays.shard % parts == part
         ]
         if shards:
-            _compute(config, arrays, index, shards)
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            encoder = load_teacher(config).to(device).image_encoder
+            look = partial(teacher_pass, encoder, levels=config.distill_levels)
+            size = batch_size(encoder, config.img_size, device)
+            fill_shards(arrays, index, shards, look, size, config.num_workers, device)
     return sum(len(shard.rows) for shard in shards)
 
 
-def _compute(config: RunConfig, arrays: FeatureArrays, index: Index, shards: list[Shard]) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder: Any = load_teacher(config).to(device).image_encoder
-    size = batch_size(encoder, config.img_size, device)
+def fill_shards(
+    arrays: FeatureArrays,
+    index: Index,
+    shards: list[Shard],
+    look: Look,
+    size: int,
+    num_workers: int,
+    device: torch.device,
+) -> None:
+    """Compute and write the rows of shards; an interruption leaves whole shards behind.
+
+    look: features (B, C, S/16, S/16) of images (B, 3, S, S), by the name of their level.
+    size: most images of a batch; num_workers: processes that read.
+    """
     digests = arrays.digests()
     positions = {bytes.fromhex(digest): i for i, digest in enumerate(index.digests())}
     # No batch has images of two shards: what shares a batch is the same after an interruption.
@@ -64,8 +80,8 @@ def _compute(config: RunConfig, arrays: FeatureArrays, index: Index, shards: lis
         for shard in shards
         for i in range(0, len(shard.rows), size)
     ]
-    images = loaded(index, config, batches, device)
-    computed = _encoded(encoder, images, config, device)
+    images = loaded(index, arrays.content, batches, num_workers, device)
+    computed = _encoded(look, images, arrays.dtype, device)
     progress = _Progress(sum(len(shard.rows) for shard in shards))
 
     def write(item: tuple[Shard, Stored]) -> None:
@@ -101,16 +117,16 @@ class _Sent:
 
 
 def _encoded(
-    encoder: Any, batches: Iterator[Tensor], config: RunConfig, device: torch.device
+    look: Look, batches: Iterator[Tensor], dtype: str, device: torch.device
 ) -> Iterator[Stored]:
     """For each image what is stored of it, by level: arrays (V, C, S/16, S/16)."""
     # A batch is waited for when the next is on its way, so that a GPU always has work.
     before: _Sent | None = None
     for batch in batches:
         views = batch.to(device, non_blocking=True).unbind(1)
-        passes = [teacher_pass(encoder, images, config.distill_levels) for images in views]
+        passes = [look(images) for images in views]
         levels = {name: torch.stack([p[name] for p in passes], 1) for name in passes[0]}
-        now = _Sent({k: encode(v, config.feature_dtype) for k, v in levels.items()}, device)
+        now = _Sent({k: encode(v, dtype) for k, v in levels.items()}, device)
         if before is not None:
             yield from before.images()
         before = now

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mobile_sam.config import RunConfig
 from mobile_sam.data.images import read_image
 from mobile_sam.data.index import Index
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.extraction.background import read_ahead
+from mobile_sam.features.arrays import Identity
 from mobile_sam.options import View
 
 _BATCHES_AHEAD = 2
@@ -36,14 +36,21 @@ def see(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
 
 
 def loaded(
-    index: Index, config: RunConfig, batches: list[list[int]], device: torch.device
+    index: Index,
+    content: Identity,
+    batches: list[list[int]],
+    num_workers: int,
+    device: torch.device,
 ) -> Iterator[Tensor]:
-    """Batches (B, V, 3, S, S) by positions in the index, read ahead of their use."""
+    """Batches (B, V, 3, S, S) by positions in the index, read ahead of their use.
+
+    content: of the store that they are for, which says the image size and the views.
+    """
     loader = DataLoader(
-        Images(index, config.img_size, config.feature_views),
+        Images(index, content["img_size"], content["views"]),
         batch_sampler=batches,
-        num_workers=config.num_workers,
+        num_workers=num_workers,
         pin_memory=device.type == "cuda",
     )
     # Workers read ahead by themselves; without any, a thread does it in their place.
-    return iter(loader) if config.num_workers else read_ahead(loader, _BATCHES_AHEAD)
+    return iter(loader) if num_workers else read_ahead(loader, _BATCHES_AHEAD)

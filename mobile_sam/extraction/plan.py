@@ -20,6 +20,8 @@ from mobile_sam.layout import RunPaths, write_json
 
 log = logging.getLogger(__name__)
 
+_LESS_ROOM = "feature_dtype 'int8', teacher 'online'"
+
 
 def plan_extraction(config: RunConfig) -> int:
     """Give each training image a row in the store; returns the number of images to compute.
@@ -33,25 +35,36 @@ def plan_extraction(config: RunConfig) -> int:
     wanted = wanted_digests(paths.index)
     with changing(path):
         restore(path)
-        _discard_stale(path, expected, given=config.train_img_dir_teacher_features is not None)
-        there = written_digests(open_arrays(path, expected)) if path.exists() else set()
-        missing = len(wanted) - len(there.intersection(wanted))
-        needed = missing * bytes_per_image(expected)
-        check_room(path, missing, needed)
-        arrays = (
-            open_arrays(path, expected, "r+") if path.exists() else create_arrays(path, expected)
-        )
-        known = {row.tobytes() for row in arrays.digests()}
-        new = [digest for digest in wanted if digest not in known]
-        if new:
-            arrays.append(new)
+        discard_stale(path, expected, given=config.train_img_dir_teacher_features is not None)
+        arrays, missing = add_rows(path, expected, wanted)
         register(arrays, paths.index)
-    plan = {"rows": len(known) + len(new), "missing": missing, "bytes_needed": needed}
+    needed = missing * bytes_per_image(expected)
+    plan = {"rows": len(arrays.digests()), "missing": missing, "bytes_needed": needed}
     write_json(paths.features_plan, plan)
+    return missing
+
+
+def add_rows(
+    path: Path, expected: Identity, wanted: list[bytes], instead: str = _LESS_ROOM
+) -> tuple[FeatureArrays, int]:
+    """Give each image a row in the store at `path`, and say how many of them have no features.
+
+    wanted: digests of images; instead: what takes less room, for the message.
+    Raises FeatureError when the disk has no room for what is missing.
+    """
+    there = written_digests(open_arrays(path, expected)) if path.exists() else set()
+    missing = len(wanted) - len(there.intersection(wanted))
+    needed = missing * bytes_per_image(expected)
+    check_room(path, missing, needed, instead)
+    arrays = open_arrays(path, expected, "r+") if path.exists() else create_arrays(path, expected)
+    known = {row.tobytes() for row in arrays.digests()}
+    new = [digest for digest in wanted if digest not in known]
+    if new:
+        arrays.append(new)
     log.info(
         "%s: %d images, %d to compute, %s on disk", path, len(wanted), missing, in_units(needed)
     )
-    return missing
+    return arrays, missing
 
 
 def wanted_digests(index: Path) -> list[bytes]:
@@ -85,7 +98,8 @@ def set_aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.before-prune")
 
 
-def _discard_stale(path: Path, expected: Identity, given: bool) -> None:
+def discard_stale(path: Path, expected: Identity, given: bool = False) -> None:
+    """Delete a store of something else; raise FeatureError instead when its path was given."""
     if not path.exists():
         return
     try:
@@ -98,14 +112,13 @@ def _discard_stale(path: Path, expected: Identity, given: bool) -> None:
             shutil.rmtree(path)
 
 
-def check_room(path: Path, images: int, needed: int) -> None:
+def check_room(path: Path, images: int, needed: int, instead: str = _LESS_ROOM) -> None:
     """Raise FeatureError when the disk has fewer than `needed` bytes for so many images."""
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise FeatureError(
             f"the features of {images} images need {in_units(needed)} in {path.parent}, "
-            f"{in_units(free)} are free; make room, or choose feature_dtype 'int8', "
-            "teacher 'online' or another output_dir"
+            f"{in_units(free)} are free; make room, or choose {instead} or another output_dir"
         )
 
 

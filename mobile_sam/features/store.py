@@ -11,16 +11,20 @@ from mobile_sam.features.arrays import Identity, open_arrays
 from mobile_sam.features.encoding import DamagedError, FeatureError, decode
 from mobile_sam.features.locks import use
 
+_REPAIR = "run `python -m mobile_sam features --repair`"
+
 
 class FeatureStore:
     """Features of images, by the digest of an image's bytes.
 
+    remedy: what to do about damage, for its message.
     The Zarr group is opened at the first read in each process, because it must not be carried
     over a fork. Raises FeatureError for a store that is missing or of something else.
     """
 
-    def __init__(self, path: Path, expected: Identity) -> None:
+    def __init__(self, path: Path, expected: Identity, remedy: str = _REPAIR) -> None:
         self.path = path
+        self.remedy = remedy
         self.expected = expected
         self._opened_by: int | None = None
 
@@ -45,7 +49,7 @@ class FeatureStore:
         except DamagedError as error:
             raise FeatureError(
                 f"{self.path}: the features of {record.path} (row {row}) are damaged ({error}); "
-                "run `python -m mobile_sam features --repair`"
+                f"{self.remedy}"
             ) from error
         return {level: decode(parts, self._arrays.dtype) for level, parts in found.items()}
 

@@ -42,7 +42,7 @@ class Learner(nn.Module):
         supervised, distil: which of the two kinds are computed at all.
         rounds: decoder passes, each after the first with one more click; losses are their means.
         """
-        embedding = self.student.image_encoder(batch.image)  # (B, C, S/16, S/16)
+        embedding = embed(self.student, batch)
         losses: Losses = {}
         if distil:
             losses["distillation"] = self.distiller(embedding, batch.teacher)
@@ -75,6 +75,13 @@ def _mask_losses(prediction: Prediction, batch: Sample) -> Losses:
     }
 
 
+def embed(student: Sam, batch: Sample) -> Tensor:
+    """Embeddings (B, C, S/16, S/16) of a batch's images, or those that it comes with."""
+    if batch.embedding.numel():
+        return batch.embedding.float()
+    return student.image_encoder(batch.image)
+
+
 def predict(student: Sam, embedding: Tensor, batch: Sample) -> Prediction:
     """The answer to a batch's prompts."""
     labels = batch.labels.flatten(0, 1)
@@ -105,7 +112,7 @@ def validation_iou(student: Sam, dataset: ValidationSet, device: torch.device) -
     found: dict[str, list[float]] = {kind: [] for kind in VALIDATION_PROMPTS}
     for batch in DataLoader(dataset, batch_size=_VALIDATION_BATCH, collate_fn=collate):
         sample = batch.to(device)
-        logits = predict(student, student.image_encoder(sample.image), sample).logits
+        logits = predict(student, embed(student, sample), sample).logits
         truth = sample.masks.flatten(0, 1).float()
         valid = sample.valid.repeat_interleave(sample.masks.shape[1], dim=0).float()
         iou = measured_iou(logits, truth, valid).view(len(sample.image), len(found), -1)

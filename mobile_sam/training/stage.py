@@ -23,6 +23,7 @@ from mobile_sam.data.prompts import VALIDATION_PROMPTS
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import Stage, canonical, normalise
 from mobile_sam.training import checkpoint
+from mobile_sam.training.frozen import frozen_encoder
 from mobile_sam.training.learner import total_loss, validation_iou
 from mobile_sam.training.optim import (
     adamw,
@@ -70,6 +71,9 @@ class StageTraining:
         freeze_parts(self.learner, self.stage.freeze, self.config.keeps_batchnorm)
         self.model, self.wrapped_optimizer = self.fabric.setup(self.learner, self.optimizer)
         self._on_signals()
+        frozen = frozen_encoder(self.config, self.stage, self.learner.student, self.fabric)
+        if frozen is not None:
+            self.train_set.read_embedding = frozen.embeddings(self._end_if_asked)
         progress = self.progress
         log.info(
             "stage %s: epochs %d to %d, %d images, %d steps per epoch",
@@ -86,6 +90,13 @@ class StageTraining:
                 break
             self._maybe_save(key)
         self._finish()
+        if frozen is not None:
+            frozen.discard()
+
+    def _end_if_asked(self) -> None:
+        if self.interrupted:
+            log.info("asked to end; the same command goes on from here")
+            raise Interrupted
 
     def _load(self) -> str:
         """Load the resume state, or else the checkpoint of the stage before; returns the key."""
@@ -230,6 +241,7 @@ class StageTraining:
             self.config.img_size,
             self.config.objects_per_image,
             self.config.val_images,
+            self.train_set.read_embedding,
         )
         self.learner.eval()
         found = validation_iou(self.learner.student, dataset, self.fabric.device)
@@ -261,9 +273,7 @@ class StageTraining:
             content = {"key": key, "progress": asdict(self.progress)}
             checkpoint.save(self._resume_path, self._content() | content)
         self.saved_at = time.monotonic()
-        if self.interrupted:
-            log.info("asked to end; the state is saved, and the same command goes on from here")
-            raise Interrupted
+        self._end_if_asked()
 
     def _content(self) -> dict[str, Any]:
         return {

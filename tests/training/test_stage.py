@@ -177,6 +177,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "warmup_steps": (2, {}),
     "gradient_clip": (0.01, {}),
     "freeze_batchnorm": (True, {}),
+    "cache_embeddings": (False, {"freeze": {"image_encoder": True}}),
     "precision": ("bf16-mixed", {}),
     "seed": (1, {}),
     "early_stopping": (1, {"num_epochs": 6, "learning_rate": 1e-9, "freeze_batchnorm": True}),

@@ -1,0 +1,205 @@
+"""The embeddings of a frozen encoder: computed once, shared, and without a trace in the result."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from mobile_sam.config import RunConfig
+from mobile_sam.data.index import Index
+from mobile_sam.features import FeatureError
+from mobile_sam.layout import RunPaths
+from mobile_sam.models.tiny_vit import TinyViTEncoder
+from mobile_sam.schedule import normalise
+from mobile_sam.training import checkpoint
+from mobile_sam.training.run import train_run
+from mobile_sam.training.stage import Interrupted, StageTraining
+from tests.conftest import equal_states
+
+Make = Callable[..., RunConfig]
+FROZEN: dict[str, Any] = {"freeze": {"image_encoder": True}, "num_epochs": 3}
+
+
+def weights(config: RunConfig) -> dict[str, torch.Tensor]:
+    return checkpoint.load(RunPaths(config).checkpoint(normalise(config)[-1]))["learner"]
+
+
+def losses(config: RunConfig) -> pd.DataFrame:
+    columns = ["loss", "train_iou", "val_box_iou", "val_point_iou"]
+    return pd.read_csv(RunPaths(config).metrics(normalise(config)[-1]))[columns]
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of images that went through the student's encoder, pass by pass."""
+    passes: list[int] = []
+    original = TinyViTEncoder.forward
+
+    def count(self: TinyViTEncoder, images: torch.Tensor) -> torch.Tensor:
+        passes.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(TinyViTEncoder, "forward", count)
+    return passes
+
+
+def store(config: RunConfig) -> Path:
+    (path,) = (RunPaths(config).dataset / "embeddings").glob("*.zarr")
+    return path
+
+
+def test_each_image_is_encoded_once(tiny: Make, encoded: list[int]) -> None:
+    train_run(tiny(**FROZEN))
+    assert sum(encoded) == 10 + 2  # training, and validation after each epoch
+    encoded.clear()
+    train_run(tiny(run_name="other", **FROZEN, learning_rate=0.01))
+    assert encoded == []  # a run that starts from the same weights
+    train_run(tiny(run_name="third", **FROZEN, seed=3))
+    assert sum(encoded) == 10 + 2
+
+
+def test_only_float16_lies_between_cached_and_computed_embeddings(tiny: Make) -> None:
+    cached, computed = tiny(**FROZEN), tiny(run_name="computed", **FROZEN, cache_embeddings=False)
+    train_run(cached)
+    train_run(computed)
+    pd.testing.assert_frame_equal(losses(cached), losses(computed), rtol=0.01, atol=0.01)
+    encoder = {k: v for k, v in weights(cached).items() if ".image_encoder." in k}
+    assert encoder
+    assert equal_states(encoder, {k: weights(computed)[k] for k in encoder})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augment": {"flip": True}},
+        {"augment": {"brightness": 0.3}},
+        {"augment": {"scale": 0.3}},
+        {"cache_embeddings": False},
+        {"freeze": {"mask_decoder": True}},
+        {"use_distill": True, "teacher": "online"},
+    ],
+)
+def test_what_changes_from_epoch_to_epoch_is_not_kept(
+    changes: dict[str, Any], tiny: Make, encoded: list[int]
+) -> None:
+    config = tiny(**FROZEN | {"num_epochs": 2, "val_images": 0} | changes)
+    encoded.clear()
+    train_run(config)
+    assert sum(encoded) == 2 * 10
+    assert not (RunPaths(config).dataset / "embeddings").exists()
+
+
+def test_an_encoder_that_an_earlier_stage_trained_has_a_store_that_ends_with_the_stage(
+    tiny: Make, encoded: list[int]
+) -> None:
+    stages = [
+        {"start_epoch": 0, "end_epoch": 1, "freeze": {}},
+        {"start_epoch": 1, "end_epoch": 4},
+    ]
+    config = tiny(**FROZEN | {"num_epochs": 4, "stage_schedule": stages, "val_images": 0})
+    train_run(config)
+    assert sum(encoded) == 10 + 10
+    assert not list(RunPaths(config).project.rglob("embeddings.zarr"))
+    assert not (RunPaths(config).dataset / "embeddings").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_images_themselves_are_no_longer_read(
+    workers: int, tiny: Make, scenes: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    places = {
+        f"{s}_{k}_dir": str(data / s / n)
+        for s in ("train", "val")
+        for k, n in (("img", "image"), ("mask", "mask"))
+    }
+    config = tiny(**FROZEN, **places)
+    train_run(config)
+    for path in data.rglob("image/*.png"):
+        path.unlink()
+    again = tiny(run_name="again", **FROZEN, **places, num_workers=workers)
+    train_run(again)
+    assert equal_states(weights(again), weights(config))
+
+
+def test_damage_is_named_with_what_to_do(tiny: Make) -> None:
+    config = tiny(**FROZEN)
+    train_run(config)
+    shard = store(config) / "neck" / "c" / "0/0/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(FeatureError, match=r"scene_.* are damaged .*; delete .*embeddings"):
+        train_run(tiny(run_name="other", **FROZEN))
+    shutil.rmtree(store(config))
+    train_run(tiny(run_name="other", **FROZEN))
+
+
+def test_asked_to_end_while_embeddings_are_computed_it_goes_on_from_there(
+    tiny: Make, monkeypatch: pytest.MonkeyPatch, encoded: list[int]
+) -> None:
+    monkeypatch.setattr("mobile_sam.features.arrays.SHARD", 4)
+    undisturbed = tiny(run_name="undisturbed", **FROZEN)
+    train_run(undisturbed)
+    shutil.rmtree(store(undisturbed))
+    config = tiny(run_name="ended", **FROZEN)
+    original, calls = StageTraining._end_if_asked, []
+
+    def fourth_batch(self: StageTraining) -> None:
+        calls.append(self)
+        self.interrupted = len(calls) == 4
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageTraining, "_end_if_asked", fourth_batch)
+        with pytest.raises(Interrupted):
+            train_run(config)
+    encoded.clear()
+    train_run(config)
+    assert sum(encoded) == 2  # of validation; those of training are kept
+    assert equal_states(weights(config), weights(undisturbed))
+
+
+def test_killed_with_a_frozen_encoder_ends_in_the_same_weights(tiny: Make) -> None:
+    common = FROZEN | {"num_epochs": 8, "save_every_minutes": 0}
+    undisturbed, killed = tiny(run_name="undisturbed", **common), tiny(run_name="killed", **common)
+    train_run(undisturbed)
+    shutil.rmtree(store(undisturbed))
+    (stage,) = normalise(killed)
+    paths = RunPaths(killed)
+    paths.settings.parent.mkdir(parents=True, exist_ok=True)
+    paths.settings.write_text(killed.model_dump_json(exclude={"schema_file"}))
+    command = [sys.executable, "-m", "mobile_sam", "train", "--config", str(paths.settings)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment)
+    resume = paths.state(stage) / "resume.pt"
+    deadline = time.monotonic() + 120
+    while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 3):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, check=True, env=environment)
+    assert equal_states(weights(killed), weights(undisturbed))
+
+
+def test_a_full_disk_is_named_with_what_to_do(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(**FROZEN)
+    assert len(Index(RunPaths(config).index, "train")) == 10
+    monkeypatch.setattr(
+        "mobile_sam.extraction.plan.shutil.disk_usage",
+        lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0),  # type: ignore[attr-defined]
+    )
+    message = r"the features of 12 images need 12\.0 KiB .*choose cache_embeddings false"
+    with pytest.raises(FeatureError, match=message):
+        train_run(config)
