@@ -1,5 +1,6 @@
 """Where results go: every key of place, data and execution has its effect."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from mobile_sam import fetch
-from mobile_sam.config import ConfigError, RunConfig, affects
+from mobile_sam.config import ConfigError, RunConfig, affects, parse_config
 from mobile_sam.fetch import KnownCheckpoint
 from mobile_sam.layout import RunPaths, feature_key, needs_features
 from mobile_sam.plan import check_inputs, shared_settings
@@ -100,6 +101,22 @@ def test_names_of_paths_that_clean_up_alike_stay_apart() -> None:
 def test_settings_of_shared_jobs_hold_nothing_of_the_run() -> None:
     other = BASE.model_copy(update={"run_name": "other", "batch_size": 3, "learning_rate": 0.5})
     assert shared_settings(other) == shared_settings(BASE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"distill_feature_level": ("neck", 2)},
+        {"feature_dtype": "int8"},
+        {"feature_views": ("identity", "hflip")},
+    ],
+)
+def test_extraction_jobs_learn_what_to_store(changes: dict[str, Any]) -> None:
+    config = BASE.model_copy(update=changes)
+    settings = shared_settings(config)[RunPaths(config).features_settings]
+    job = parse_config(json.loads(json.dumps(settings)), "features")
+    assert all(getattr(job, key) == value for key, value in changes.items())
+    assert RunPaths(job).features == RunPaths(config).features
 
 
 def test_weights_that_cannot_be_fetched_are_an_error_before_any_job(
