@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -27,6 +28,7 @@ from mobile_sam.features import FeatureStore, identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 from mobile_sam.runs import load_run
+from mobile_sam.schedule import normalise
 
 ROOT = Path(__file__).parents[1]
 STUDENTS = {
@@ -103,8 +105,10 @@ def print_errors(configs: dict[str, RunConfig]) -> None:
 
 
 def print_quality(configs: dict[str, RunConfig]) -> None:
-    """Print mIoU by prompt of each student after each stage."""
-    print("\nmIoU of the student    after distillation (box, point)   at the end (box, point)")
+    """Print mIoU by prompt of each student after each stage, and its speed while distilling."""
+    print(
+        "\nmIoU of the student     distilled: box       point     at the end: box, point    img/s"
+    )
     for name, config in configs.items():
         with (RunPaths(config).report / "summary.csv").open(newline="") as file:
             rows = {(r["checkpoint"], r["prompt"]): float(r["miou"]) for r in csv.DictReader(file)}
@@ -113,7 +117,9 @@ def print_quality(configs: dict[str, RunConfig]) -> None:
             for stage in ("00_distill", "01_finetune")
             for prompt in ("box", "point")
         ]
-        print(f"{name:<24}{''.join(cells)}")
+        with RunPaths(config).metrics(normalise(config)[0]).open(newline="") as file:
+            rates = [float(row["images_per_s"]) for row in csv.DictReader(file)]
+        print(f"{name:<24}{''.join(cells)}{np.median(rates):10.1f}")
 
 
 def main() -> None:
