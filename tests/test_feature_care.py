@@ -77,14 +77,14 @@ def test_repair_computes_what_is_damaged(how: str, images: int, dtype: str, tiny
     before = files(RunPaths(config).features)
     damage(shard_file(config), how)
     said = repair(config)
-    assert f"{images} images were damaged, {images} are computed anew" in said
+    assert f"damaged images: {images}, computed anew: {images}" in said
     assert "all 10 images" in verify(config)
     assert files(RunPaths(config).features) == before
 
 
 def test_repair_leaves_a_sound_store_alone(config: RunConfig) -> None:
     before = files(RunPaths(config).features)
-    assert "0 images were damaged, 0 are computed anew" in repair(config)
+    assert "damaged images: 0, computed anew: 0" in repair(config)
     assert files(RunPaths(config).features) == before
 
 
@@ -98,7 +98,7 @@ def test_a_damaged_neighbour_is_not_copied_into_a_new_shard(scenes: Path, tmp_pa
     assert plan_extraction(config) == 1
     with pytest.raises(FeatureError, match=r"row 0, .* is damaged .*; run .* features --repair"):
         extraction.extract_features(config)
-    assert "1 images were damaged, 2 are computed anew" in repair(config)
+    assert "damaged images: 1, computed anew: 2" in repair(config)
 
 
 def test_info_says_what_there_is(shrunk: RunConfig) -> None:

@@ -1,5 +1,6 @@
 """Where results go: every key of place, data and execution has its effect."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from mobile_sam import fetch
-from mobile_sam.config import ConfigError, RunConfig, affects
+from mobile_sam.config import ConfigError, RunConfig, affects, parse_config
 from mobile_sam.fetch import KnownCheckpoint
 from mobile_sam.layout import RunPaths, feature_key, needs_features
 from mobile_sam.options import Data
@@ -144,6 +145,22 @@ def test_places_that_are_missing_are_named(scenes: Path, tmp_path: Path) -> None
     assert "train_img_dir: 'nowhere' is not a directory" in message
     assert "instances.json' is neither a directory nor a COCO file" in message
     assert "data.subset: there is no file 'nowhere.txt'" in message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"distill_feature_level": ("neck", 2)},
+        {"feature_dtype": "int8"},
+        {"feature_views": ("identity", "hflip")},
+    ],
+)
+def test_extraction_jobs_learn_what_to_store(changes: dict[str, Any]) -> None:
+    config = BASE.model_copy(update=changes)
+    settings = shared_settings(config)[RunPaths(config).features_settings]
+    job = parse_config(json.loads(json.dumps(settings)), "features")
+    assert all(getattr(job, key) == value for key, value in changes.items())
+    assert RunPaths(job).features == RunPaths(config).features
 
 
 def test_weights_that_cannot_be_fetched_are_an_error_before_any_job(

@@ -90,7 +90,7 @@ def repair(config: RunConfig) -> str:
         arrays.forget([damage.row for damage in damaged])
     computed = compute_missing(config)
     finish_extraction(config)
-    return f"{paths.features}: {len(damaged)} images were damaged, {computed} are computed anew"
+    return f"{paths.features}: damaged images: {len(damaged)}, computed anew: {computed}"
 
 
 def size_on_disk(path: Path) -> int:

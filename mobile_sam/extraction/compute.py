@@ -41,7 +41,7 @@ def compute_missing(config: RunConfig, part: int = 0, parts: int = 1) -> int:
     """As `extract_features`, without a record that the part is done."""
     paths, expected = RunPaths(config), identity(config)
     # Another project may compute the same part of a shared store; what it has done is not missing.
-    with using(paths.features), changing(paths.features, f"part {part} of {parts}"):
+    with using(paths.features), changing(paths.features, f"part{part}of{parts}"):
         arrays = open_arrays(paths.features, expected, "r+")
         index = Index(paths.index, "train")
         shards = [

@@ -112,7 +112,8 @@ class FeatureArrays:
             try:
                 parts = {suffix: array[row, view] for suffix, array in arrays.items()}
             except (ValueError, RuntimeError, OSError, IndexError) as error:
-                raise DamagedError(f"{level}: {error}") from error
+                reason = str(error).split(". ")[0]  # and not the bytes of two checksums
+                raise DamagedError(f"{level}: {reason}") from error
             check_written(parts, self.dtype)
             found[level] = parts
         return found
