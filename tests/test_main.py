@@ -47,6 +47,15 @@ def test_broken_images_are_listed_without_a_traceback(tmp_path: Path, scenes: Pa
     assert "Traceback" not in result.stderr
 
 
+def test_the_index_is_kept_for_the_next_time(tiny: Make) -> None:
+    config = tiny()
+    result = verb("index", "--config", settings(config), "--workers", 1)
+    assert result.returncode == 0, result.stderr
+    paths = RunPaths(config)
+    assert paths.kept_index.read_bytes() == paths.index.read_bytes()
+    assert "segments of an image" in result.stdout
+
+
 def test_the_summary_is_of_the_index_that_is_there(tiny: Make, tmp_path: Path) -> None:
     path = settings(tiny(data={"min_area": 150}))
     result = verb("index", "--summary", "--config", path)
