@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from mobile_sam.data.index import SCHEMA, SPLITS, DatasetError
 from mobile_sam.data.kept import KeptRows, keep
-from mobile_sam.data.records import Record, find_records
+from mobile_sam.data.records import Record
 from mobile_sam.data.rows import ROW_OPTIONS, Rows, read_rows
+from mobile_sam.data.splits import Records, Sources, find_splits
 from mobile_sam.options import Data
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,6 @@ _MOST_GROUPS = 256
 _WORTH_A_POOL = 4 * IMAGES_PER_GROUP  # images
 _MOST_PROBLEMS = 50
 _REPEATED = ["split", "image_id", "image_path", "image_digest", "format", "class", "mask_path"]
-
-Sources = dict[str, tuple[Path, Path]]
-Records = dict[str, list[Record]]
 
 
 def index_dataset(
@@ -59,9 +57,8 @@ def index_dataset(
     as it was, and what could be read need not be read again.
     """
     options = options or Data()
-    problems: list[str] = []
     with _no_garbage():
-        records = _records(sources, options, seed, problems)
+        records, problems = find_splits(sources, options, seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -87,42 +84,6 @@ def _no_garbage() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _records(sources: Sources, options: Data, seed: int, problems: list[str]) -> Records:
-    records = {}
-    for split, (image_dir, mask_dir) in sources.items():
-        found = find_records(image_dir, mask_dir)
-        problems += found.problems
-        records[split] = found.records
-        log.info("%s: %d images in %s", split, len(found.records), image_dir)
-    if options.subset is not None:
-        records = _subset(records, Path(options.subset), problems)
-    if "val" not in records:
-        records = _split(records["train"], options.val_fraction, seed)
-    return records
-
-
-def _subset(records: Records, path: Path, problems: list[str]) -> Records:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    wanted = {line.strip() for line in lines if line.strip()}
-    unknown = wanted - {record.image_id for some in records.values() for record in some}
-    problems += [f"{path}: there is no image {name!r}; remove the line" for name in sorted(unknown)]
-    return {split: [r for r in some if r.image_id in wanted] for split, some in records.items()}
-
-
-def _split(records: list[Record], val_fraction: float, seed: int) -> Records:
-    """At least one image on each side; most images keep their side when others are added."""
-
-    def lot(record: Record) -> bytes:
-        return hashlib.sha256(f"{seed}/{record.image_id}".encode()).digest()
-
-    count = min(max(round(len(records) * val_fraction), 1), max(len(records) - 1, 0))
-    drawn = {record.image_id for record in sorted(records, key=lot)[:count]}
-    return {
-        "train": [record for record in records if record.image_id not in drawn],
-        "val": [record for record in records if record.image_id in drawn],
-    }
 
 
 @dataclass

@@ -58,6 +58,7 @@ class FrozenEncoder:
         self.path = (
             paths.embeddings(digest[:16]) if self.shared else paths.state(stage) / "embeddings.zarr"
         )
+        # In the words of a teacher's store; here the student's own encoder is what looked.
         self.content: Identity = {
             "format": "mobile_sam embeddings of a frozen encoder",
             "version": 1,

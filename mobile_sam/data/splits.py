@@ -1,0 +1,55 @@
+"""Which images train and which validate, and which are left out by name."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from mobile_sam.data.records import Record, find_records
+from mobile_sam.options import Data
+
+log = logging.getLogger(__name__)
+
+Sources = dict[str, tuple[Path, Path]]
+Records = dict[str, list[Record]]
+
+
+def find_splits(sources: Sources, options: Data, seed: int) -> tuple[Records, list[str]]:
+    """Records of each split, and a sentence for each file that has no counterpart.
+
+    sources: images and annotations of each split, `train` and `val`; without `val`, a share of the
+    training images validates, drawn with `seed`.
+    """
+    records: Records = {}
+    problems: list[str] = []
+    for split, (image_dir, mask_dir) in sources.items():
+        found = find_records(image_dir, mask_dir)
+        problems += found.problems
+        records[split] = found.records
+        log.info("%s: %d images in %s", split, len(found.records), image_dir)
+    if options.subset is not None:
+        records = _subset(records, Path(options.subset), problems)
+    if "val" not in records:
+        records = _divided(records["train"], options.val_fraction, seed)
+    return records, problems
+
+
+def _subset(records: Records, path: Path, problems: list[str]) -> Records:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    wanted = {line.strip() for line in lines if line.strip()}
+    unknown = wanted - {record.image_id for some in records.values() for record in some}
+    problems += [f"{path}: there is no image {name!r}; remove the line" for name in sorted(unknown)]
+    return {split: [r for r in some if r.image_id in wanted] for split, some in records.items()}
+
+
+def _divided(records: list[Record], val_fraction: float, seed: int) -> Records:
+    """At least one image on each side; most images keep their side when others are added."""
+
+    def lot(record: Record) -> bytes:
+        return hashlib.sha256(f"{seed}/{record.image_id}".encode()).digest()
+
+    count = min(max(round(len(records) * val_fraction), 1), max(len(records) - 1, 0))
+    drawn = {record.image_id for record in sorted(records, key=lot)[:count]}
+    return {
+        "train": [record for record in records if record.image_id not in drawn],
+        "val": [record for record in records if record.image_id in drawn],
+    }
