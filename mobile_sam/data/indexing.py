@@ -222,6 +222,8 @@ def _stamps_to_keep(stamps: list[str], rows: Rows, kept: KeptRows) -> list[str]:
 
 def _merged(stamps: list[str], rows: Rows, kept: KeptRows) -> tuple[pa.Table, list[int]]:
     """Rows of all images of a group in order, old and new, and the number of each image's."""
+    if len(rows.counts) == len(stamps):
+        return rows.table, rows.counts
     pieces, used = [], 0
     counts = iter(rows.counts)
     for stamp in stamps:

@@ -52,8 +52,8 @@ class Record:
         for path in (self.image_path, *(() if self.format == "coco" else self.sources)):
             found = path.stat()
             yield f"{path} {found.st_size} {found.st_mtime_ns}".encode()
+        yield repr([item[:3] for item in self.objects]).encode()
         for item in self.objects:
-            yield f"{item.segment_id} {item.category} {item.crowd}".encode()
             yield memoryview(item.segmentation)
 
 
@@ -168,6 +168,7 @@ def _coco(image_dir: Path, file: Path) -> Found:
         found.problems.append(str(error))
         return found
     found.problems += content.problems
+    files = {entry.name for entry in os.scandir(image_dir) if entry.is_file()}
     seen: dict[str, str] = {}
     for name, size, objects in content.images():
         relative = Path(name)
@@ -180,13 +181,13 @@ def _coco(image_dir: Path, file: Path) -> Found:
             found.problems.append(
                 f"{file}: {name!r} and {seen[image_id]!r} are one image; keep one"
             )
-        elif not path.is_file():
+        elif name not in files and not path.is_file():
             found.problems.append(f"{file}: there is no image {path}; put it there")
         else:
             found.records.append(Record(image_id, path, "coco", (file,), objects, size))
         seen[image_id] = name
     found.records.sort(key=lambda record: record.image_id)
-    unlisted = {entry.name for entry in os.scandir(image_dir)} - set(seen.values())
+    unlisted = files - set(seen.values())
     count = sum(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in unlisted)
     if count:
         log.info("%s: %d images in %s are not listed", file, count, image_dir)
