@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -7,7 +8,9 @@ import pytest
 
 from mobile_sam.architectures import CONFIG_DIR
 from mobile_sam.config import ConfigError, RunConfig, parse_config
+from mobile_sam.layout import RunPaths
 from mobile_sam.reference import json_schema, reference
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -74,3 +77,12 @@ def test_every_key_is_described() -> None:
 def test_reading_settings_imports_no_torch() -> None:
     code = "import sys, mobile_sam.runs, mobile_sam.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_examples_of_data_are_valid() -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    blocks = re.findall(r"^    ({\"train(?:.*\n)+?)\n", page, re.M)
+    assert len(blocks) == 5
+    for block in blocks:
+        config = parse_config({"run_name": "x"} | json.loads(block), "docs/data.md")
+        assert set(RunPaths(config).sources) >= {"train"}
