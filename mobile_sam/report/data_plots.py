@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mobile_sam.data.index import SPLITS
 from mobile_sam.data.summary import Summary
@@ -50,6 +50,9 @@ def _segment_sizes(axes: Axes, data: Summary) -> None:
     edges = np.geomspace(size.min() * 0.999, max(size.max(), size.min() * 1.5) * 1.001, _BINS + 1)
     _histograms(axes, {split: size[used["split"] == split] for split in SPLITS}, edges)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="√area of a segment / longest side of its image", ylabel="segments")
     axes.xaxis.label.set_fontsize(8)
 
@@ -93,7 +96,7 @@ def _bars(axes: Axes, counts: dict[str, int]) -> None:
     bars = axes.barh([fill(name, 16) for name in counts], list(counts.values()), color=COLOURS[0])
     axes.bar_label(bars, padding=3, fontsize=8)
     axes.margins(x=0.15)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(counts), 5) - 0.5, -0.5)
     axes.tick_params(labelsize=8)
 
 

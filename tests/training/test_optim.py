@@ -17,7 +17,9 @@ from mobile_sam.training.optim import (
 
 @pytest.fixture
 def learner() -> Learner:
-    return Learner(build_sam_model("tiny_sam", 64), Distiller(DistillLosses(), 32, {"neck": None}, 0))
+    return Learner(
+        build_sam_model("tiny_sam", 64), Distiller(DistillLosses(), 32, {"neck": None}, 0)
+    )
 
 
 def test_every_parameter_is_in_the_optimiser_once(learner: Learner) -> None:
