@@ -8,7 +8,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -57,8 +57,26 @@ def index_dataset(
     as it was, and what could be read need not be read again.
     """
     options = options or Data()
-    with _no_garbage():
+    # A search for cyclic garbage would look at a million annotations again and again.
+    gc.disable()
+    try:
         records, problems = find_splits(sources, options, seed)
+        gc.freeze()
+        gc.enable()
+        return _index(records, problems, target, options, num_workers, kept)
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def _index(
+    records: Records,
+    problems: list[str],
+    target: Path,
+    options: Data,
+    num_workers: int,
+    kept: Path | None,
+) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -74,16 +92,6 @@ def index_dataset(
     for problem in problems:
         log.warning("left out: %s", problem)
     return sum(of_split["segments"] for of_split in written.splits.values())
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Collect no cyclic garbage: it would look at a million annotations again and again."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 @dataclass
