@@ -1,11 +1,7 @@
 """The embeddings of a frozen encoder: computed once, shared, and without a trace in the result."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from mobile_sam.training import checkpoint
 from mobile_sam.training.run import train_run
 from mobile_sam.training.stage import Interrupted, StageTraining
 from tests.conftest import equal_states
+from tests.training.processes import end_in_last_stage, train
 
 Make = Callable[..., RunConfig]
 FROZEN: dict[str, Any] = {"freeze": {"image_encoder": True}, "num_epochs": 3}
@@ -174,22 +171,8 @@ def test_killed_with_a_frozen_encoder_ends_in_the_same_weights(tiny: Make) -> No
     undisturbed, killed = tiny(run_name="undisturbed", **common), tiny(run_name="killed", **common)
     train_run(undisturbed)
     shutil.rmtree(store(undisturbed))
-    (stage,) = normalise(killed)
-    paths = RunPaths(killed)
-    paths.settings.parent.mkdir(parents=True, exist_ok=True)
-    paths.settings.write_text(killed.model_dump_json(exclude={"schema_file"}))
-    command = [sys.executable, "-m", "mobile_sam", "train", "--config", str(paths.settings)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment)
-    resume = paths.state(stage) / "resume.pt"
-    deadline = time.monotonic() + 120
-    while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 3):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(command, check=True, env=environment)
+    end_in_last_stage(killed, signal.SIGKILL, epoch=3)
+    train(killed)
     assert equal_states(weights(killed), weights(undisturbed))
 
 

@@ -1,10 +1,6 @@
 """A stage: resumed bit for bit, cut into processes without a trace, and moved by every key."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from mobile_sam.training.lock import exclusive
 from mobile_sam.training.progress import NotFiniteError
 from mobile_sam.training.run import train_run
 from tests.conftest import TWO_STAGES, equal_states, prepare
+from tests.training.processes import end_in_last_stage, train
 
 Make = Callable[..., RunConfig]
 # All that is drawn at random, at once.
@@ -42,29 +39,13 @@ def trained(config: RunConfig) -> dict[str, torch.Tensor]:
     return weights(config)
 
 
-def saved_settings(config: RunConfig) -> Path:
-    path = RunPaths(config).settings
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(config.model_dump_json(exclude={"schema_file"}))
-    return path
-
-
-def command(config: RunConfig, *arguments: str) -> list[str]:
-    settings = str(saved_settings(config))
-    return [sys.executable, "-m", "mobile_sam", "train", "--config", settings, *arguments]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
-
-
 def test_stages_in_processes_of_their_own_equal_one_process(tiny: Make) -> None:
     """`train` for each stage, against one `train` without `--stage`."""
     whole = tiny(run_name="whole", num_epochs=4, stage_schedule=TWO_STAGES)
     split = tiny(run_name="split", num_epochs=4, stage_schedule=TWO_STAGES)
-    subprocess.run(command(whole), check=True, env=environment())
+    train(whole)
     for stage in normalise(split):
-        subprocess.run(command(split, "--stage", stage.directory), check=True, env=environment())
+        train(split, "--stage", stage.directory)
     for stage in range(2):
         assert equal_states(weights(whole, stage), weights(split, stage))
 
@@ -92,27 +73,15 @@ def test_killed_in_stage_2_ends_in_the_same_weights(
     common["save_every_minutes"] = 0
     undisturbed = tiny(run_name="undisturbed", **common)
     killed = tiny(run_name="killed", **common)
-    subprocess.run(command(undisturbed), check=True, env=environment())
-
-    process = subprocess.Popen(command(killed), env=environment())
-    stage = normalise(killed)[1]
-    resume = RunPaths(killed).state(stage) / "resume.pt"
-    deadline = time.monotonic() + 120
-    while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 3):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(number)
-    process.wait()
-    assert not RunPaths(killed).checkpoint(stage).is_file()
-
-    again = subprocess.run(command(killed), check=True, env=environment(), capture_output=True)
-    assert b"resuming at epoch" in again.stderr
+    train(undisturbed)
+    end_in_last_stage(killed, number, epoch=3)
+    assert "resuming at epoch" in train(killed)
     assert equal_states(weights(killed), weights(undisturbed))
     columns = ["epoch", "step", "loss", "train_iou", "val_box_iou"]
+    stage = normalise(killed)[1]
     tables = [pd.read_csv(RunPaths(c).metrics(stage))[columns] for c in (killed, undisturbed)]
     pd.testing.assert_frame_equal(*tables)
-    assert not resume.exists()
+    assert not (RunPaths(killed).state(stage) / "resume.pt").exists()
 
 
 def test_a_loss_that_is_not_finite_ends_training_with_the_images(tiny: Make) -> None:
@@ -251,7 +220,7 @@ def test_two_processes_average_their_gradients(tiny: Make, changes: dict[str, An
     one = tiny(run_name="one", batch_size=4, **common)
     two = tiny(run_name="two", batch_size=2, devices=2, **common)
     for config in (one, two):
-        subprocess.run(command(config), check=True, env=environment())
+        train(config)
     first, second = weights(one), weights(two)
     assert first.keys() == second.keys()
     close = [torch.allclose(first[k].float(), second[k].float(), atol=2e-3) for k in first]

@@ -1,11 +1,6 @@
 """Teacher features from the store and from the teacher itself."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +17,7 @@ from mobile_sam.training.run import train_run
 from mobile_sam.training.start import training_set
 from mobile_sam.training.teacher import online_features
 from tests.conftest import DISTIL_ONLY, equal_states
+from tests.training.processes import end_in_last_stage, train
 
 Make = Callable[..., RunConfig]
 DISTIL = {"use_distill": True, "loss_weights": DISTIL_ONLY, "val_images": 0}
@@ -89,22 +85,8 @@ def test_killed_online_ends_in_the_same_weights(tiny: Make) -> None:
     common = {**ONLINE, "num_epochs": 8, "save_every_minutes": 0}
     undisturbed, killed = tiny(run_name="undisturbed", **common), tiny(run_name="killed", **common)
     train_run(undisturbed)
-    (stage,) = normalise(killed)
-    paths = RunPaths(killed)
-    paths.settings.parent.mkdir(parents=True, exist_ok=True)
-    paths.settings.write_text(json.dumps(killed.model_dump(exclude={"schema_file"}, mode="json")))
-    command = [sys.executable, "-m", "mobile_sam", "train", "--config", str(paths.settings)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment)
-    resume = paths.state(stage) / "resume.pt"
-    deadline = time.monotonic() + 120
-    while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 2):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(command, check=True, env=environment)
+    end_in_last_stage(killed, signal.SIGKILL, epoch=2)
+    train(killed)
     assert equal_states(content(killed)["learner"], content(undisturbed)["learner"])
 
 
