@@ -115,7 +115,7 @@ def run(settings: Path) -> tuple[float, int]:
         nonlocal peak
         while process.poll() is None:
             peak = max(peak, memory(psutil.Process(process.pid)))
-            time.sleep(0.2)
+            time.sleep(1)  # looking costs time of its own
 
     watcher = threading.Thread(target=watch)
     watcher.start()
