@@ -56,7 +56,6 @@ class Summary:
             self.images(split),
             self.objects_per_image(split),
         )
-        side = np.sqrt(segments["area"]) / np.maximum(segments["height"], segments["width"])
         yield "images", f"{len(images)}"
         yield "segments", f"{len(segments)}"
         yield "format", ", ".join(sorted(set(images["format"])))
@@ -64,7 +63,7 @@ class Summary:
         yield "height, pixels", _range(images["height"])
         yield "segments of an image", _range(per_image)
         yield "area, pixels", _range(segments["area"])
-        yield "sqrt(area) / longest side", _range(side)
+        yield "sqrt(area) / longest side", _range(relative_size(segments))
         classes = segments["class"].value_counts()
         for name, count in classes[classes > 0].head(_MOST_CLASSES).items():
             yield f"class {name}", f"{count}"
@@ -87,6 +86,11 @@ def summarise(path: Path) -> Summary:
     used = table["left_out"].isna()
     problems = index_metadata(file)["problems"]
     return Summary(path, table[used], table[~used], problems)
+
+
+def relative_size(segments: pd.DataFrame) -> pd.Series:
+    """The square root of each segment's area, relative to the longest side of its image."""
+    return np.sqrt(segments["area"]) / np.maximum(segments["height"], segments["width"])
 
 
 def _range(values: pd.Series) -> str:

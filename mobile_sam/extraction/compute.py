@@ -13,6 +13,7 @@ from mobile_sam.data.index import Index
 from mobile_sam.extraction.background import Writer
 from mobile_sam.extraction.images import loaded
 from mobile_sam.extraction.passes import batch_size, teacher_pass
+from mobile_sam.extraction.plan import wanted_digests
 from mobile_sam.extraction.shards import Shard, missing_shards, put, write_shard
 from mobile_sam.features.arrays import FeatureArrays, identity, open_arrays
 from mobile_sam.features.encoding import Stored, encode, to_parts
@@ -43,13 +44,9 @@ def compute_missing(config: RunConfig, part: int = 0, parts: int = 1) -> int:
     # Another project may compute the same part of a shared store; what it has done is not missing.
     with using(paths.features), changing(paths.features, f"part{part}of{parts}"):
         arrays = open_arrays(paths.features, expected, "r+")
-        index = Index(paths.index, "train")
-        shards = [
-            shard
-            for shard in missing_shards(arrays, set(map(bytes.fromhex, index.digests())))
-            if shard.start // arrays.shard % parts == part
-        ]
+        shards = missing_shards(arrays, wanted_digests(paths.index), part, parts)
         if shards:
+            index = Index(paths.index, "train")
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             encoder = load_teacher(config).to(device).image_encoder
             look = partial(teacher_pass, encoder, levels=config.distill_levels)

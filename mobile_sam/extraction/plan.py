@@ -67,9 +67,9 @@ def add_rows(
     return arrays, missing
 
 
-def wanted_digests(index: Path) -> list[bytes]:
-    """Digests of the training images of an index, each once."""
-    digests = dict.fromkeys(Index(index, "train").digests())
+def wanted_digests(index: Path, split: str = "train", most: int | None = None) -> list[bytes]:
+    """Digests of the images of a split of an index, or of the first `most`, each once."""
+    digests = dict.fromkeys(Index(index, split).digests()[:most])
     return [bytes.fromhex(digest) for digest in digests]
 
 

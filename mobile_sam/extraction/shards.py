@@ -1,5 +1,6 @@
 """Shards of a store: which rows they lack, and writing them beside those that they have."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,19 @@ class Shard:
     rows: list[int]
 
 
-def missing_shards(arrays: FeatureArrays, wanted: set[bytes]) -> list[Shard]:
-    """The shards with rows of wanted images that have no features."""
+def missing_shards(
+    arrays: FeatureArrays, wanted: Collection[bytes], part: int, parts: int
+) -> list[Shard]:
+    """Of every `parts`-th shard, from `part` on, those that lack features of wanted images.
+
+    wanted: digests of images.
+    """
+    digests_wanted = set(wanted)
     digests = arrays.digests()
     by_start: dict[int, list[int]] = {}
     for row in np.flatnonzero(~arrays.written()).tolist():
-        if digests[row].tobytes() in wanted:
+        mine = row // arrays.shard % parts == part
+        if mine and digests[row].tobytes() in digests_wanted:
             by_start.setdefault(row - row % arrays.shard, []).append(row)
     return [Shard(start, rows) for start, rows in by_start.items()]
 

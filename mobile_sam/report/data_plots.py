@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mobile_sam.data.index import SPLITS
-from mobile_sam.data.summary import Summary
+from mobile_sam.data.summary import Summary, relative_size
 from mobile_sam.report.colours import COLOURS
 
 _BINS = 30
@@ -46,7 +46,7 @@ def _objects_per_image(axes: Axes, data: Summary) -> None:
 
 def _segment_sizes(axes: Axes, data: Summary) -> None:
     used = data.used
-    size = np.sqrt(used["area"]) / np.maximum(used["height"], used["width"])
+    size = relative_size(used)
     edges = np.geomspace(size.min() * 0.999, max(size.max(), size.min() * 1.5) * 1.001, _BINS + 1)
     _histograms(axes, {split: size[used["split"] == split] for split in SPLITS}, edges)
     axes.set_xscale("log")

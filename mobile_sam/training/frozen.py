@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index, IndexedImage
 from mobile_sam.extraction.compute import fill_shards
 from mobile_sam.extraction.passes import batch_size
-from mobile_sam.extraction.plan import add_rows, discard_stale
+from mobile_sam.extraction.plan import add_rows, discard_stale, wanted_digests
 from mobile_sam.extraction.shards import missing_shards
 from mobile_sam.features import FeatureStore
 from mobile_sam.features.arrays import Identity, open_arrays
@@ -77,9 +76,9 @@ class FrozenEncoder:
         stops: is called before each batch, and raises when the process has been asked to end.
         Raises FeatureError when the disk has no room.
         """
-        splits = {"train": _digests(self.index, "train", None)}
+        splits = {"train": wanted_digests(self.index)}
         if self.config.val_images:
-            splits["val"] = _digests(self.index, "val", self.config.val_images)
+            splits["val"] = wanted_digests(self.index, "val", self.config.val_images)
         if self.fabric.is_global_zero:
             with changing(self.path):
                 discard_stale(self.path, self.content)
@@ -87,7 +86,7 @@ class FrozenEncoder:
                 add_rows(self.path, self.content, wanted, "cache_embeddings false")
         self.fabric.barrier()
         for split, digests in splits.items():
-            self._fill(split, set(digests), stops)
+            self._fill(split, digests, stops)
         self.fabric.barrier()
         return Embeddings(FeatureStore(self.path, self.content, f"delete {self.path}"))
 
@@ -96,15 +95,11 @@ class FrozenEncoder:
         if not self.shared and self.fabric.is_global_zero:
             shutil.rmtree(self.path)
 
-    def _fill(self, split: str, wanted: set[bytes], stops: Callable[[], None]) -> None:
+    def _fill(self, split: str, wanted: list[bytes], stops: Callable[[], None]) -> None:
         part, parts, device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
-        with using(self.path), changing(self.path, f"part {part} of {parts}"):
+        with using(self.path), changing(self.path, f"part{part}of{parts}"):
             arrays = open_arrays(self.path, self.content, "r+")
-            shards = [
-                shard
-                for shard in missing_shards(arrays, wanted)
-                if shard.start // arrays.shard % parts == part
-            ]
+            shards = missing_shards(arrays, wanted, part, parts)
             if shards:
                 size = batch_size(self.encoder, self.config.img_size, device)
                 index, workers = Index(self.index, split), self.config.num_workers
@@ -127,10 +122,6 @@ def frozen_encoder(
     if not config.cache_embeddings or not stage.freeze.image_encoder or changes or looks:
         return None
     return FrozenEncoder(config, stage, student.image_encoder, fabric)
-
-
-def _digests(index: Path, split: str, most: int | None) -> list[bytes]:
-    return [bytes.fromhex(digest) for digest in Index(index, split).digests()[:most]]
 
 
 def _digest(encoder: nn.Module) -> str:

@@ -157,39 +157,6 @@ def test_photographs_are_turned_upright(data: Path, tmp_path: Path) -> None:
     assert np.abs(upright - pixels).mean() < 12
 
 
-def as_label_maps(data: Path, suffix: str, dtype: type) -> None:
-    """Merge the masks of each image into one file, numbered from 1 on in order of their names."""
-    for split in ("train", "val"):
-        for directory in sorted((data / split / "mask").iterdir()):
-            labels = np.zeros((64, 64), dtype=dtype)
-            for number, path in enumerate(sorted(directory.iterdir()), start=1):
-                labels[np.asarray(Image.open(path))] = number * (200 if dtype == np.uint16 else 1)
-            shutil.rmtree(directory)
-            target = directory.with_name(directory.name + suffix)
-            if suffix == ".npy":
-                np.save(target, labels)
-            else:
-                Image.fromarray(labels).save(target)
-
-
-@pytest.mark.parametrize(
-    ("suffix", "dtype"),
-    [(".png", np.uint8), (".png", np.uint16), (".tif", np.uint16), (".npy", np.int64)],
-)
-def test_label_maps_give_the_same_segments_as_directories(
-    suffix: str, dtype: type, data: Path, tmp_path: Path
-) -> None:
-    build(data, tmp_path / "directories.parquet")
-    as_label_maps(data, suffix, dtype)
-    build(data, tmp_path / "labels.parquet")
-    for split in ("train", "val"):
-        first, second = (Index(tmp_path / f"{n}.parquet", split) for n in ("directories", "labels"))
-        assert len(first) == len(second)
-        for position in range(len(first)):
-            ours = [(s.rle, s.box, s.area) for s in first[position].segments]
-            assert ours == [(s.rle, s.box, s.area) for s in second[position].segments]
-
-
 def test_a_binary_mask_is_one_segment(data: Path, tmp_path: Path) -> None:
     directory = masks(data, 0)
     union = np.any([np.asarray(Image.open(p)) for p in directory.iterdir()], axis=0)
