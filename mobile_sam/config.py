@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from mobile_sam.architectures import architectures, is_architecture
 from mobile_sam.options import (
     Augment,
+    Clicks,
     Data,
     DistillLosses,
     Freeze,
+    Kept,
     Level,
     Levels,
     LossWeights,
@@ -24,6 +26,7 @@ from mobile_sam.options import (
     StageEntry,
     Strict,
     Synthetic,
+    Teacher,
     Views,
 )
 
@@ -83,6 +86,9 @@ class RunConfig(Strict):
         "data/val/image", "data", "validation images; null with `val_mask_dir`: some of training"
     )
     val_mask_dir: str | None = _key("data/val/mask", "data", "validation masks")
+    unlabelled_img_dir: str | None = _key(
+        None, "data", "images without masks, for the stages that distil"
+    )
     data: Data = _key(Data, "data", "which images and segments are used")
     synthetic: Synthetic | None = _key(
         None, "data", "scenes drawn by the workflow, used while all four directories are null"
@@ -109,6 +115,9 @@ class RunConfig(Strict):
     teacher_model_type: str | None = _key(
         None, "teacher", "teacher architecture; unset: that of the known name or of the run"
     )
+    more_teachers: tuple[Teacher, ...] = _key(
+        (), "teacher", "teachers beside the first; distillation is the weighted mean; see below"
+    )
     train_img_dir_teacher_features: str | None = _key(
         None, "teacher", "Zarr store of teacher features; unset: beside the index"
     )
@@ -128,7 +137,7 @@ class RunConfig(Strict):
         "teacher",
         "what of an image is stored: `identity`, and `hflip`, the image mirrored left-right",
     )
-    distill_losses: DistillLosses = _key(DistillLosses, "teacher", "weights within distillation")
+    distill_losses: DistillLosses = _key(DistillLosses, "stage", "weights within distillation")
     use_distill: bool = _key(False, "stage", "distil where the schedule does not say")
     lambda_coef: float = _key(1.0, "stage", "weight of the distillation term", ge=0)
 
@@ -147,16 +156,36 @@ class RunConfig(Strict):
         le=32,
     )
 
+    clicks: Clicks = _key(
+        "truth",
+        "stage",
+        "where the clicks of `prompt_rounds` correct the student: where it differs from the truth, "
+        "or from the teacher",
+    )
+    start_from: Kept = _key(
+        "last", "stage", "checkpoint of the stage before that a stage starts from"
+    )
+
+    multimask: bool = _key(
+        True, "training", "single points get three masks too, of which the best learns"
+    )
     img_size: int = _key(
         1024, "training", "pixels of the longest side, a multiple of 64", ge=64, le=4096
     )
-    batch_size: int = _key(8, "training", "images per device and step", ge=1)
+    batch_size: int = _key(8, "training", "images per step, over all devices", ge=1)
     gradient_accumulation: int = _key(1, "training", "batches per optimiser step", ge=1)
     objects_per_image: int = _key(4, "training", "segments prompted per encoded image", ge=1)
     augment: Augment = _key(Augment, "stage", "random changes of training images")
     weight_decay: float = _key(0.05, "training", "of AdamW, on weight matrices", ge=0)
     encoder_lr_scale: float = _key(
         1.0, "training", "learning rate of the image encoder, relative", ge=0
+    )
+    layer_decay: float = _key(
+        1.0,
+        "training",
+        "learning rate of each encoder block, relative to the block after it",
+        gt=0,
+        le=1,
     )
     lr_scheduler: Literal["cosine", "linear", "constant"] = _key(
         "cosine", "training", "course of the learning rate after the warm-up"
@@ -171,6 +200,13 @@ class RunConfig(Strict):
         ge=0,
     )
     gradient_clip: float = _key(1.0, "training", "largest gradient norm; 0 does not clip", ge=0)
+    ema_decay: float = _key(
+        0.0,
+        "training",
+        "of the moving average of weights that is validated and exported, per step; 0: none",
+        ge=0,
+        lt=1,
+    )
     freeze_batchnorm: bool | None = _key(
         None,
         "training",
@@ -181,10 +217,20 @@ class RunConfig(Strict):
         "training",
         "compute what a frozen image encoder gives once: 2 MiB an image on disk at 1024 px",
     )
-    precision: Literal["auto", "32-true", "bf16-mixed"] = _key(
-        "auto", "training", "`auto`: bf16-mixed on a GPU that has it, else 32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = _key(
+        "auto",
+        "training",
+        "`auto`: bf16-mixed on a GPU that has it, else 32-true; 64-true is for comparisons",
     )
-    devices: int = _key(1, "training", "GPUs, or processes on CPUs, of one training job", ge=1)
+    compile: bool = _key(
+        False, "training", "torch.compile of the student's encoder; the log says what it gains"
+    )
+    prompts_per_pass: int = _key(
+        32,
+        "training",
+        "prompts that the decoder keeps for the gradient at a time; more are decoded twice",
+        ge=1,
+    )
     seed: int = _key(0, "training", "of all that is random", ge=0, lt=2**31)
     early_stopping: int | None = _key(
         None, "training", "end a stage after so many epochs without a better IoU", ge=1
@@ -194,9 +240,16 @@ class RunConfig(Strict):
     )
 
     mask_threshold: float = _key(0.0, "validation", "binarises mask logits")
+    use_checkpoint: Kept = _key(
+        "last", "validation", "checkpoint of each stage that is validated, and of the last exported"
+    )
     report_examples: int = _key(6, "report", "images shown in the report", ge=0)
 
     num_workers: int = _key(0, "execution", "processes that read images", ge=0)
+    devices: int = _key(
+        1, "execution", "GPUs, or processes on CPUs, of one training job and node", ge=1
+    )
+    num_nodes: int = _key(1, "execution", "machines of one training job", ge=1)
     save_every_minutes: float = _key(
         10.0, "execution", "between saves of the resume state; 0 saves after every step", ge=0
     )
@@ -220,7 +273,16 @@ DIRECTORY_KEYS = ("train_img_dir", "train_mask_dir", "val_img_dir", "val_mask_di
 
 # Keys that say which data and where; given on the command line they hold for teacher runs too.
 SHARED_KEYS = frozenset(
-    {*DIRECTORY_KEYS, "data", "img_size", "project_name", "output_dir", "seed", "num_workers"}
+    {
+        *DIRECTORY_KEYS,
+        "unlabelled_img_dir",
+        "data",
+        "img_size",
+        "project_name",
+        "output_dir",
+        "seed",
+        "num_workers",
+    }
 )
 
 

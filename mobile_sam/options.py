@@ -17,6 +17,8 @@ def _safe_name(name: str) -> str:
 SafeName = Annotated[str, AfterValidator(_safe_name)]
 Name = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]
 Weight = Annotated[float, Field(ge=0)]
+Clicks = Literal["truth", "teacher"]
+Kept = Literal["last", "best"]
 Level = Literal["neck"] | Annotated[int, Field(ge=0)]
 
 
@@ -60,12 +62,14 @@ class LossWeights(Strict):
     focal: Weight = Field(20.0, description="focal loss on mask logits")
     dice: Weight = Field(1.0, description="dice loss on mask probabilities")
     iou: Weight = Field(1.0, description="squared error of the predicted IoU")
+    boundary: Weight = Field(0.0, description="cross-entropy along the edge of the segment")
 
 
 class PartialLossWeights(Strict):
     focal: Weight | None = Field(None, description="unset: the run's own weight")
     dice: Weight | None = Field(None, description="unset: the run's own weight")
     iou: Weight | None = Field(None, description="unset: the run's own weight")
+    boundary: Weight | None = Field(None, description="unset: the run's own weight")
 
 
 class Freeze(Strict):
@@ -100,9 +104,50 @@ class Prompts(Strict):
         return self.model_dump(include={"box", "point", "interior_point", "points", "mask"})
 
 
+FEATURE_LOSSES = ("mse", "cosine", "attention", "relation")
+PROMPT_LOSSES = ("mask_bce", "mask_dice", "mask_tokens", "predicted_iou")
+
+
 class DistillLosses(Strict):
     mse: Weight = Field(1.0, description="mean squared error of features")
     cosine: Weight = Field(1.0, description="one minus the cosine of feature vectors, per pixel")
+    attention: Weight = Field(
+        0.0, description="squared distance of attention maps: where features are strong"
+    )
+    relation: Weight = Field(
+        0.0, description="squared error of the cosines between all pairs of places"
+    )
+    mask_bce: Weight = Field(
+        0.0,
+        description="Kullback-Leibler divergence from the teacher's masks, per pixel, when both "
+        "decoders answer the same prompts; all four masks of each prompt",
+    )
+    mask_dice: Weight = Field(0.0, description="soft Dice loss to the teacher's masks")
+    mask_tokens: Weight = Field(0.0, description="mean squared error of the decoders' mask tokens")
+    predicted_iou: Weight = Field(
+        0.0, description="squared error of the predicted IoU, to the teacher's prediction"
+    )
+
+    @property
+    def features(self) -> dict[str, float]:
+        """Weights of the losses that compare features, those that count, by name."""
+        return {name: getattr(self, name) for name in FEATURE_LOSSES if getattr(self, name)}
+
+    @property
+    def prompted(self) -> dict[str, float]:
+        """Weights of the losses that compare answers to prompts, those that count, by name."""
+        return {name: getattr(self, name) for name in PROMPT_LOSSES if getattr(self, name)}
+
+
+class Teacher(Strict):
+    """One entry of `more_teachers`."""
+
+    checkpoint: str = Field(description="as `teacher_checkpoint`")
+    model_type: str | None = Field(
+        None, description="architecture; unset: that of the known name or of the run"
+    )
+    weight: float = Field(1.0, gt=0, description="relative to the run's first teacher, which has 1")
+    feature_level: Levels = Field("neck", description="as `distill_feature_level`")
 
 
 class Augment(Strict):
@@ -182,3 +227,6 @@ class StageEntry(Strict):
     prompts: Prompts | None = Field(None, description="unset: global")
     prompt_rounds: int | None = Field(None, ge=1, le=32, description="unset: global")
     augment: Augment | None = Field(None, description="unset: global")
+    distill_losses: DistillLosses | None = Field(None, description="unset: global")
+    clicks: Clicks | None = Field(None, description="unset: global")
+    start_from: Kept | None = Field(None, description="unset: global")

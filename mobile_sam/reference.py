@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from mobile_sam.architectures import CONFIG_DIR
 from mobile_sam.config import AFFECTS, RunConfig, affects
-from mobile_sam.options import StageEntry
+from mobile_sam.options import StageEntry, Teacher
 
 _HEAD = """# Configuration
 
@@ -17,8 +17,8 @@ One flat JSON per run. This page and `schema.json` are generated from `mobile_sa
 
 Precedence: defaults < the run's JSON < the overlay < the command line
 (`--config run=NAME overlay=NAME key=value`). A key that is given replaces the whole value below it.
-`train_img_dir`, `train_mask_dir`, `val_img_dir`, `val_mask_dir`, `img_size`, `project_name`,
-`output_dir`, `seed` and `num_workers` on the command line hold for teacher runs too; all other keys
+`train_img_dir`, `train_mask_dir`, `val_img_dir`, `val_mask_dir`, `unlabelled_img_dir`, `data`,
+`img_size`, `project_name`, `output_dir`, `seed` and `num_workers` on the command line hold for teacher runs too; all other keys
 hold for the named runs only. A `num_epochs` from an overlay or the command line scales the
 schedule in proportion.
 """
@@ -44,9 +44,9 @@ def reference() -> str:
         again = "nothing" if name == "$schema" else AFFECTS[affects(key)]
         lines.append(f"| `{name}` | `{default}` | {field.description} | {again} |")
     lines += [_SCHEDULE, "| key | default | meaning |", "|---|---|---|"]
-    for key, field in StageEntry.model_fields.items():
-        default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
-        lines.append(f"| `{key}` | {default} | {field.description} |")
+    lines += _entries(StageEntry)
+    lines += ["", "## An entry of `more_teachers`", "", "| key | default | meaning |"]
+    lines += ["|---|---|---|", *_entries(Teacher)]
     for key, field in RunConfig.model_fields.items():
         model = field.default_factory
         if isinstance(model, type) and issubclass(model, BaseModel):
@@ -60,6 +60,14 @@ def reference() -> str:
             for part, inner in model.model_fields.items():
                 lines.append(f"| `{part}` | `{json.dumps(inner.default)}` | {inner.description} |")
     return "\n".join(lines) + "\n"
+
+
+def _entries(model: type[BaseModel]) -> list[str]:
+    rows = []
+    for key, field in model.model_fields.items():
+        default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+        rows.append(f"| `{key}` | {default} | {field.description} |")
+    return rows
 
 
 def write_reference() -> list[Path]:

@@ -7,7 +7,17 @@ from itertools import pairwise
 from typing import Any
 
 from mobile_sam.config import ConfigError, RunConfig, affects
-from mobile_sam.options import Augment, Freeze, LossWeights, Prompts, StageEntry
+from mobile_sam.options import (
+    PROMPT_LOSSES,
+    Augment,
+    Clicks,
+    DistillLosses,
+    Freeze,
+    Kept,
+    LossWeights,
+    Prompts,
+    StageEntry,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,9 @@ class Stage:
     prompts: Prompts
     prompt_rounds: int
     augment: Augment
+    distill_losses: DistillLosses
+    clicks: Clicks
+    start_from: Kept
 
     @property
     def directory(self) -> str:
@@ -42,13 +55,23 @@ class Stage:
 
     @property
     def distils(self) -> bool:
-        """Whether the teacher's features count in the loss."""
+        """Whether a teacher counts in the loss."""
         return self.distillation and self.lambda_coef > 0
 
     @property
+    def compares_answers(self) -> bool:
+        """Whether the decoders of student and teacher answer the same prompts."""
+        return self.distils and bool(self.distill_losses.prompted)
+
+    @property
+    def prompted(self) -> bool:
+        """Whether the student's decoder takes part."""
+        return self.supervised or self.compares_answers
+
+    @property
     def settings(self) -> dict[str, Any]:
-        """The stage as plain values, for JSON."""
-        return {
+        """The stage as plain values, for JSON: what its training depends on."""
+        settings = {
             "start_epoch": self.start_epoch,
             "end_epoch": self.end_epoch,
             "distillation": self.distillation,
@@ -59,7 +82,13 @@ class Stage:
             "prompts": self.prompts.model_dump(),
             "prompt_rounds": self.prompt_rounds,
             "augment": self.augment.model_dump(),
+            "clicks": self.clicks,
         }
+        if self.distillation:
+            settings["distill_losses"] = self.distill_losses.model_dump()
+        if self.index > 0:
+            settings["start_from"] = self.start_from
+        return settings
 
 
 def normalise(config: RunConfig, source: str = "") -> tuple[Stage, ...]:
@@ -121,23 +150,41 @@ def _check_stage(config: RunConfig, stage: Stage, where: str) -> None:
             f"{where}: distillation: true, but teacher_checkpoint is null; "
             "set it, or distillation to false"
         )
-    if stage.distils and not any(config.distill_losses.model_dump().values()):
+    if stage.distils and not any(stage.distill_losses.model_dump().values()):
         raise ConfigError(f"{where}: distillation: true, but all weights of distill_losses are 0")
+    if stage.compares_answers:
+        _check_answers(config, where)
+    if stage.clicks == "teacher" and stage.prompt_rounds > 1 and not stage.compares_answers:
+        raise ConfigError(
+            f'{where}: clicks: "teacher", but no teacher answers prompts in this stage; give one '
+            f'of {", ".join(PROMPT_LOSSES)} a weight in distill_losses, or set clicks to "truth"'
+        )
     if not stage.distils and not stage.supervised:
         raise ConfigError(
             f"{where}: loss_weights: all are 0 and nothing is distilled; nothing would be learned"
         )
-    if stage.supervised and not any(stage.prompts.shares.values()):
+    if stage.prompted and not any(stage.prompts.shares.values()):
         kinds = ", ".join(stage.prompts.shares)
         raise ConfigError(f"{where}: prompts: {kinds} are all 0; give one a share")
     if all(stage.freeze.model_dump().values()):
         raise ConfigError(f"{where}: freeze: all parts are frozen; nothing would be learned")
-    if stage.freeze.image_encoder and stage.distils and not stage.supervised:
+    if stage.freeze.image_encoder and not stage.prompted:
         raise ConfigError(
-            f"{where}: freeze.image_encoder: true, but distillation trains nothing else"
+            f"{where}: freeze.image_encoder: true, but distillation of features trains nothing else"
         )
     if stage.distils and config.teacher == "stored":
         _check_augment(config, stage, where)
+
+
+def _check_answers(config: RunConfig, where: str) -> None:
+    """The teacher's decoder needs its embedding."""
+    levels = [config.distill_feature_level, *(t.feature_level for t in config.more_teachers)]
+    for level in levels:
+        if level != "neck" and (not isinstance(level, tuple) or "neck" not in level):
+            raise ConfigError(
+                f"{where}: distill_losses compares answers ({', '.join(PROMPT_LOSSES)}), "
+                f'for which the teacher\'s embedding is needed; add "neck" to the level {level}'
+            )
 
 
 def _check_augment(config: RunConfig, stage: Stage, where: str) -> None:
@@ -177,6 +224,9 @@ def _stage(config: RunConfig, index: int, entry: StageEntry) -> Stage:
         prompts=entry.prompts or config.prompts,
         prompt_rounds=entry.prompt_rounds or config.prompt_rounds,
         augment=entry.augment or config.augment,
+        distill_losses=entry.distill_losses or config.distill_losses,
+        clicks=entry.clicks or config.clicks,
+        start_from=entry.start_from or config.start_from,
     )
 
 

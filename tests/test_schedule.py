@@ -102,7 +102,7 @@ def test_distillation_of_a_stage_wins_over_use_distill() -> None:
         ),
         (
             {"use_distill": True, "loss_weights": ZERO, "freeze": {"image_encoder": True}},
-            "distillation trains nothing else",
+            "distillation of features trains nothing else",
         ),
     ],
 )

@@ -31,6 +31,7 @@ class Sample(NamedTuple):
     mask_prompts: low_res_logits (P, 1, S/4, S/4), or (0,) without mask prompts.
     has_mask: (P,) bool, which of mask_prompts count; (0,) without.
     seed: of what is random after reading, a function of (seed, epoch, position).
+    labelled: bool, whether `masks` are the truth; else they are empty and only teachers count.
     """
 
     position: Tensor
@@ -44,6 +45,7 @@ class Sample(NamedTuple):
     mask_prompts: Tensor = torch.empty(0)
     has_mask: Tensor = torch.empty(0)
     seed: Tensor = torch.tensor(0)
+    labelled: Tensor = torch.tensor(True)
 
     def to(self, device: torch.device) -> "Sample":
         """The same on another device."""
