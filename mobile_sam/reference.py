@@ -18,9 +18,9 @@ One flat JSON per run. This page and `schema.json` are generated from `mobile_sa
 Precedence: defaults < the run's JSON < the overlay < the command line
 (`--config run=NAME overlay=NAME key=value`). A key that is given replaces the whole value below it.
 `train_img_dir`, `train_mask_dir`, `val_img_dir`, `val_mask_dir`, `unlabelled_img_dir`, `data`,
-`img_size`, `project_name`, `output_dir`, `seed` and `num_workers` on the command line hold for teacher runs too; all other keys
-hold for the named runs only. A `num_epochs` from an overlay or the command line scales the
-schedule in proportion.
+`img_size`, `project_name`, `output_dir`, `seed` and `num_workers` on the command line hold for
+teacher runs too; all other keys hold for the named runs only. A `num_epochs` from an overlay or the
+command line scales the schedule in proportion.
 """
 _SCHEDULE = """
 ## An entry of `stage_schedule`
