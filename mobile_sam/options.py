@@ -190,7 +190,9 @@ class Data(Strict):
         None, description="keep segments of these classes; unset: of all"
     )
     ignore: tuple[Name, ...] = Field(
-        (), description="leave out these classes, or these values of label maps, such as 255"
+        (),
+        description="leave out these classes, or these values of label maps, such as 255; what "
+        "they cover counts neither as segment nor as background",
     )
     subset: str | None = Field(
         None, description="a text file with the ids of the images to use, one a line; unset: all"
