@@ -52,13 +52,18 @@ class RunPaths:
         return self.dataset / "index.kept.parquet"
 
     @property
-    def sources(self) -> dict[str, tuple[Path, Path]]:
-        """Images and masks of each split that has its own: `train`, and mostly `val`."""
-        return {
-            split: (self.image_dir(split), self.mask_dir(split))
-            for split in ("train", "val")
-            if split == "train" or not splits_by_fraction(self.config)
+    def sources(self) -> dict[str, tuple[Path, ...]]:
+        """Images and masks of each split that has its own: `train`, and mostly `val`.
+
+        Of `unlabelled`, where the run has images without masks, the images.
+        """
+        labelled = ["train"] if splits_by_fraction(self.config) else ["train", "val"]
+        places: dict[str, tuple[Path, ...]] = {
+            split: (self.image_dir(split), self.mask_dir(split)) for split in labelled
         }
+        if self.config.unlabelled_img_dir is not None:
+            places["unlabelled"] = (Path(self.config.unlabelled_img_dir),)
+        return places
 
     def image_dir(self, split: str) -> Path:
         """Images of `train` or `val`."""
@@ -190,6 +195,8 @@ def _dataset_name(config: RunConfig) -> str:
     options: dict[str, Any] = config.data.model_dump(exclude_defaults=True)
     if splits_by_fraction(config):
         options |= {"val_fraction": config.data.val_fraction, "seed": config.seed}
+    if config.unlabelled_img_dir is not None:
+        options["unlabelled_img_dir"] = str(Path(config.unlabelled_img_dir).resolve())
     if config.train_img_dir is None:
         scenes = config.synthetic
         if scenes is None:

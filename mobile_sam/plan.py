@@ -32,6 +32,12 @@ def check_inputs(runs: Runs) -> None:
 
 
 def _missing_directories(config: RunConfig) -> Iterator[str]:
+    unlabelled = config.unlabelled_img_dir
+    if unlabelled is not None and not Path(unlabelled).is_dir():
+        yield (
+            f"unlabelled_img_dir: {unlabelled!r} is not a directory; put images without masks "
+            "there or set unlabelled_img_dir to null"
+        )
     dataset = known_dataset(config)
     if dataset is not None:
         try:
@@ -80,22 +86,30 @@ def fingerprint(config: RunConfig) -> str:
     """Digest of names, sizes and times of all image and mask files, not of directories.
 
     Touching a directory changes nothing; adding, removing or rewriting a file does. Synthetic
-    data and known data sets have a constant fingerprint: what they hold is known beforehand.
+    data and known data sets have a constant part: what they hold is known beforehand.
     """
-    paths = RunPaths(config)
-    if config.train_img_dir is None:
-        return paths.dataset.name
-    dataset = known_dataset(config)
-    if dataset is not None:
-        return dataset.sha256
-    digest = hashlib.sha256()
-    places = [place for pair in paths.sources.values() for place in dict.fromkeys(pair)]
-    if config.data.subset is not None:
-        places.append(Path(config.data.subset))
+    sources, known = RunPaths(config).sources, _known_content(config)
+    if known:
+        places = [*sources.get("unlabelled", ())]
+        if not places:
+            return known
+    else:
+        places = [place for pair in sources.values() for place in dict.fromkeys(pair)]
+        if config.data.subset is not None:
+            places.append(Path(config.data.subset))
+    digest = hashlib.sha256(known.encode())
     for place in places:
         for line in _files(place, "") if place.is_dir() else [_line("", place.stat())]:
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
+
+
+def _known_content(config: RunConfig) -> str:
+    """What stands for images and masks that are known beforehand; empty for others."""
+    if config.train_img_dir is None:
+        return RunPaths(config).dataset.name
+    dataset = known_dataset(config)
+    return "" if dataset is None else dataset.sha256
 
 
 def _files(directory: Path, prefix: str) -> Iterator[str]:
@@ -142,6 +156,7 @@ def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
         "seed",
         "synthetic",
         "data",
+        "unlabelled_img_dir",
         *DIRECTORY_KEYS,
     ]
     dataset = {key: settings[key] for key in place} | {"run_name": "dataset"}

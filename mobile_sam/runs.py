@@ -67,6 +67,7 @@ def resolve(names: str, overlay: str | None, overrides: Mapping[str, Any]) -> Ru
         return config
 
     named = tuple(visit(name) for name in dict.fromkeys(chosen))
+    _check_unlabelled(tuple(done.values()), "unlabelled_img_dir" in shared)
     return Runs(all=tuple(done.values()), named=named)
 
 
@@ -76,6 +77,26 @@ def load_run(path: Path) -> RunConfig:
     if config.teacher_checkpoint is not None and config.teacher_model_type is None:
         return resolve(str(path), None, {}).named[0]
     return config
+
+
+def _check_unlabelled(configs: tuple[RunConfig, ...], given: bool) -> None:
+    """Raise ConfigError for images without masks that no stage learns from.
+
+    given: whether they come from the command line, and so hold for all runs, of which one must
+    distil; else each run that has them must.
+    """
+    idle = [
+        config
+        for config in configs
+        if config.unlabelled_img_dir is not None
+        and not any(stage.distils for stage in normalise(config))
+    ]
+    if idle and (not given or len(idle) == len(configs)):
+        raise ConfigError(
+            f"run {idle[-1].run_name!r}: unlabelled_img_dir: {idle[-1].unlabelled_img_dir!r}, but "
+            "no stage distils, and only from a teacher can images without masks be learned from; "
+            "set distillation of a stage to true, or unlabelled_img_dir to null"
+        )
 
 
 def check_teacher(config: RunConfig) -> None:

@@ -272,6 +272,11 @@ def canonical(config: RunConfig, stage: Stage) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
+def learns_without_masks(config: RunConfig, stage: Stage) -> bool:
+    """Whether images without masks take part in a stage."""
+    return stage.distils and config.unlabelled_img_dir is not None
+
+
 def any_distillation(config: RunConfig) -> bool:
     """Whether any stage of the run compares with a teacher."""
     return any(stage.distillation for stage in normalise(config))

@@ -150,7 +150,7 @@ class StageTraining:
                 loss = total_loss(losses, stage.loss_weights, stage.lambda_coef)
                 self.fabric.backward(loss / group_size)
             if not math.isfinite(loss.item()):
-                images = [self.train_set.index[int(i)].image_id for i in batch.position]
+                images = [self.train_set.record(int(i)).image_id for i in batch.position]
                 raise NotFiniteError(loss.item(), progress, images)
             progress.add({**losses, "loss": loss}, len(batch.image))
             if last_of_group:

@@ -7,13 +7,13 @@ from pathlib import Path
 from mobile_sam.architectures import feature_channels
 from mobile_sam.config import RunConfig
 from mobile_sam.data.dataset import TrainingSet
-from mobile_sam.data.index import Index
+from mobile_sam.data.index import UNLABELLED, Index
 from mobile_sam.features import identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.weights import file_digest
 from mobile_sam.options import Level, level_name
-from mobile_sam.schedule import Stage, any_distillation, canonical
+from mobile_sam.schedule import Stage, any_distillation, canonical, learns_without_masks
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.teacher import stored_features
@@ -29,15 +29,16 @@ def new_learner(config: RunConfig) -> Learner:
 
 def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
     """The samples of a stage, with what it reads of the teacher."""
-    store = stored_features(config, stage)
+    store, index = stored_features(config, stage), RunPaths(config).index
     return TrainingSet(
-        Index(RunPaths(config).index, "train"),
+        Index(index, "train"),
         config.img_size,
-        config.objects_per_image if stage.supervised else 1,
+        config.objects_per_image if stage.prompted else 1,
         stage.prompts,
         stage.augment,
         config.seed,
         None if store is None else store.read,
+        Index(index, UNLABELLED) if learns_without_masks(config, stage) else None,
     )
 
 

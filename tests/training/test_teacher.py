@@ -112,7 +112,7 @@ def test_stored_features_of_a_mirrored_sample_are_those_of_what_the_student_sees
     for position in range(len(samples)):
         sample = samples[position]
         mirrored += not torch.equal(
-            sample.teacher["neck"], plain.read_features(plain.index[position], "identity")["neck"]
+            sample.teacher["neck"], plain.read_features(plain.record(position), "identity")["neck"]
         )
         seen = look(collate([sample])).teacher["neck"][0]
         assert torch.allclose(sample.teacher["neck"].float(), seen, rtol=2e-3, atol=2e-3)
