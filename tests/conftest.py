@@ -40,6 +40,14 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of five images without masks, 64 pixels wide, that are in no other data set."""
+    directory = tmp_path_factory.mktemp("unlabelled")
+    write_scenes(directory, 5, 64, seed=7)
+    return directory / "image"
+
+
 def directories(scenes: Path) -> dict[str, str]:
     return {
         f"{split}_{short}_dir": str(scenes / split / name)
