@@ -1,5 +1,6 @@
 """The whole model: image encoder, prompt encoder and mask decoder."""
 
+import torch
 from torch import Tensor, nn
 
 from mobile_sam.models.mask_decoder import MULTI, SINGLE, Decoded, MaskDecoder
@@ -23,6 +24,11 @@ class Sam(nn.Module):
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
         self.img_size = img_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return self.mask_decoder.iou_token.weight.dtype
 
     def decode(
         self,

@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import torch
+
 from mobile_sam.architectures import feature_channels
 from mobile_sam.config import RunConfig
 from mobile_sam.data.dataset import TrainingSet
@@ -12,19 +14,32 @@ from mobile_sam.features import identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.weights import file_digest
-from mobile_sam.options import Level, level_name
+from mobile_sam.options import Level as LevelName
+from mobile_sam.options import level_name
 from mobile_sam.schedule import Stage, any_distillation, canonical
-from mobile_sam.training.distillation import Distiller
+from mobile_sam.training.distillation import Distiller, Level
 from mobile_sam.training.learner import Learner
-from mobile_sam.training.teacher import stored_features
+from mobile_sam.training.objective import objective
+from mobile_sam.training.teacher import stored_features, teacher_decoders
 
 
-def new_learner(config: RunConfig) -> Learner:
-    """The learner before the first step; one shape for all stages, so all of it carries over."""
+def new_learner(config: RunConfig, stage: Stage, device: torch.device) -> Learner:
+    """The learner of a stage before its first step.
+
+    Its parameters have the same shapes in all stages, so that all of it carries over.
+    """
     student = feature_channels(config.model_type, "neck")
-    levels = {level_name(level): _projected(config, level) for level in config.distill_levels}
-    distiller = Distiller(config.distill_losses, student, levels, config.seed)
-    return Learner(start_student(config), distiller)
+    share = 1 / len(config.distill_levels)
+    levels = {
+        level_name(level): Level(_projected(config, level), share)
+        for level in config.distill_levels
+    }
+    return Learner(
+        start_student(config),
+        Distiller(student, levels, config.seed),
+        objective(config, stage),
+        teacher_decoders(config, device) if stage.compares_answers else (),
+    )
 
 
 def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
@@ -33,7 +48,7 @@ def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
     return TrainingSet(
         Index(RunPaths(config).index, "train"),
         config.img_size,
-        config.objects_per_image if stage.supervised else 1,
+        config.objects_per_image if stage.prompted else 1,
         stage.prompts,
         stage.augment,
         config.seed,
@@ -41,7 +56,7 @@ def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
     )
 
 
-def _projected(config: RunConfig, level: Level) -> int | None:
+def _projected(config: RunConfig, level: LevelName) -> int | None:
     """Channels of a teacher's block; None for the neck, and for a run that never distils."""
     if level == "neck" or not any_distillation(config):
         return None

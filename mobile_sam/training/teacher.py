@@ -10,7 +10,9 @@ from mobile_sam.extraction import teacher_pass
 from mobile_sam.features import FeatureStore, identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
+from mobile_sam.options import level_name
 from mobile_sam.schedule import Stage
+from mobile_sam.training.answers import TeacherDecoder
 
 
 def stored_features(config: RunConfig, stage: Stage) -> FeatureStore | None:
@@ -36,3 +38,8 @@ def online_features(
         return batch._replace(teacher=teacher_pass(encoder, batch.image, config.distill_levels))
 
     return look
+
+
+def teacher_decoders(config: RunConfig, device: torch.device) -> tuple[TeacherDecoder, ...]:
+    """What answers prompts in the teachers' place, from their embeddings."""
+    return (TeacherDecoder(load_teacher(config), level_name("neck"), 1.0, device),)
