@@ -88,11 +88,12 @@ def _least_loss(
 ) -> Tensor:
     """Which of M masks (N, M, S/4, S/4) has the least weighted focal and dice loss; (N,).
 
-    At their own size, where a pixel of the truth is a share: a sixteenth of the work.
+    At their own size, where a pixel of the truth is set if any that it covers is: a sixteenth of
+    the work.
     """
     size = low_res_logits.shape[-2:]
     small_truth, small_valid = (
-        F.interpolate(x[:, None], size, mode="area")[:, 0] for x in (truth, valid)
+        F.adaptive_max_pool2d(x[:, None], size)[:, 0] for x in (truth, valid)
     )
     terms = [(w, MASK_LOSSES[n]) for n, w in weights.items() if n in {"focal", "dice"} and w]
     terms = terms or [(1.0, dice)]

@@ -20,6 +20,32 @@ def test_focal_by_hand() -> None:
     assert focal(logits, truth, ONES).item() == pytest.approx((right + wrong) / 2, rel=1e-5)
 
 
+def test_the_slope_of_focal_is_that_of_its_formula() -> None:
+    """Against automatic differentiation of equation 5 as it is written."""
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(2, 5, 5, dtype=torch.double)).requires_grad_()
+    truth, valid = (torch.rand(2, 5, 5) > 0.5).double(), (torch.rand(2, 5, 5) > 0.2).double()
+    probability = torch.sigmoid(logits)
+    right = torch.where(truth > 0.5, probability, 1 - probability)
+    alpha = torch.where(truth > 0.5, 0.25, 0.75)
+    written = -alpha * (1 - right) ** 2 * right.log()
+    expected = (written * valid).sum((1, 2)) / valid.sum((1, 2))
+    found = focal(logits, truth, valid)
+    assert torch.allclose(found, expected)
+    weights = torch.tensor([1.0, 3.0], dtype=torch.double)
+    slopes = [torch.autograd.grad((weights * x).sum(), logits)[0] for x in (found, expected)]
+    assert torch.allclose(*slopes)
+
+
+def test_focal_stays_finite() -> None:
+    logits = torch.tensor([[[-1e4, 1e4, -1e4, 1e4]]], requires_grad=True)
+    loss = focal(logits, torch.tensor([[[1.0, 1.0, 0.0, 0.0]]]), torch.ones(1, 1, 4))
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_dice_by_hand() -> None:
     logits, truth = torch.full((1, 1, 2), LOGIT), torch.tensor([[[1.0, 0.0]]])
     expected = 1 - (2 * 0.75 + 1) / (1.5 + 1 + 1)
