@@ -12,8 +12,9 @@ from mobile_sam.features import identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.weights import file_digest
-from mobile_sam.options import Level, level_name
+from mobile_sam.options import level_name, teacher_level
 from mobile_sam.schedule import Stage, any_distillation, canonical
+from mobile_sam.teachers import projections, teacher_configs
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.teacher import stored_features
@@ -22,8 +23,7 @@ from mobile_sam.training.teacher import stored_features
 def new_learner(config: RunConfig) -> Learner:
     """The learner before the first step; one shape for all stages, so all of it carries over."""
     student = feature_channels(config.model_type, "neck")
-    levels = {level_name(level): _projected(config, level) for level in config.distill_levels}
-    distiller = Distiller(config.distill_losses, student, levels, config.seed)
+    distiller = Distiller(config.distill_losses, student, _levels(config), config.seed)
     return Learner(start_student(config), distiller)
 
 
@@ -41,19 +41,27 @@ def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
     )
 
 
-def _projected(config: RunConfig, level: Level) -> int | None:
-    """Channels of a teacher's block; None for the neck, and for a run that never distils."""
-    if level == "neck" or not any_distillation(config):
-        return None
-    return feature_channels(config.teacher_model_type or "", level)
+def _levels(config: RunConfig) -> dict[str, int | None]:
+    """Levels of all teachers by their names in batches, with what the embedding is projected to.
+
+    That is None for a neck, and for a run that never distils; else the channels of the block.
+    """
+    names = [
+        teacher_level(number, level_name(level))
+        for number, teacher in enumerate(teacher_configs(config))
+        for level in teacher.distill_levels
+    ]
+    blocks = projections(config) if any_distillation(config) else {}
+    return {name: blocks.get(name) for name in names}
 
 
 def state_key(config: RunConfig, stage: Stage, index: Path, previous: Path | None) -> str:
     """Equal for two states that lead to the same weights."""
+    teachers = teacher_configs(config) if stage.distillation else ()
     inputs = {
         "settings": canonical(config, stage),
         "index": file_digest(index),
         "previous": None if previous is None else file_digest(previous),
-        "teacher": identity(config) if stage.distillation else None,
+        "teachers": [identity(teacher) for teacher in teachers],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
