@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from mobile_sam.__main__ import main
 from mobile_sam.config import ConfigError, RunConfig, parse_config
 from mobile_sam.features import identity
+from mobile_sam.features.arrays import bytes_per_image
 from mobile_sam.layout import RunPaths, feature_key, validated
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.roles import load_teacher, teacher_digest
@@ -17,7 +19,7 @@ from mobile_sam.plan import check_inputs, known_checkpoints, shared_settings, va
 from mobile_sam.runs import Runs, load_run, resolve
 from mobile_sam.schedule import canonical, normalise
 from mobile_sam.teachers import named_teachers, teacher_configs
-from tests.conftest import ROOT, directories, equal_states, tiny_settings, verb
+from tests.conftest import ROOT, directories, equal_states, tiny_settings
 from tests.test_features import damage, shard_file
 
 Make = Callable[..., RunConfig]
@@ -218,6 +220,23 @@ def test_projections_of_its_blocks_count_in_all_stages(
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False]
 
 
+def test_the_example_of_the_docs_is_valid(tmp_path: Path) -> None:
+    """And takes the room that the page says."""
+    (block,) = re.findall(
+        r"^    {\n(?:    .*\n)+", (ROOT / "docs" / "features.md").read_text(), re.M
+    )
+    path = tmp_path / "my.json"
+    path.write_text(block)
+    teachers = teacher_configs(resolve(str(path), None, {}).named[0])
+    assert [teacher.distill_levels for teacher in teachers] == [("neck", 8), ("neck",), (11,)]
+    shapes = [
+        {"teacher_model_type": t.teacher_model_type, "levels": t.distill_levels, "views": [""]}
+        | {"img_size": t.img_size, "dtype": t.feature_dtype}
+        for t in teachers
+    ]
+    assert [bytes_per_image(shape) / 2**20 for shape in shapes] == [12.0, 2.0, 6.0]
+
+
 @pytest.fixture
 def saved(tiny: Make) -> tuple[RunConfig, Path]:
     """A run of two teachers that has its index, and no features."""
@@ -228,23 +247,26 @@ def saved(tiny: Make) -> tuple[RunConfig, Path]:
     return config, path
 
 
-def test_verbs_look_after_all_stores_of_a_run(saved: tuple[RunConfig, Path]) -> None:
+def test_verbs_look_after_all_stores_of_a_run(
+    saved: tuple[RunConfig, Path],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     config, path = saved
     first, second = RunPaths(config).teachers
-    for arguments in (["extract"], ["features", "--verify"]):
-        result = verb(*arguments, "--config", path)
-        assert result.returncode == 0, result.stderr
-    said = verb("features", "--info", "--config", path).stdout
+    assert main(["extract", "--config", str(path)]) == 0
+    assert main(["features", "--verify", "--config", str(path)]) == 0
+    assert capsys.readouterr().out.count("all 10 images can be read") == 2
+    assert main(["features", "--info", "--config", str(path)]) == 0
+    said = capsys.readouterr().out
     assert re.findall(r"^store +(.*)$", said, re.M) == [str(first.features), str(second.features)]
-    assert said.count("10 of the 10 in the index") == 2
     for teacher in (first, second):
         damage(shard_file(teacher.config), "cut")
-    result = verb("features", "--verify", "--config", path)
-    assert result.returncode == 1
+    assert main(["features", "--verify", "--config", str(path)]) == 1
     for teacher in (first, second):
-        assert f"{teacher.features}: 10 of 10 images are damaged" in result.stderr
-    result = verb("features", "--repair", "--config", path)
-    assert result.stdout.count("damaged images: 10, computed anew: 10") == 2
+        assert f"{teacher.features}: 10 of 10 images are damaged" in caplog.text
+    assert main(["features", "--repair", "--config", str(path)]) == 0
+    assert capsys.readouterr().out.count("damaged images: 10, computed anew: 10") == 2
 
 
 def test_each_step_of_the_extraction_is_taken_for_all_teachers(
@@ -252,7 +274,6 @@ def test_each_step_of_the_extraction_is_taken_for_all_teachers(
 ) -> None:
     config, path = saved
     for step in ("plan", "part", "finish"):
-        result = verb("extract", "--step", step, "--config", path)
-        assert result.returncode == 0, result.stderr
+        assert main(["extract", "--step", step, "--config", str(path)]) == 0
     for teacher in RunPaths(config).teachers:
         assert json.loads(teacher.features_manifest.read_text())["images"] == 10
