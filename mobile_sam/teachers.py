@@ -35,6 +35,14 @@ def teacher_configs(config: RunConfig) -> tuple[RunConfig, ...]:
     )
 
 
+def teacher_shares(config: RunConfig) -> tuple[float, ...]:
+    """What each teacher counts in distillation, by its weight; they add up to 1."""
+    if config.teacher_checkpoint is None:
+        return ()
+    weights = [1.0, *(teacher.weight for teacher in config.more_teachers)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
 def named_teachers(config: RunConfig) -> dict[str, RunConfig]:
     """`teacher_configs` by their names in tables: `teacher`, `teacher_2`, ..."""
     return {

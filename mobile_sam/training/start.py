@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import torch
+
 from mobile_sam.architectures import feature_channels
 from mobile_sam.config import RunConfig
 from mobile_sam.data.dataset import TrainingSet
@@ -14,17 +16,25 @@ from mobile_sam.models.roles import start_student
 from mobile_sam.models.weights import file_digest
 from mobile_sam.options import level_name, teacher_level
 from mobile_sam.schedule import Stage, any_distillation, canonical
-from mobile_sam.teachers import projections, teacher_configs
-from mobile_sam.training.distillation import Distiller
+from mobile_sam.teachers import projections, teacher_configs, teacher_shares
+from mobile_sam.training.distillation import Distiller, Level
 from mobile_sam.training.learner import Learner
-from mobile_sam.training.teacher import stored_features
+from mobile_sam.training.objective import objective
+from mobile_sam.training.teacher import stored_features, teacher_decoders
 
 
-def new_learner(config: RunConfig) -> Learner:
-    """The learner before the first step; one shape for all stages, so all of it carries over."""
+def new_learner(config: RunConfig, stage: Stage, device: torch.device) -> Learner:
+    """The learner of a stage before its first step.
+
+    Its parameters have the same shapes in all stages, so that all of it carries over.
+    """
     student = feature_channels(config.model_type, "neck")
-    distiller = Distiller(config.distill_losses, student, _levels(config), config.seed)
-    return Learner(start_student(config), distiller)
+    return Learner(
+        start_student(config),
+        Distiller(student, _levels(config), config.seed),
+        objective(config, stage),
+        teacher_decoders(config, device) if stage.compares_answers else (),
+    )
 
 
 def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
@@ -33,7 +43,7 @@ def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
     return TrainingSet(
         Index(RunPaths(config).index, "train"),
         config.img_size,
-        config.objects_per_image if stage.supervised else 1,
+        config.objects_per_image if stage.prompted else 1,
         stage.prompts,
         stage.augment,
         config.seed,
@@ -41,18 +51,20 @@ def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
     )
 
 
-def _levels(config: RunConfig) -> dict[str, int | None]:
-    """Levels of all teachers by their names in batches, with what the embedding is projected to.
+def _levels(config: RunConfig) -> dict[str, Level]:
+    """What the embedding is compared with, by names in batches: levels of all teachers.
 
-    That is None for a neck, and for a run that never distils; else the channels of the block.
+    Each teacher's share is divided among its levels. A run that never distils projects nothing.
     """
-    names = [
-        teacher_level(number, level_name(level))
-        for number, teacher in enumerate(teacher_configs(config))
+    shares = {
+        teacher_level(number, level_name(level)): share / len(teacher.distill_levels)
+        for number, (teacher, share) in enumerate(
+            zip(teacher_configs(config), teacher_shares(config), strict=True)
+        )
         for level in teacher.distill_levels
-    ]
+    }
     blocks = projections(config) if any_distillation(config) else {}
-    return {name: blocks.get(name) for name in names}
+    return {name: Level(blocks.get(name), share) for name, share in shares.items()}
 
 
 def state_key(config: RunConfig, stage: Stage, index: Path, previous: Path | None) -> str:

@@ -12,9 +12,10 @@ from mobile_sam.extraction import teacher_pass
 from mobile_sam.features import FeatureStore, identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
-from mobile_sam.options import teacher_level
+from mobile_sam.options import level_name, teacher_level
 from mobile_sam.schedule import Stage
-from mobile_sam.teachers import teacher_configs
+from mobile_sam.teachers import teacher_configs, teacher_shares
+from mobile_sam.training.answers import TeacherDecoder
 
 
 class FeatureStores:
@@ -57,6 +58,17 @@ def online_features(
         return batch._replace(teacher=_named(seen))
 
     return look
+
+
+def teacher_decoders(config: RunConfig, device: torch.device) -> tuple[TeacherDecoder, ...]:
+    """What answers prompts in the teachers' place, from their embeddings."""
+    teachers = zip(teacher_configs(config), teacher_shares(config), strict=True)
+    return tuple(
+        TeacherDecoder(
+            load_teacher(teacher), teacher_level(number, level_name("neck")), share, device
+        )
+        for number, (teacher, share) in enumerate(teachers)
+    )
 
 
 def _named(of_teachers: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from mobile_sam.schedule import normalise
 from mobile_sam.teachers import teacher_configs
 from mobile_sam.training import checkpoint
 from mobile_sam.training.run import train_run
-from mobile_sam.training.start import state_key, training_set
+from mobile_sam.training.start import new_learner, state_key, training_set
 from mobile_sam.training.teacher import online_features
 from tests.conftest import DISTIL_ONLY, TWO_STAGES, equal_states
 from tests.training.processes import end_in_last_stage, train
@@ -146,6 +146,30 @@ def test_the_learner_has_a_projection_for_each_block_in_all_stages(tiny: Make) -
                 "teacher1_block_2": (32, 32, 1, 1),
                 "teacher2_block_1": (48, 32, 1, 1),
             }
+
+
+def test_teachers_count_by_their_weights_and_share_among_their_levels(tiny: Make) -> None:
+    more = [
+        {"checkpoint": "random", "model_type": "tiny_sam", "feature_level": ["neck", 2]},
+        {"checkpoint": "random", "model_type": "tiny_teacher_vit", "weight": 0.5},
+    ]
+    config = tiny(more_teachers=more, distill_losses={"mask_bce": 1.0}, **ONLINE)
+    (stage,) = normalise(config)
+    learner = new_learner(config, stage, torch.device("cpu"))
+    shares = {"neck": 0.4, "teacher1_neck": 0.2, "teacher1_block_2": 0.2, "teacher2_neck": 0.2}
+    assert learner.distiller.shares == pytest.approx(shares)
+    decoders = {decoder.name: decoder.share for decoder in learner.decoders}
+    answers = {"neck": 0.4, "teacher1_neck": 0.4, "teacher2_neck": 0.2}
+    assert decoders == pytest.approx(answers)
+    look = online_features(config, stage, torch.device("cpu"))
+    batch = look(collate([training_set(config, stage)[0]]))
+    learner.eval()
+    whole, parts = learner(batch)["distill_mask_bce"], []
+    for decoder in learner.decoders:
+        learner.decoders = (decoder,)
+        parts.append(learner(batch)["distill_mask_bce"])
+    assert min(parts) > 0
+    assert torch.allclose(torch.stack(parts).sum(0), whole)
 
 
 @pytest.mark.parametrize("number", [0, 1])
