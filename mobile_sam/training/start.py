@@ -14,9 +14,9 @@ from mobile_sam.features import identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.weights import file_digest
-from mobile_sam.options import Level as LevelName
-from mobile_sam.options import level_name
+from mobile_sam.options import level_name, teacher_level
 from mobile_sam.schedule import Stage, any_distillation, canonical
+from mobile_sam.teachers import projections, teacher_configs, teacher_shares
 from mobile_sam.training.distillation import Distiller, Level
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.objective import objective
@@ -29,14 +29,9 @@ def new_learner(config: RunConfig, stage: Stage, device: torch.device) -> Learne
     Its parameters have the same shapes in all stages, so that all of it carries over.
     """
     student = feature_channels(config.model_type, "neck")
-    share = 1 / len(config.distill_levels)
-    levels = {
-        level_name(level): Level(_projected(config, level), share)
-        for level in config.distill_levels
-    }
     return Learner(
         start_student(config),
-        Distiller(student, levels, config.seed),
+        Distiller(student, _levels(config), config.seed),
         objective(config, stage),
         teacher_decoders(config, device) if stage.compares_answers else (),
     )
@@ -56,19 +51,29 @@ def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
     )
 
 
-def _projected(config: RunConfig, level: LevelName) -> int | None:
-    """Channels of a teacher's block; None for the neck, and for a run that never distils."""
-    if level == "neck" or not any_distillation(config):
-        return None
-    return feature_channels(config.teacher_model_type or "", level)
+def _levels(config: RunConfig) -> dict[str, Level]:
+    """What the embedding is compared with, by names in batches: levels of all teachers.
+
+    Each teacher's share is divided among its levels. A run that never distils projects nothing.
+    """
+    shares = {
+        teacher_level(number, level_name(level)): share / len(teacher.distill_levels)
+        for number, (teacher, share) in enumerate(
+            zip(teacher_configs(config), teacher_shares(config), strict=True)
+        )
+        for level in teacher.distill_levels
+    }
+    blocks = projections(config) if any_distillation(config) else {}
+    return {name: Level(blocks.get(name), share) for name, share in shares.items()}
 
 
 def state_key(config: RunConfig, stage: Stage, index: Path, previous: Path | None) -> str:
     """Equal for two states that lead to the same weights."""
+    teachers = teacher_configs(config) if stage.distillation else ()
     inputs = {
         "settings": canonical(config, stage),
         "index": file_digest(index),
         "previous": None if previous is None else file_digest(previous),
-        "teacher": identity(config) if stage.distillation else None,
+        "teachers": [identity(teacher) for teacher in teachers],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -122,6 +122,10 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "iou_head_hidden_dim": (32, {}),
     "teacher_checkpoint": ("weights.pt", {"use_distill": True, "teacher_model_type": "tiny_sam"}),
     "teacher_model_type": ("tiny_sam", {"use_distill": True}),
+    "more_teachers": (
+        [{"checkpoint": "random", "model_type": "tiny_sam", "weight": 0.5}],
+        {"use_distill": True},
+    ),
     "distill_feature_level": (["neck", 2], {"use_distill": True}),
     "teacher": ("online", {"use_distill": True}),
     "feature_dtype": ("int8", {"use_distill": True}),
