@@ -11,6 +11,7 @@ from typing import Any
 from mobile_sam.config import DIRECTORY_KEYS, RunConfig
 from mobile_sam.fetch import weights_path
 from mobile_sam.schedule import Stage, any_distillation, normalise
+from mobile_sam.teachers import named_teachers, random_number, teacher_configs
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ class RunPaths:
         """What a frozen image encoder gives; `encoder` is the digest of its weights."""
         return self.dataset / "embeddings" / f"{encoder}-{self.config.img_size}px.zarr"
 
+    @property
+    def teachers(self) -> tuple["RunPaths", ...]:
+        """The paths of each teacher of the run, which has `features` and weights of its own."""
+        return tuple(RunPaths(teacher) for teacher in teacher_configs(self.config))
+
     # The run's own.
 
     @property
@@ -147,9 +153,9 @@ class RunPaths:
 
     @property
     def teacher_weights(self) -> Path | None:
-        """The teacher's file, or None when there is no teacher or it is random."""
+        """The first teacher's file, or None when there is no teacher or it is random."""
         teacher = self.config.teacher_checkpoint
-        if teacher is None or teacher == "random":
+        if teacher is None or random_number(teacher) is not None:
             return None
         if teacher.startswith("run:"):
             return self.project / teacher.removeprefix("run:") / "weights.pt"
@@ -164,9 +170,8 @@ class RunPaths:
 
 def validated(config: RunConfig) -> list[str]:
     """What the run validates, in the order of its tables."""
-    teacher = ["teacher"] if config.teacher_checkpoint is not None else []
     stages = [stage.directory for stage in normalise(config)]
-    return ["box_filled", "start", *stages, *teacher]
+    return ["box_filled", "start", *stages, *named_teachers(config)]
 
 
 def splits_by_fraction(config: RunConfig) -> bool:
@@ -182,8 +187,9 @@ def needs_features(config: RunConfig) -> bool:
 def feature_key(config: RunConfig) -> str:
     """Names a feature store by what decides its content: teacher, levels, size, dtype, views."""
     teacher = _slug(config.teacher_checkpoint or "none", extra=config.teacher_model_type or "")
-    if config.teacher_checkpoint == "random":
-        teacher += f"-{config.teacher_model_type}-seed{config.seed}"
+    number = random_number(config.teacher_checkpoint)
+    if number is not None:
+        teacher = f"random{number or ''}-{config.teacher_model_type}-seed{config.seed}"
     # No teacher's name has a plus, so that no level can be taken for a part of one.
     levels = "+".join(str(level) for level in config.distill_levels)
     views = "".join(f"-{view}" for view in config.feature_views if view != "identity")

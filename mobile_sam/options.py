@@ -42,6 +42,14 @@ def level_name(level: Level) -> str:
     return level if level == "neck" else f"block_{level}"
 
 
+def teacher_level(number: int, name: str) -> str:
+    """`teacher1_block_8`: a level of one of several teachers in batches.
+
+    number: 0 for the first teacher, whose levels keep their `name`; k + 1 for `more_teachers[k]`.
+    """
+    return f"teacher{number}_{name}" if number else name
+
+
 View = Literal["identity", "hflip"]
 
 

@@ -18,6 +18,7 @@ from mobile_sam.options import (
     Prompts,
     StageEntry,
 )
+from mobile_sam.teachers import projections
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,8 @@ def canonical(config: RunConfig, stage: Stage) -> str:
     if config.lr_scheduler_span == "run":
         settings["num_epochs"] = config.num_epochs
     if any_distillation(config):
-        settings["distill_feature_level"] = config.distill_feature_level
+        # One shape for the learner of all stages.
+        settings["projections"] = projections(config)
     return json.dumps(settings, sort_keys=True)
 
 

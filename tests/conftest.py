@@ -17,6 +17,7 @@ from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
 from mobile_sam.layout import RunPaths, needs_features
+from mobile_sam.teachers import teacher_configs
 
 ROOT = Path(__file__).parents[1]
 DISTIL_ONLY = {"focal": 0.0, "dice": 0.0, "iou": 0.0}
@@ -94,9 +95,10 @@ def prepare(config: RunConfig) -> None:
     if not paths.index.is_file():
         index_dataset(paths.sources, paths.index, config.data, config.seed)
     if needs_features(config):
-        plan_extraction(config)
-        extract_features(config)
-        finish_extraction(config)
+        for teacher in teacher_configs(config):
+            plan_extraction(teacher)
+            extract_features(teacher)
+            finish_extraction(teacher)
 
 
 def verb(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -24,7 +24,7 @@ from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import Stage, canonical, normalise
 from mobile_sam.training import checkpoint
 from mobile_sam.training.frozen import frozen_encoder
-from mobile_sam.training.learner import total_loss, validation_iou
+from mobile_sam.training.learner import validation_iou
 from mobile_sam.training.optim import (
     adamw,
     clip_gradients,
@@ -60,7 +60,7 @@ class StageTraining:
         self.with_teacher = online_features(config, stage, fabric.device)
         self.batches_per_epoch = -(-len(self.train_set) // (config.batch_size * config.devices))
         self.steps_per_epoch = -(-self.batches_per_epoch // config.gradient_accumulation)
-        self.learner = new_learner(config)
+        self.learner = new_learner(config, stage, fabric.device)
         self.optimizer = adamw(self.learner, config.weight_decay, config.encoder_lr_scale)
         self.progress = Progress(epoch=stage.start_epoch)
         self.interrupted = False
@@ -131,7 +131,7 @@ class StageTraining:
         self.optimizer.load_state_dict(content["optimizer"])
 
     def _epoch(self, key: str) -> None:
-        stage, progress = self.stage, self.progress
+        progress = self.progress
         accumulation = self.config.gradient_accumulation
         self.train_set.epoch = progress.epoch
         began, logged = time.monotonic(), time.monotonic()
@@ -146,13 +146,13 @@ class StageTraining:
             )
             torch.manual_seed(progress.seed(self.config.seed, self.fabric.global_rank))
             with self.fabric.no_backward_sync(self.model, enabled=not last_of_group):
-                losses = self.model(batch, stage.supervised, stage.distils, stage.prompt_rounds)
-                loss = total_loss(losses, stage.loss_weights, stage.lambda_coef)
+                losses = {name: loss.mean() for name, loss in self.model(batch).items()}
+                loss = losses["loss"]
                 self.fabric.backward(loss / group_size)
             if not math.isfinite(loss.item()):
                 images = [self.train_set.record(int(i)).image_id for i in batch.position]
                 raise NotFiniteError(loss.item(), progress, images)
-            progress.add({**losses, "loss": loss}, len(batch.image))
+            progress.add(losses, len(batch.image))
             if last_of_group:
                 self._step()
             progress.batch += 1

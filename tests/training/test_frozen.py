@@ -79,7 +79,7 @@ def test_images_without_masks_are_encoded_where_a_stage_distils(
     config = tiny(**common, stage_schedule=stages)
     fabric = Fabric(accelerator="cpu")
     for stage, images in zip(normalise(config), (10, 15), strict=True):
-        learner = new_learner(config)
+        learner = new_learner(config, stage, torch.device("cpu"))
         encoder = frozen_encoder(config, stage, learner.student, fabric)
         assert encoder is not None
         encoded.clear()

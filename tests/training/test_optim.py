@@ -2,9 +2,7 @@ import pytest
 import torch
 
 from mobile_sam.config import parse_config
-from mobile_sam.models.build import build_sam_model
-from mobile_sam.options import DistillLosses, Freeze
-from mobile_sam.training.distillation import Distiller
+from mobile_sam.options import Freeze
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.optim import (
     adamw,
@@ -13,13 +11,12 @@ from mobile_sam.training.optim import (
     lr_factor,
     set_learning_rate,
 )
+from tests.training import steps
 
 
 @pytest.fixture
 def learner() -> Learner:
-    return Learner(
-        build_sam_model("tiny_sam", 64), Distiller(DistillLosses(), 32, {"neck": None}, 0)
-    )
+    return steps.learner()
 
 
 def test_every_parameter_is_in_the_optimiser_once(learner: Learner) -> None:

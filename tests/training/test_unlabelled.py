@@ -13,7 +13,7 @@ from mobile_sam.training import checkpoint
 from mobile_sam.training import stage as stage_module
 from mobile_sam.training.progress import NotFiniteError
 from mobile_sam.training.run import train_run
-from mobile_sam.training.start import training_set
+from mobile_sam.training.start import new_learner, training_set
 from tests.conftest import DISTIL_ONLY, TWO_STAGES, equal_states, same_samples
 
 Make = Callable[..., RunConfig]
@@ -75,3 +75,25 @@ def test_a_loss_that_is_not_finite_names_images_without_masks_too(
         train_run(config)
     named = [f"scene_0000{number}" for number in range(10)]
     assert all(str(caught.value).count(name) == (2 if i < 5 else 1) for i, name in enumerate(named))
+
+
+@pytest.mark.parametrize("clicks", ["truth", "teacher"])
+def test_masks_and_answers_are_learned_from_in_one_stage(
+    clicks: str, tiny: Make, unlabelled: Path
+) -> None:
+    """Boxes, points, masks and clicks; a batch holds images of both kinds, or of one."""
+    config = tiny(
+        use_distill=True,
+        distill_losses={"mse": 1, "mask_bce": 1, "mask_dice": 1, "predicted_iou": 1},
+        prompts={"box": 1, "point": 1, "points": 1, "mask": 1},
+        prompt_rounds=3,
+        clicks=clicks,
+        batch_size=2,
+        unlabelled_img_dir=str(unlabelled),
+    )
+    before = new_learner(config, normalise(config)[0], torch.device("cpu")).state_dict()
+    train_run(config)
+    after = weights(config, 0)
+    assert after.keys() == before.keys()
+    assert not equal_states(after, before)
+    assert all(torch.isfinite(value).all() for value in after.values())
