@@ -87,12 +87,8 @@ def _check_unlabelled(configs: tuple[RunConfig, ...], given: bool) -> None:
     given: whether they come from the command line, and so hold for all runs, of which one must
     distil; else each run that has them must.
     """
-    idle = [
-        config
-        for config in configs
-        if config.unlabelled_img_dir is not None
-        and not any(stage.distils for stage in normalise(config))
-    ]
+    asking = [config for config in configs if config.unlabelled_img_dir is not None]
+    idle = [c for c in asking if not any(stage.distils for stage in normalise(c))]
     if idle and (not given or len(idle) == len(configs)):
         raise ConfigError(
             f"run {idle[-1].run_name!r}: unlabelled_img_dir: {idle[-1].unlabelled_img_dir!r}, but "
