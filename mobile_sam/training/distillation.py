@@ -57,7 +57,7 @@ class Distiller(nn.Module):
         Raises ConfigError for shapes that differ after the projection.
         """
         sums = [
-            self._level(name, projection(embedding).float(), teacher[name].float())
+            self._level(name, *_exact(projection(embedding), teacher[name]))
             for name, projection in self.projections.items()
         ]
         return torch.stack(sums).mean()
@@ -71,6 +71,11 @@ class Distiller(nn.Module):
             )
         terms = [w * DISTILL_LOSSES[loss](student, teacher) for loss, w in self.weights.items()]
         return torch.stack(terms).sum()
+
+
+def _exact(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(student.dtype, torch.float32)
+    return student.to(dtype), teacher.to(dtype)
 
 
 DISTILL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": mse, "cosine": cosine}

@@ -77,7 +77,7 @@ class FrozenEncoder:
         Raises FeatureError when the disk has no room.
         """
         splits = {"train": wanted_digests(self.index)}
-        if self.config.val_images:
+        if self.config.val_images and not self.config.ema_decay:
             splits["val"] = wanted_digests(self.index, "val", self.config.val_images)
         if self.fabric.is_global_zero:
             with changing(self.path):
@@ -109,8 +109,9 @@ class FrozenEncoder:
     @torch.no_grad()
     def _look(self, stops: Callable[[], None], images: Tensor) -> dict[str, Tensor]:
         stops()
+        dtype = next(self.encoder.parameters()).dtype
         with self.fabric.autocast():
-            return {_NECK: self.encoder(images)}
+            return {_NECK: self.encoder(images.to(dtype))}
 
 
 def frozen_encoder(

@@ -11,12 +11,13 @@ from mobile_sam.data.dataset import Sample, ValidationSet, collate
 from mobile_sam.data.prompts import VALIDATION_PROMPTS
 from mobile_sam.models.prompt_encoder import ABSENT
 from mobile_sam.models.sam import Sam
-from mobile_sam.options import LossWeights
+from mobile_sam.schedule import Stage
 from mobile_sam.training.clicks import with_clicks
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.losses import dice, focal, iou_error, measured_iou
 
 Losses = dict[str, Tensor]
+SUPERVISED = ("focal", "dice", "iou", "boundary", "train_iou")
 _VALIDATION_BATCH = 8
 
 
@@ -31,24 +32,30 @@ class Prediction(NamedTuple):
 class Learner(nn.Module):
     """The student with everything that is trained beside it."""
 
-    def __init__(self, student: Sam, distiller: Distiller) -> None:
+    def __init__(self, student: Sam, distiller: Distiller, stage: Stage | None = None) -> None:
         super().__init__()
         self.student = student
         self.distiller = distiller
+        self.stage = stage
 
-    def forward(self, batch: Sample, supervised: bool, distil: bool, rounds: int = 1) -> Losses:
-        """Unweighted losses, each a scalar: focal, dice, iou; distillation; and `train_iou`.
-
-        supervised, distil: which of the two kinds are computed at all.
-        rounds: decoder passes, each after the first with one more click; losses are their means.
-        """
+    def forward(self, batch: Sample) -> Losses:
+        """Losses of each image, (B,): `loss`, the weighted total; its terms; and `train_iou`."""
+        stage = self.stage
+        if stage is None:
+            raise ValueError("a learner without a stage has no losses")
         embedding = embed(self.student, batch)
         losses: Losses = {}
-        if distil:
-            losses["distillation"] = self.distiller(embedding, batch.teacher)
-        if supervised:
-            losses |= self._supervised(embedding, batch, rounds)
-        return losses
+        if stage.distils:
+            each = [
+                self.distiller(embedding[i : i + 1], {k: v[i : i + 1] for k, v in teacher.items()})
+                for i, teacher in enumerate([batch.teacher] * len(embedding))
+            ]
+            losses["distillation"] = torch.stack(each)
+        if stage.supervised:
+            losses |= self._supervised(embedding, batch, stage.prompt_rounds)
+        weights = {**stage.loss_weights.model_dump(), "distillation": stage.lambda_coef}
+        terms = [w * losses[name] for name, w in weights.items() if name in losses]
+        return {"loss": torch.stack(terms).sum(0), **losses}
 
     def _supervised(self, embedding: Tensor, batch: Sample, rounds: int) -> Losses:
         found: list[Losses] = []
@@ -57,29 +64,32 @@ class Learner(nn.Module):
             found.append(_mask_losses(prediction, batch))
             if number + 1 < rounds:
                 batch = with_clicks(batch, prediction.low_res_logits, prediction.logits, number)
-        return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
+        means = {n: torch.stack([losses[n] for losses in found]).mean(0) for n in found[0]}
+        labelled = batch.labelled.to(embedding.dtype)
+        return {name: value.mean(1) * labelled for name, value in means.items()}
 
 
 def _mask_losses(prediction: Prediction, batch: Sample) -> Losses:
-    """Unweighted losses of one round, each a scalar."""
+    """Unweighted losses of one round, each (B, P)."""
     _, logits, predicted_iou = prediction
-    truth = batch.masks.flatten(0, 1).float()  # (B*P, S, S)
+    truth = batch.masks.flatten(0, 1).to(logits.dtype)  # (B*P, S, S)
     prompts = batch.masks.shape[1]
-    valid = batch.valid.repeat_interleave(prompts, dim=0).float()
+    valid = batch.valid.repeat_interleave(prompts, dim=0).to(logits.dtype)
     measured = measured_iou(logits, truth, valid)
-    return {
-        "focal": focal(logits, truth, valid).mean(),
-        "dice": dice(logits, truth, valid).mean(),
-        "iou": iou_error(predicted_iou, measured).mean(),
-        "train_iou": measured.mean(),
+    losses = {
+        "focal": focal(logits, truth, valid),
+        "dice": dice(logits, truth, valid),
+        "iou": iou_error(predicted_iou, measured),
+        "train_iou": measured,
     }
+    return {name: value.unflatten(0, (-1, prompts)) for name, value in losses.items()}
 
 
 def embed(student: Sam, batch: Sample) -> Tensor:
     """Embeddings (B, C, S/16, S/16) of a batch's images, or those that it comes with."""
     if batch.embedding.numel():
-        return batch.embedding.float()
-    return student.image_encoder(batch.image)
+        return batch.embedding.to(next(student.parameters()).dtype)
+    return student.image_encoder(batch.image.to(next(student.parameters()).dtype))
 
 
 def predict(student: Sam, embedding: Tensor, batch: Sample) -> Prediction:
@@ -95,15 +105,9 @@ def predict(student: Sam, embedding: Tensor, batch: Sample) -> Prediction:
         absent_points=labels.shape[1] > 2 and bool((labels == ABSENT).any()),
     )
     size = (student.img_size, student.img_size)
-    logits = F.interpolate(low_res_logits.float(), size, mode="bilinear")
-    return Prediction(low_res_logits, logits[:, 0], predicted_iou[:, 0].float())
-
-
-def total_loss(losses: Losses, weights: LossWeights, lambda_coef: float) -> Tensor:
-    """`sum(weight_i * loss_i) + lambda_coef * distillation`, a scalar."""
-    all_weights = {**weights.model_dump(), "distillation": lambda_coef}
-    terms = [w * losses[name] for name, w in all_weights.items() if name in losses]
-    return torch.stack(terms).sum()
+    exact = torch.promote_types(low_res_logits.dtype, torch.float32)
+    logits = F.interpolate(low_res_logits.to(exact), size, mode="bilinear")
+    return Prediction(low_res_logits, logits[:, 0], predicted_iou[:, 0].to(exact))
 
 
 @torch.no_grad()

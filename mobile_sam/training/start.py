@@ -19,12 +19,12 @@ from mobile_sam.training.learner import Learner
 from mobile_sam.training.teacher import stored_features
 
 
-def new_learner(config: RunConfig) -> Learner:
+def new_learner(config: RunConfig, stage: Stage) -> Learner:
     """The learner before the first step; one shape for all stages, so all of it carries over."""
     student = feature_channels(config.model_type, "neck")
     levels = {level_name(level): _projected(config, level) for level in config.distill_levels}
     distiller = Distiller(config.distill_losses, student, levels, config.seed)
-    return Learner(start_student(config), distiller)
+    return Learner(start_student(config), distiller, stage)
 
 
 def training_set(config: RunConfig, stage: Stage) -> TrainingSet:

@@ -11,7 +11,8 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
         "teacher": teacher,
     }
     needed |= {
-        stage.directory: paths.checkpoint(stage) for stage in normalise(settings)
+        stage.directory: paths.checkpoint(stage, settings.use_checkpoint)
+        for stage in normalise(settings)
     }
 
     for what in validated(settings):
