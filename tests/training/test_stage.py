@@ -1,6 +1,7 @@
 """A stage: moved by every key that its rule depends on, and by nothing else."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from mobile_sam.config import ConfigError, RunConfig, affects
 from mobile_sam.layout import RunPaths
+from mobile_sam.models.roles import start_student
 from mobile_sam.models.weights import load_file
 from mobile_sam.schedule import normalise
 from mobile_sam.training import checkpoint
@@ -212,3 +214,38 @@ def test_prepare_twice_computes_nothing_twice(tiny: Make) -> None:
     before = {p: p.stat().st_mtime_ns for p in store.rglob("c/*")}
     prepare(config)
     assert {p: p.stat().st_mtime_ns for p in store.rglob("c/*")} == before
+
+
+def test_a_part_that_a_later_stage_unfreezes_is_trained(tiny: Make) -> None:
+    schedule = [
+        {"start_epoch": 0, "end_epoch": 1, "freeze": {"image_encoder": True}},
+        {"start_epoch": 1, "end_epoch": 2, "freeze": {"mask_decoder": True}},
+        {"start_epoch": 2, "end_epoch": 3},
+    ]
+    config = tiny(num_epochs=3, stage_schedule=schedule, layer_decay=0.9)
+    train_run(config)
+    start = start_student(config).state_dict()
+    states = [{f"student.{name}": value for name, value in start.items()}]
+    states += [weights(config, stage) for stage in range(3)]
+    moved = [
+        {
+            part: not all(torch.equal(a[k], b[k]) for k in states[0] if f"student.{part}." in k)
+            for part in ("image_encoder", "mask_decoder")
+        }
+        for a, b in pairwise(states)
+    ]
+    assert moved == [
+        {"image_encoder": False, "mask_decoder": True},
+        {"image_encoder": True, "mask_decoder": False},
+        {"image_encoder": True, "mask_decoder": True},
+    ]
+
+
+def test_projections_of_the_distiller_are_trained(tiny: Make) -> None:
+    one, two = (
+        trained(tiny(run_name=f"{n}", num_epochs=n, use_distill=True, distill_feature_level=1))
+        for n in (1, 2)
+    )
+    projections = [name for name in one if "distiller" in name]
+    assert projections
+    assert not any(torch.equal(one[name], two[name]) for name in projections)
