@@ -23,6 +23,7 @@ from mobile_sam.plan import (
 )
 from mobile_sam.runs import DEFAULT_OVERLAY, DEFAULT_RUN, resolve
 from mobile_sam.schedule import canonical, normalise
+from mobile_sam.teachers import named_teachers
 
 overrides = dict(config)
 named = overrides.pop("run", None)

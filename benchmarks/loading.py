@@ -109,7 +109,7 @@ def reading_by_turns() -> None:
 def parts_of_a_sample(config: RunConfig) -> dict[str, float]:
     """Seconds of a whole sample, and of decoding its image and reading its features alone."""
     samples = training_set(config, normalise(config)[0])
-    records = [samples.index[i] for i in range(len(samples))]
+    records = [samples.record(i) for i in range(len(samples))]
     found = {}
     for name, work in (
         ("whole", lambda i: samples[i]),

@@ -14,6 +14,7 @@ from mobile_sam.datasets import KNOWN_DATASETS, fetch_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
 from mobile_sam.layout import RunPaths, needs_features, write_json
 from mobile_sam.runs import load_run
+from mobile_sam.teachers import teacher_configs
 
 log = logging.getLogger("mobile_sam")
 
@@ -54,24 +55,33 @@ def extract(config: RunConfig, args: argparse.Namespace) -> None:
             f"run {config.run_name!r}: no stage distils from stored features; nothing to do"
         )
     whole = args.step is None
-    if whole or args.step == "plan":
-        plan_extraction(config)
-    if whole:
-        extract_features(config)
-    elif args.step == "part":
-        extract_features(config, args.part, config.extract_jobs)
-    if whole or args.step == "finish":
-        finish_extraction(config)
+    for teacher in teacher_configs(config):
+        if whole or args.step == "plan":
+            plan_extraction(teacher)
+        if whole:
+            extract_features(teacher)
+        elif args.step == "part":
+            extract_features(teacher, args.part, teacher.extract_jobs)
+        if whole or args.step == "finish":
+            finish_extraction(teacher)
 
 
 def features(config: RunConfig, args: argparse.Namespace) -> None:
     from mobile_sam.extraction.care import info, repair, verify
     from mobile_sam.extraction.prune import prune
+    from mobile_sam.features import FeatureError
 
     if not needs_features(config):
         raise ConfigError(f"run {config.run_name!r}: no stage distils from stored features")
-    actions = {"info": info, "verify": verify, "repair": repair, "prune": prune}
-    print(actions[args.action](config))
+    action = {"info": info, "verify": verify, "repair": repair, "prune": prune}[args.action]
+    failed = []
+    for teacher in teacher_configs(config):
+        try:
+            print(action(teacher))
+        except FeatureError as error:
+            failed.append(str(error))
+    if failed:
+        raise FeatureError("\n".join(failed))
 
 
 def train(config: RunConfig, args: argparse.Namespace) -> None:
@@ -117,8 +127,8 @@ def schema(args: argparse.Namespace) -> None:
 RUN_VERBS: dict[str, tuple[Callable[[RunConfig, argparse.Namespace], None], str]] = {
     "synthesize": (synthesize, "draw the synthetic data set of a run"),
     "index": (index, "read all images and masks, and write the index"),
-    "extract": (extract, "compute the teacher's features"),
-    "features": (features, "look after the store of teacher features"),
+    "extract": (extract, "compute the features of all teachers"),
+    "features": (features, "look after the stores of teacher features"),
     "train": (train, "train a stage, or all of them"),
     "export": (export, "write weights.pt for the original code"),
     "validate": (validate, "measure every segment of the validation images"),
@@ -159,7 +169,9 @@ def parser() -> argparse.ArgumentParser:
         if name == "train":
             verb.add_argument("--stage", help="NN_name; default: all unfinished stages")
         if name == "validate":
-            verb.add_argument("--what", help="box_filled, start, teacher or NN_name; default: all")
+            verb.add_argument(
+                "--what", help="box_filled, start, NN_name, teacher or teacher_2; default: all"
+            )
     verb = verbs.add_parser("fetch", help="download known checkpoints and data sets")
     verb.add_argument("names", nargs="+", choices=sorted({*KNOWN_CHECKPOINTS, *KNOWN_DATASETS}))
     verb.add_argument("--log", type=Path, help="write the log there too")

@@ -327,8 +327,10 @@ def _check_combination(config: RunConfig, source: str) -> None:
             f"{source}: img_size: {config.img_size} is not a multiple of 64; "
             f"take {round(config.img_size / 64) * 64 or 64}"
         )
-    for key in ("model_type", "teacher_model_type"):
-        name = getattr(config, key)
+    names = {key: getattr(config, key) for key in ("model_type", "teacher_model_type")}
+    for k, teacher in enumerate(config.more_teachers):
+        names[f"more_teachers[{k}].model_type"] = teacher.model_type
+    for key, name in names.items():
         if name is not None and not is_architecture(name):
             known = ", ".join([*sorted(architectures()), "timm/<name>"])
             raise ConfigError(f"{source}: {key}: there is no {name!r}; there are {known}")
@@ -344,5 +346,7 @@ def _check_combination(config: RunConfig, source: str) -> None:
         raise ConfigError(f"{source}: early_stopping: {config.early_stopping} needs val_images > 0")
     if config.decoder_from_teacher and config.teacher_checkpoint is None:
         raise ConfigError(f"{source}: decoder_from_teacher: true needs a teacher_checkpoint")
+    if config.more_teachers and config.teacher_checkpoint is None:
+        raise ConfigError(f"{source}: more_teachers: there is no first; set teacher_checkpoint")
     if config.teacher_checkpoint == "random" and config.teacher_model_type is None:
         raise ConfigError(f"{source}: teacher_checkpoint 'random' needs a teacher_model_type")

@@ -12,6 +12,7 @@ from mobile_sam.config import DIRECTORY_KEYS, RunConfig
 from mobile_sam.fetch import weights_path
 from mobile_sam.options import Kept
 from mobile_sam.schedule import Stage, any_distillation, normalise
+from mobile_sam.teachers import named_teachers, random_number, teacher_configs
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,18 @@ class RunPaths:
         return self.dataset / "index.kept.parquet"
 
     @property
-    def sources(self) -> dict[str, tuple[Path, Path]]:
-        """Images and masks of each split that has its own: `train`, and mostly `val`."""
-        return {
-            split: (self.image_dir(split), self.mask_dir(split))
-            for split in ("train", "val")
-            if split == "train" or not splits_by_fraction(self.config)
+    def sources(self) -> dict[str, tuple[Path, ...]]:
+        """Images and masks of each split that has its own: `train`, and mostly `val`.
+
+        Of `unlabelled`, where the run has images without masks, the images.
+        """
+        labelled = ["train"] if splits_by_fraction(self.config) else ["train", "val"]
+        places: dict[str, tuple[Path, ...]] = {
+            split: (self.image_dir(split), self.mask_dir(split)) for split in labelled
         }
+        if self.config.unlabelled_img_dir is not None:
+            places["unlabelled"] = (Path(self.config.unlabelled_img_dir),)
+        return places
 
     def image_dir(self, split: str) -> Path:
         """Images of `train` or `val`."""
@@ -100,6 +106,11 @@ class RunPaths:
     def embeddings(self, encoder: str) -> Path:
         """What a frozen image encoder gives; `encoder` is the digest of its weights."""
         return self.dataset / "embeddings" / f"{encoder}-{self.config.img_size}px.zarr"
+
+    @property
+    def teachers(self) -> tuple["RunPaths", ...]:
+        """The paths of each teacher of the run, which has `features` and weights of its own."""
+        return tuple(RunPaths(teacher) for teacher in teacher_configs(self.config))
 
     # The run's own.
 
@@ -154,9 +165,9 @@ class RunPaths:
 
     @property
     def teacher_weights(self) -> Path | None:
-        """The teacher's file, or None when there is no teacher or it is random."""
+        """The first teacher's file, or None when there is no teacher or it is random."""
         teacher = self.config.teacher_checkpoint
-        if teacher is None or teacher == "random":
+        if teacher is None or random_number(teacher) is not None:
             return None
         if teacher.startswith("run:"):
             return self.project / teacher.removeprefix("run:") / "weights.pt"
@@ -171,9 +182,8 @@ class RunPaths:
 
 def validated(config: RunConfig) -> list[str]:
     """What the run validates, in the order of its tables."""
-    teacher = ["teacher"] if config.teacher_checkpoint is not None else []
     stages = [stage.directory for stage in normalise(config)]
-    return ["box_filled", "start", *stages, *teacher]
+    return ["box_filled", "start", *stages, *named_teachers(config)]
 
 
 def splits_by_fraction(config: RunConfig) -> bool:
@@ -189,8 +199,9 @@ def needs_features(config: RunConfig) -> bool:
 def feature_key(config: RunConfig) -> str:
     """Names a feature store by what decides its content: teacher, levels, size, dtype, views."""
     teacher = _slug(config.teacher_checkpoint or "none", extra=config.teacher_model_type or "")
-    if config.teacher_checkpoint == "random":
-        teacher += f"-{config.teacher_model_type}-seed{config.seed}"
+    number = random_number(config.teacher_checkpoint)
+    if number is not None:
+        teacher = f"random{number or ''}-{config.teacher_model_type}-seed{config.seed}"
     # No teacher's name has a plus, so that no level can be taken for a part of one.
     levels = "+".join(str(level) for level in config.distill_levels)
     views = "".join(f"-{view}" for view in config.feature_views if view != "identity")
@@ -202,6 +213,8 @@ def _dataset_name(config: RunConfig) -> str:
     options: dict[str, Any] = config.data.model_dump(exclude_defaults=True)
     if splits_by_fraction(config):
         options |= {"val_fraction": config.data.val_fraction, "seed": config.seed}
+    if config.unlabelled_img_dir is not None:
+        options["unlabelled_img_dir"] = str(Path(config.unlabelled_img_dir).resolve())
     if config.train_img_dir is None:
         scenes = config.synthetic
         if scenes is None:

@@ -42,6 +42,14 @@ def level_name(level: Level) -> str:
     return level if level == "neck" else f"block_{level}"
 
 
+def teacher_level(number: int, name: str) -> str:
+    """`teacher1_block_8`: a level of one of several teachers in batches.
+
+    number: 0 for the first teacher, whose levels keep their `name`; k + 1 for `more_teachers[k]`.
+    """
+    return f"teacher{number}_{name}" if number else name
+
+
 View = Literal["identity", "hflip"]
 
 
@@ -190,7 +198,9 @@ class Data(Strict):
         None, description="keep segments of these classes; unset: of all"
     )
     ignore: tuple[Name, ...] = Field(
-        (), description="leave out these classes, or these values of label maps, such as 255"
+        (),
+        description="leave out these classes, or these values of label maps, such as 255; what "
+        "they cover counts neither as segment nor as background",
     )
     subset: str | None = Field(
         None, description="a text file with the ids of the images to use, one a line; unset: all"

@@ -14,6 +14,7 @@ from mobile_sam.datasets import check_available, known_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, FetchError, check_reachable
 from mobile_sam.layout import RunPaths, needs_features, write_json
 from mobile_sam.runs import Runs, known_overlays
+from mobile_sam.teachers import named_teachers, random_number, teacher_configs, teacher_key
 
 
 def check_inputs(runs: Runs) -> None:
@@ -32,6 +33,12 @@ def check_inputs(runs: Runs) -> None:
 
 
 def _missing_directories(config: RunConfig) -> Iterator[str]:
+    unlabelled = config.unlabelled_img_dir
+    if unlabelled is not None and not Path(unlabelled).is_dir():
+        yield (
+            f"unlabelled_img_dir: {unlabelled!r} is not a directory; put images without masks "
+            "there or set unlabelled_img_dir to null"
+        )
     dataset = known_dataset(config)
     if dataset is not None:
         try:
@@ -56,9 +63,13 @@ def _missing_directories(config: RunConfig) -> Iterator[str]:
 
 
 def _missing_weights(config: RunConfig) -> Iterator[str]:
-    for key in ("checkpoint", "teacher_checkpoint"):
-        value = getattr(config, key)
-        if value in {None, "random", "imagenet"} or value.startswith("run:"):
+    asked = {"checkpoint": config.checkpoint}
+    for number, teacher in enumerate(teacher_configs(config)):
+        asked[teacher_key(number, "checkpoint")] = teacher.teacher_checkpoint
+    for key, value in asked.items():
+        if value in {None, "imagenet"} or value.startswith("run:"):
+            continue
+        if random_number(value) is not None:
             continue
         if value in KNOWN_CHECKPOINTS:
             try:
@@ -72,7 +83,8 @@ def _missing_weights(config: RunConfig) -> Iterator[str]:
 
 def known_checkpoints(runs: Runs) -> set[str]:
     """Known checkpoints that any of the runs starts from or learns from."""
-    asked = {name for config in runs.all for name in (config.checkpoint, config.teacher_checkpoint)}
+    asked = {config.checkpoint for config in runs.all}
+    asked |= {t.teacher_checkpoint for config in runs.all for t in teacher_configs(config)}
     return {name for name in asked if name in KNOWN_CHECKPOINTS}
 
 
@@ -80,22 +92,30 @@ def fingerprint(config: RunConfig) -> str:
     """Digest of names, sizes and times of all image and mask files, not of directories.
 
     Touching a directory changes nothing; adding, removing or rewriting a file does. Synthetic
-    data and known data sets have a constant fingerprint: what they hold is known beforehand.
+    data and known data sets have a constant part: what they hold is known beforehand.
     """
-    paths = RunPaths(config)
-    if config.train_img_dir is None:
-        return paths.dataset.name
-    dataset = known_dataset(config)
-    if dataset is not None:
-        return dataset.sha256
-    digest = hashlib.sha256()
-    places = [place for pair in paths.sources.values() for place in dict.fromkeys(pair)]
-    if config.data.subset is not None:
-        places.append(Path(config.data.subset))
+    sources, known = RunPaths(config).sources, _known_content(config)
+    if known:
+        places = [*sources.get("unlabelled", ())]
+        if not places:
+            return known
+    else:
+        places = [place for pair in sources.values() for place in dict.fromkeys(pair)]
+        if config.data.subset is not None:
+            places.append(Path(config.data.subset))
+    digest = hashlib.sha256(known.encode())
     for place in places:
         for line in _files(place, "") if place.is_dir() else [_line("", place.stat())]:
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
+
+
+def _known_content(config: RunConfig) -> str:
+    """What stands for images and masks that are known beforehand; empty for others."""
+    if config.train_img_dir is None:
+        return RunPaths(config).dataset.name
+    dataset = known_dataset(config)
+    return "" if dataset is None else dataset.sha256
 
 
 def _files(directory: Path, prefix: str) -> Iterator[str]:
@@ -134,7 +154,7 @@ def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
     They hold nothing of the run that happens to ask first, so that another run finds the work
     of such a job done.
     """
-    paths, settings = RunPaths(config), config.model_dump(mode="json")
+    settings = config.model_dump(mode="json")
     place = [
         "project_name",
         "output_dir",
@@ -142,20 +162,24 @@ def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
         "seed",
         "synthetic",
         "data",
+        "unlabelled_img_dir",
         *DIRECTORY_KEYS,
     ]
     dataset = {key: settings[key] for key in place} | {"run_name": "dataset"}
-    files = {paths.dataset_settings: dataset}
+    files = {RunPaths(config).dataset_settings: dataset}
     if needs_features(config):
-        teacher = ["teacher_checkpoint", "teacher_model_type", "distill_feature_level", "img_size"]
-        teacher += ["train_img_dir_teacher_features", "feature_dtype", "feature_views"]
-        teacher += ["extract_jobs"]
-        of_teacher = {key: settings[key] for key in teacher}
-        # No student takes part, so the teacher stands in for it.
-        nobody = {"run_name": "features", "use_distill": True}
-        nobody["model_type"] = settings["teacher_model_type"]
-        files[paths.features_settings] = dataset | of_teacher | nobody
+        for teacher in teacher_configs(config):
+            files[RunPaths(teacher).features_settings] = dataset | _store_settings(teacher)
     return files
+
+
+def _store_settings(config: RunConfig) -> dict[str, Any]:
+    """What the store of the first teacher depends on, beside the data set."""
+    keys = {"teacher_checkpoint", "teacher_model_type", "distill_feature_level", "img_size"}
+    keys |= {"train_img_dir_teacher_features", "feature_dtype", "feature_views", "extract_jobs"}
+    # No student takes part, so the teacher stands in for it.
+    nobody = {"run_name": "features", "use_distill": True, "model_type": config.teacher_model_type}
+    return config.model_dump(mode="json", include=keys) | nobody
 
 
 def write_settings(runs: Runs) -> None:
@@ -171,10 +195,12 @@ def write_settings(runs: Runs) -> None:
 def validation_settings(config: RunConfig, what: str) -> str:
     """Sorted-key JSON of the settings that the validation of `what` depends on."""
     keys = {"mask_threshold"} if what != "box_filled" else set()
+    teachers = named_teachers(config)
     if what == "start":
         model = {"model_type", "img_size", "seed", "iou_head_depth", "iou_head_hidden_dim"}
         keys |= model | {"checkpoint", "decoder_from_teacher"}
-    if what == "teacher":
+    if what in teachers:
+        config = teachers[what]
         keys |= {"teacher_checkpoint", "teacher_model_type", "img_size", "seed"}
     return json.dumps({key: getattr(config, key) for key in keys}, sort_keys=True)
 

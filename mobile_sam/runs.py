@@ -4,8 +4,9 @@ Precedence: defaults < the run's JSON < overlay < command line.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from mobile_sam.config import (
 )
 from mobile_sam.fetch import KNOWN_CHECKPOINTS
 from mobile_sam.schedule import any_distillation, normalise, scale
+from mobile_sam.teachers import random_number, teacher_configs, teacher_key
 
 DEFAULT_RUN, DEFAULT_OVERLAY = "distill_then_finetune", "demo"
+Weights = tuple[str, str | None]  # of a teacher: its checkpoint and model_type
 
 
 @dataclass(frozen=True)
@@ -52,56 +55,86 @@ def resolve(names: str, overlay: str | None, overrides: Mapping[str, Any]) -> Ru
         if name in asked_by:
             raise ConfigError(f"{' -> '.join([*asked_by, name])}: a run cannot teach itself")
         config = _load(name, overlay, overrides if name in chosen else shared)
-        teacher = config.teacher_checkpoint or ""
-        if teacher.startswith("run:"):
-            teacher_config = visit(teacher.removeprefix("run:"), (*asked_by, name))
-            config = config.model_copy(
-                update={
-                    "teacher_checkpoint": f"run:{teacher_config.run_name}",
-                    "teacher_model_type": teacher_config.model_type,
-                }
-            )
-            check_teacher(config)
+
+        def of_run(number: int, checkpoint: str, model_type: str | None) -> Weights:
+            if not checkpoint.startswith("run:"):
+                return checkpoint, model_type
+            teacher = visit(checkpoint.removeprefix("run:"), (*asked_by, name))
+            return f"run:{teacher.run_name}", teacher.model_type
+
+        config = _with_teachers(config, of_run)
+        check_teachers(config)
         if done.setdefault(config.run_name, config) != config:
             raise ConfigError(f"run_name: {config.run_name!r} belongs to two different runs")
         return config
 
     named = tuple(visit(name) for name in dict.fromkeys(chosen))
+    _check_unlabelled(tuple(done.values()), "unlabelled_img_dir" in shared)
     return Runs(all=tuple(done.values()), named=named)
 
 
 def load_run(path: Path) -> RunConfig:
     """The settings in `path`: a resolved `run.json`, or a run's own JSON without an overlay."""
     config = _load(str(path), None, {})
-    if config.teacher_checkpoint is not None and config.teacher_model_type is None:
+    if any(teacher.teacher_model_type is None for teacher in teacher_configs(config)):
         return resolve(str(path), None, {}).named[0]
     return config
 
 
-def check_teacher(config: RunConfig) -> None:
-    """Raise ConfigError when the teacher's architecture cannot teach the student's."""
-    if config.teacher_model_type is None:
-        return
-    student, teacher = (
-        architecture(name) for name in (config.model_type, config.teacher_model_type)
-    )
+def _check_unlabelled(configs: tuple[RunConfig, ...], given: bool) -> None:
+    """Raise ConfigError for images without masks that no stage learns from.
+
+    given: whether they come from the command line, and so hold for all runs, of which one must
+    distil; else each run that has them must.
+    """
+    asking = [config for config in configs if config.unlabelled_img_dir is not None]
+    idle = [c for c in asking if not any(stage.distils for stage in normalise(c))]
+    if idle and (not given or len(idle) == len(configs)):
+        raise ConfigError(
+            f"run {idle[-1].run_name!r}: unlabelled_img_dir: {idle[-1].unlabelled_img_dir!r}, but "
+            "no stage distils, and only from a teacher can images without masks be learned from; "
+            "set distillation of a stage to true, or unlabelled_img_dir to null"
+        )
+
+
+def check_teachers(config: RunConfig) -> None:
+    """Raise ConfigError for a teacher that cannot teach the student, or that is there twice."""
+    seen: dict[tuple[object, ...], int] = {}
+    for number, teacher in enumerate(teacher_configs(config)):
+        if teacher.teacher_model_type is None:
+            continue  # of a run that is not read yet
+        _check_teacher(teacher, number)
+        same = teacher.teacher_checkpoint, teacher.teacher_model_type, teacher.distill_levels
+        if same in seen:
+            raise ConfigError(
+                f"run {config.run_name!r}: {teacher_key(number, 'checkpoint')}: "
+                f"{teacher.teacher_checkpoint!r} at this level is "
+                f"{teacher_key(seen[same], 'checkpoint')} again; leave one of them out"
+            )
+        seen[same] = number
+
+
+def _check_teacher(config: RunConfig, number: int) -> None:
+    """As `check_teachers`, for a run with one teacher, which is the `number`-th of the real one."""
+    name = config.teacher_model_type or ""
+    student, teacher = (architecture(of) for of in (config.model_type, name))
     levels, source = config.distill_levels, f"run {config.run_name!r}"
     from_neck = "neck" in levels and any_distillation(config)
     needs_same_width = config.decoder_from_teacher or from_neck
     if needs_same_width and student["embed_dim"] != teacher["embed_dim"]:
         raise ConfigError(
-            f"{source}: teacher_model_type: {config.teacher_model_type!r} has embeddings of "
+            f"{source}: {teacher_key(number, 'model_type')}: {name!r} has embeddings of "
             f"{teacher['embed_dim']} channels, model_type {config.model_type!r} of "
             f"{student['embed_dim']}; choose architectures of equal embed_dim"
         )
-    blocks = stride_16_blocks(config.teacher_model_type)
+    blocks = stride_16_blocks(name)
     for level in levels:
         if level == "neck" or level in blocks:
             continue
         which = f"one of {blocks[0]} to {blocks[-1]}, or 'neck'" if blocks else "'neck'"
         raise ConfigError(
-            f"{source}: distill_feature_level: {config.teacher_model_type!r} has no block {level} "
-            f"of stride 16; take {which}"
+            f"{source}: {teacher_key(number, 'feature_level')}: {name!r} has no block {level} of "
+            f"stride 16; take {which}"
         )
 
 
@@ -135,20 +168,48 @@ def _load(name: str, overlay: str | None, overrides: dict[str, Any]) -> RunConfi
             }
         merged |= layer
     source = " + ".join(source for source, layer in layers if layer)
-    config = parse_config(merged, source)
-    teacher = config.teacher_checkpoint
-    if teacher is not None and config.teacher_model_type is None:
-        if teacher in KNOWN_CHECKPOINTS:
-            known = KNOWN_CHECKPOINTS[teacher].model_type
-            config = config.model_copy(update={"teacher_model_type": known})
-        elif not teacher.startswith("run:"):
-            raise ConfigError(
-                f"{source}: teacher_checkpoint: {teacher!r} is a path, so teacher_model_type "
-                "must say which architecture it has"
-            )
+    config = _with_teachers(parse_config(merged, source), partial(_known_architecture, source))
     normalise(config, source)
-    check_teacher(config)
+    check_teachers(config)
     return config
+
+
+def _known_architecture(
+    source: str, number: int, checkpoint: str, model_type: str | None
+) -> Weights:
+    """A teacher with the architecture of its known name; that of a run is not known yet."""
+    if model_type is None and checkpoint in KNOWN_CHECKPOINTS:
+        return checkpoint, KNOWN_CHECKPOINTS[checkpoint].model_type
+    if model_type is None and not checkpoint.startswith("run:"):
+        what = "a path" if random_number(checkpoint) is None else "no known model"
+        raise ConfigError(
+            f"{source}: {teacher_key(number, 'checkpoint')}: {checkpoint!r} is {what}, so "
+            f"{teacher_key(number, 'model_type')} must say which architecture it has"
+        )
+    return checkpoint, model_type
+
+
+def _with_teachers(
+    config: RunConfig, change: Callable[[int, str, str | None], Weights]
+) -> RunConfig:
+    """The run with other weights for each of its teachers.
+
+    change: gives (checkpoint, model_type) for the number of a teacher and what it has.
+    """
+    if config.teacher_checkpoint is None:
+        return config
+    checkpoint, model_type = change(0, config.teacher_checkpoint, config.teacher_model_type)
+    more = []
+    for number, teacher in enumerate(config.more_teachers, start=1):
+        name, architecture_of = change(number, teacher.checkpoint, teacher.model_type)
+        more.append(teacher.model_copy(update={"checkpoint": name, "model_type": architecture_of}))
+    return config.model_copy(
+        update={
+            "teacher_checkpoint": checkpoint,
+            "teacher_model_type": model_type,
+            "more_teachers": tuple(more),
+        }
+    )
 
 
 def _overlay_layers(overlay: str, stem: str, run_name: str) -> list[tuple[str, dict[str, Any]]]:

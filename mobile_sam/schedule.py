@@ -18,6 +18,7 @@ from mobile_sam.options import (
     Prompts,
     StageEntry,
 )
+from mobile_sam.teachers import projections
 
 
 @dataclass(frozen=True)
@@ -268,8 +269,14 @@ def canonical(config: RunConfig, stage: Stage) -> str:
     if config.lr_scheduler_span == "run":
         settings["num_epochs"] = config.num_epochs
     if any_distillation(config):
-        settings["distill_feature_level"] = config.distill_feature_level
+        # One shape for the learner of all stages.
+        settings["projections"] = projections(config)
     return json.dumps(settings, sort_keys=True)
+
+
+def learns_without_masks(config: RunConfig, stage: Stage) -> bool:
+    """Whether images without masks take part in a stage."""
+    return stage.distils and config.unlabelled_img_dir is not None
 
 
 def any_distillation(config: RunConfig) -> bool:

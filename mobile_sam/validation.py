@@ -23,6 +23,7 @@ from mobile_sam.layout import RunPaths, validated
 from mobile_sam.metrics import dice, iou
 from mobile_sam.models.roles import load_teacher, start_student
 from mobile_sam.models.sam import Sam
+from mobile_sam.teachers import named_teachers
 from mobile_sam.training.export import load_student
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ BOX_FILLED = "box_filled"
 def validate(config: RunConfig, what: str) -> None:
     """Write one row for each segment and prompt of the validation images.
 
-    what: `box_filled` (the box itself as a mask), `start`, `teacher`, or a stage's `NN_name`.
+    what: `box_filled` (the box itself as a mask), `start`, a stage's `NN_name`, `teacher`, or
+        `teacher_2` and so on for the others.
     Masks are `mask_logits > mask_threshold`. Two runs write equal tables.
     """
     if what not in validated(config):
@@ -89,8 +91,9 @@ def validate(config: RunConfig, what: str) -> None:
 
 
 def _model(config: RunConfig, what: str) -> Sam:
-    if what == "teacher":
-        model = load_teacher(config)
+    teachers = named_teachers(config)
+    if what in teachers:
+        model = load_teacher(teachers[what])
     else:
         model = start_student(config)
         if what != "start":

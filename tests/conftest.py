@@ -17,6 +17,7 @@ from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
 from mobile_sam.layout import RunPaths, needs_features
+from mobile_sam.teachers import teacher_configs
 
 ROOT = Path(__file__).parents[1]
 DISTIL_ONLY = {"focal": 0.0, "dice": 0.0, "iou": 0.0}
@@ -38,6 +39,14 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_scenes(directory / "train", 10, 64, seed=0)
     write_scenes(directory / "val", 3, 64, seed=1)
     return directory
+
+
+@pytest.fixture(scope="session")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of five images without masks, 64 pixels wide, that are in no other data set."""
+    directory = tmp_path_factory.mktemp("unlabelled")
+    write_scenes(directory, 5, 64, seed=7)
+    return directory / "image"
 
 
 def directories(scenes: Path) -> dict[str, str]:
@@ -86,9 +95,10 @@ def prepare(config: RunConfig) -> None:
     if not paths.index.is_file():
         index_dataset(paths.sources, paths.index, config.data, config.seed)
     if needs_features(config):
-        plan_extraction(config)
-        extract_features(config)
-        finish_extraction(config)
+        for teacher in teacher_configs(config):
+            plan_extraction(teacher)
+            extract_features(teacher)
+            finish_extraction(teacher)
 
 
 def verb(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:

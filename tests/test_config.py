@@ -82,7 +82,7 @@ def test_reading_settings_imports_no_torch() -> None:
 def test_the_examples_of_data_are_valid() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     blocks = re.findall(r"^    ({\"train(?:.*\n)+?)\n", page, re.M)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     for block in blocks:
         config = parse_config({"run_name": "x"} | json.loads(block), "docs/data.md")
         assert set(RunPaths(config).sources) >= {"train"}

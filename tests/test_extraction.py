@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.data.index import Index
+from mobile_sam.data.index import UNLABELLED, Index
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.extraction import (
@@ -171,6 +172,44 @@ def test_added_images_are_computed_alone(dtype: str, scenes: Path, tmp_path: Pat
     assert after["written"].sum() == 12
     for name, array in before.items():
         assert after[name][:10].tobytes() == array[:10].tobytes()
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_images_without_masks_have_rows_in_the_same_store(
+    config: RunConfig, tiny: Make, unlabelled: Path, tmp_path: Path
+) -> None:
+    before = contents(config)
+    images = Path(shutil.copytree(unlabelled, tmp_path / "images"))
+    shutil.copy(images / "scene_00000.png", images / "again.png")
+    both = tiny(use_distill=True, unlabelled_img_dir=str(images), run_name="both")
+    after = contents(both)
+    assert RunPaths(both).features != RunPaths(config).features
+    assert after["written"].sum() == len(after["digests"]) == 15
+    for name in ("neck", "digests"):
+        assert after[name][:10].tobytes() == before[name][:10].tobytes()
+    index = Index(RunPaths(both).index, UNLABELLED)
+    store = FeatureStore(RunPaths(both).features, identity(both))
+    assert [index[0].image_id, index[1].image_id] == ["again", "scene_00000"]
+    first, second, third = (store.read(index[i])["neck"] for i in range(3))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+    assert plan_extraction(both) == 0
+    assert f'"images": {15}' in RunPaths(both).features_manifest.read_text()
+
+
+def test_an_image_without_masks_that_is_added_is_computed_alone(
+    tiny: Make, unlabelled: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(unlabelled, tmp_path / "images"))
+    config = tiny(use_distill=True, unlabelled_img_dir=str(images))
+    pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(images / "new.png")
+    make_index(config)
+    assert plan_extraction(config) == 1
+    with pytest.raises(FeatureError, match="1 of 16 images have no features"):
+        finish_extraction(config)
+    assert extract_features(config) == 1
+    finish_extraction(config)
 
 
 def test_a_plan_that_was_killed_is_made_again(config: RunConfig) -> None:

@@ -192,6 +192,29 @@ def test_a_killed_prune_loses_nothing(
     assert "freed" in prune.prune(shrunk) or step == "after"
 
 
+def test_images_without_masks_are_looked_after_as_well(
+    tiny: Make, unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobile_sam.features.arrays.SHARD", 4)
+    images = Path(shutil.copytree(unlabelled, tmp_path / "images"))
+    config = tiny(use_distill=True, unlabelled_img_dir=str(images))
+    before = files(RunPaths(config).features)
+    assert "15 of the 15 in the index, 0 missing" in info(config)
+    assert "all 15 images" in verify(config)
+    assert "nothing to prune" in prune.prune(config)
+    (RunPaths(config).features / "neck" / "c" / "3" / "0" / "0" / "0" / "0").unlink()
+    with pytest.raises(FeatureError, match=r"3 of 15 images are damaged(.|\n)*images/scene_00004"):
+        verify(config)
+    assert "damaged images: 3, computed anew: 3" in repair(config)
+    assert files(RunPaths(config).features) == before
+    for number in (1, 3):
+        (images / f"scene_0000{number}.png").unlink()
+    make_index(config)
+    assert "2 of 15 images dropped" in prune.prune(config)
+    assert "all 13 images" in verify(config)
+    assert plan_extraction(config) == 0
+
+
 def test_a_run_without_a_store_has_nothing_to_look_after(tiny: Make) -> None:
     result = verb("features", "--config", saved(tiny()), "--info")
     assert result.returncode == 1

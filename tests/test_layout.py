@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mobile_sam import fetch
+from mobile_sam import fetch, plan
 from mobile_sam.config import ConfigError, RunConfig, affects, parse_config
 from mobile_sam.fetch import KnownCheckpoint
 from mobile_sam.layout import RunPaths, feature_key, needs_features
@@ -16,6 +16,12 @@ from mobile_sam.plan import check_inputs, shared_settings
 from mobile_sam.runs import resolve
 from tests.conftest import directories
 
+DISTILLING = {
+    "use_distill": True,
+    "teacher_checkpoint": "random",
+    "teacher_model_type": "tiny_teacher_vit",
+    "distill_feature_level": 2,
+}
 BASE = resolve("distill_then_finetune", "tiny", {}).named[0]
 
 
@@ -32,6 +38,7 @@ PLACES: dict[str, tuple[Any, Callable[[RunPaths], object]]] = {
     "train_mask_dir": ("other", lambda p: p.mask_dir("train")),
     "val_img_dir": ("other", lambda p: p.image_dir("val")),
     "val_mask_dir": ("other", lambda p: p.mask_dir("val")),
+    "unlabelled_img_dir": ("other", lambda p: p.index),
     "data": (Data(min_area=5), lambda p: p.index),
     "train_img_dir_teacher_features": ("other.zarr", lambda p: p.features),
 }
@@ -139,12 +146,47 @@ def test_places_of_data_go_together(missing: str, scenes: Path) -> None:
 def test_places_that_are_missing_are_named(scenes: Path, tmp_path: Path) -> None:
     given = directories(scenes) | {"checkpoint": None, "data": {"subset": "nowhere.txt"}}
     given |= {"val_mask_dir": str(tmp_path / "instances.json"), "train_img_dir": "nowhere"}
+    given |= {"unlabelled_img_dir": "elsewhere", **DISTILLING}
     with pytest.raises(ConfigError) as caught:
         check_inputs(resolve("mobileSAM", None, given))
     message = str(caught.value)
     assert "train_img_dir: 'nowhere' is not a directory" in message
     assert "instances.json' is neither a directory nor a COCO file" in message
     assert "data.subset: there is no file 'nowhere.txt'" in message
+    assert "unlabelled_img_dir: 'elsewhere' is not a directory; put images without" in message
+
+
+@pytest.mark.parametrize("name", ["distill_then_finetune", "nuclei"])
+def test_images_without_masks_are_looked_for_beside_any_data(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "check_available", lambda dataset: None)
+    overlay = "tiny" if name == "distill_then_finetune" else None
+    given = {"unlabelled_img_dir": "elsewhere", "checkpoint": None, **DISTILLING}
+    given |= {"model_type": "tiny_sam", "img_size": 64}
+    with pytest.raises(ConfigError, match="unlabelled_img_dir: 'elsewhere' is not a directory"):
+        check_inputs(resolve(name, overlay, given))
+    check_inputs(resolve(name, overlay, given | {"unlabelled_img_dir": str(tmp_path)}))
+
+
+def test_places_stay_where_there_are_no_images_without_masks(scenes: Path) -> None:
+    drawn = paths(unlabelled_img_dir="other").dataset.name
+    assert paths().dataset.name == "synthetic-12-4-64px-seed0"
+    assert drawn.startswith("synthetic-12-4-64px-seed0-")
+    own = {"train_img_dir": "/d/t", "train_mask_dir": "/d/m"}
+    own |= {"val_img_dir": "/d/v", "val_mask_dir": "/d/w"}
+    assert paths(**own).dataset.name == "t-379c9781"
+    assert set(paths(**own).sources) == {"train", "val"}
+    assert paths(**own, unlabelled_img_dir="/d/u").sources["unlabelled"] == (Path("/d/u"),)
+
+
+def test_settings_of_shared_jobs_name_images_without_masks() -> None:
+    config = BASE.model_copy(update={"unlabelled_img_dir": "other"})
+    of = shared_settings(config)
+    assert len(of) == 2
+    assert {settings["unlabelled_img_dir"] for settings in of.values()} == {"other"}
+    job = parse_config(json.loads(json.dumps(of[RunPaths(config).dataset_settings])), "dataset")
+    assert RunPaths(job).index == RunPaths(config).index
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from mobile_sam.config import ConfigError
 from mobile_sam.plan import check_inputs, fingerprint
 from mobile_sam.runs import known_overlays, known_runs, load_run, resolve
 from mobile_sam.schedule import normalise
+from tests.conftest import directories
 
 SHIPPED = [
     "demo_teacher",
@@ -185,3 +187,54 @@ def test_fingerprint_sees_files_and_not_directories(tmp_path: Path) -> None:
     assert fingerprint(config) == changed
     (tmp_path / "train/mask/a/b.png").write_bytes(b"1")
     assert fingerprint(config) != changed
+
+
+@pytest.mark.parametrize("known", ["synthetic", "public", "own"])
+def test_fingerprint_sees_images_without_masks(
+    known: str, scenes: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(unlabelled, tmp_path / "images"))
+    name, overlay = ("nuclei", None) if known == "public" else ("demo_teacher", "tiny")
+    config = resolve(name, overlay, directories(scenes) if known == "own" else {}).named[0]
+    alone = fingerprint(config)
+    config = config.model_copy(update={"unlabelled_img_dir": str(images)})
+    before = fingerprint(config)
+    assert before != alone
+    images.touch()
+    assert fingerprint(config) == before
+    (images / "more").mkdir()
+    assert fingerprint(config) == before
+    (images / "more" / "new.png").write_bytes(b"1")
+    assert fingerprint(config) != before
+
+
+IDLE = r"run '.*': unlabelled_img_dir: 'd', but no stage distils, and only from a teacher can"
+
+
+def test_images_without_masks_need_a_stage_that_distils(tmp_path: Path) -> None:
+    own = {"unlabelled_img_dir": "d", "model_type": "tiny_sam", "num_epochs": 2}
+    teacher = {"teacher_checkpoint": "random", "teacher_model_type": "tiny_teacher_vit"}
+    with pytest.raises(ConfigError, match=IDLE):
+        resolve(write(tmp_path / "a.json", **own, **teacher), None, {})
+    unweighted = {"use_distill": True, "lambda_coef": 0.0}
+    with pytest.raises(ConfigError, match=IDLE):
+        resolve(write(tmp_path / "b.json", **own, **teacher, **unweighted), None, {})
+    entry = {"start_epoch": 1, "end_epoch": 2, "distillation": True}
+    path = write(tmp_path / "c.json", **own, **teacher, stage_schedule=[entry])
+    assert resolve(path, None, {}).named[0].unlabelled_img_dir == "d"
+    assert resolve(path, "tiny", {}).named[0].unlabelled_img_dir is None
+
+
+def test_images_without_masks_from_the_command_line_hold_for_teacher_runs_too(
+    tmp_path: Path,
+) -> None:
+    given = {"unlabelled_img_dir": "d"}
+    runs = resolve("distill_then_finetune", "tiny", given)
+    assert [config.unlabelled_img_dir for config in runs.all] == ["d", "d"]
+    teacher = tmp_path / "run.json"
+    teacher.write_text(runs.all[0].model_dump_json(exclude={"schema_file"}))
+    assert load_run(teacher) == runs.all[0].model_copy(update={"schema_file": None})
+    assert len(resolve("distill_then_finetune,mobileSAM", "tiny", given).named) == 2
+    for names in ("demo_teacher", "mobileSAM"):
+        with pytest.raises(ConfigError, match=IDLE):
+            resolve(names, "tiny", given)

@@ -257,3 +257,65 @@ def test_the_examples_of_the_docs_are_valid() -> None:
     colours, everything = normalise(second)
     assert not colours.augment.flip
     assert everything.augment.flip
+
+
+def test_the_example_of_the_page_on_distillation_is_valid() -> None:
+    (block,) = re.findall(
+        r"^    {\n(?:    .*\n)+", (ROOT / "docs" / "distillation.md").read_text(), re.M
+    )
+    distil, finetune = normalise(parse_config({"run_name": "x"} | json.loads(block), "docs"))
+    assert (distil.compares_answers, distil.supervised, distil.clicks) == (True, False, "teacher")
+    assert set(distil.distill_losses.features) == {"mse", "cosine"}
+    assert (finetune.distils, finetune.start_from) == (False, "best")
+
+
+ANSWERS = {"distillation": True, "distill_losses": {"mask_bce": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"distill_feature_level": 8, "stage_schedule": [entry(0, 5, **ANSWERS)]},
+            r"stage_schedule\[0\]: distill_losses compares answers .* add \"neck\" to the level 8",
+        ),
+        (
+            {"clicks": "teacher", "prompt_rounds": 2, "stage_schedule": [entry(0, 5, **DISTIL)]},
+            r'stage_schedule\[0\]: clicks: "teacher", but no teacher answers prompts',
+        ),
+        (
+            {
+                "loss_weights": ZERO,
+                "prompts": {"box": 0, "point": 0},
+                "stage_schedule": [entry(0, 10, **ANSWERS)],
+            },
+            "prompts: box, point, .* are all 0",
+        ),
+    ],
+)
+def test_what_answers_need_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        normalise(run(**changes), "x.json")
+
+
+def test_answers_train_a_decoder_on_a_frozen_encoder() -> None:
+    frozen = {"freeze": {"image_encoder": True}, "loss_weights": ZERO}
+    (stage, _) = normalise(run(stage_schedule=[entry(0, 5, **frozen, **ANSWERS)]))
+    assert stage.compares_answers
+
+
+def test_losses_of_distillation_belong_to_the_stages_that_distil() -> None:
+    schedule = [entry(0, 5, **DISTIL), entry(5, 10)]
+    one = run(stage_schedule=schedule)
+    two = run(stage_schedule=schedule, distill_losses={"relation": 1.0})
+    first, second = ([canonical(c, stage) for stage in normalise(c)] for c in (one, two))
+    assert first[0] != second[0]
+    assert first[1] == second[1]
+
+
+def test_start_from_belongs_to_the_stage_that_starts() -> None:
+    schedule = [entry(0, 5), entry(5, 10)]
+    one, two = (run(stage_schedule=schedule, start_from=kept) for kept in ("last", "best"))
+    first, second = ([canonical(c, stage) for stage in normalise(c)] for c in (one, two))
+    assert first[0] == second[0]
+    assert first[1] != second[1]

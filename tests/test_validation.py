@@ -105,6 +105,37 @@ def test_the_report_is_complete_and_needs_no_network(config: RunConfig) -> None:
     assert f"{mean:.3f}" in page
 
 
+def test_every_teacher_is_measured_and_shown(tiny: Make) -> None:
+    more = [{"checkpoint": "random", "model_type": "tiny_teacher_vit"}]
+    config = tiny(more_teachers=more)
+    train_run(config)
+    for what in validated(config):
+        validate(config, what)
+    words = write_report(config)
+    first, second = (rows(config, what) for what in ("teacher", "teacher_2"))
+    assert set(second["checkpoint"]) == {"teacher_2"}
+    assert len(first) == len(second)
+    assert first["predicted_iou"].tolist() != second["predicted_iou"].tolist()
+    assert validated(config)[-2:] == ["teacher", "teacher_2"]
+    page = (RunPaths(config).report / "index.html").read_text()
+    found = [table[table["prompt"] == "box"]["iou"].mean() for table in (first, second)]
+    assert f"the teachers reach {found[0]:.3f} (teacher), {found[1]:.3f} (teacher_2)" in page
+    assert "<code>teacher_2</code> is random:1 (tiny_teacher_vit)" in page
+    assert "teacher_2" in words
+
+
+def test_examples_are_ranked_by_the_last_stage() -> None:
+    better = {"start": "a", "00_distill": "b", "teacher": "a", "teacher_2": "a"}
+    objects = pd.DataFrame(
+        [
+            {"checkpoint": c, "prompt": "box", "image_id": image, "iou": float(image == best)}
+            for c, best in better.items()
+            for image in ("b", "a")
+        ]
+    )
+    assert example_images(objects, 2) == ["a", "b"]
+
+
 def test_the_number_of_examples_is_a_setting(config: RunConfig) -> None:
     objects = objects_table(config)
     assert [len(example_images(objects, n)) for n in (0, 1, 2, 9)] == [0, 1, 2, 3]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mobile_sam.data.coco import coco_code, sa1b_codes
 from mobile_sam.data.images import RecordError, one_page
+from mobile_sam.data.index import UNLABELLED
 from mobile_sam.data.masks import Size, encode, encode_polygons
 from mobile_sam.data.records import CLASS_NAMES, Record
 
@@ -139,6 +140,10 @@ def _sa1b(record: Record, size: Size) -> Items:
             yield RecordError(f"{path}: annotation {name}: {code}")
 
 
+def _nothing(record: Record, size: Size) -> Items:
+    return iter(())
+
+
 def _read_pixels(path: Path, size: Size) -> NDArray[np.generic]:
     try:
         if path.suffix.lower() == ".npy":
@@ -171,4 +176,5 @@ FORMATS: dict[str, Callable[[Record, Size], Items]] = {
     "yolo": _yolo,
     "coco": _coco,
     "sa1b": _sa1b,
+    UNLABELLED: _nothing,
 }

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mobile_sam.config import UserError
-from mobile_sam.data.masks import Mask, decode
+from mobile_sam.data.masks import Mask, decode, union
 
 SCHEMA = pa.schema(
     [
         ("split", pa.string()),
-        ("image", pa.int32()),  # number within the split, of images with a segment in use
+        ("image", pa.int32()),  # number within the split, of images in use
         ("image_id", pa.string()),
         ("image_path", pa.string()),
         ("image_digest", pa.string()),  # of the file's bytes
@@ -34,21 +34,25 @@ SCHEMA = pa.schema(
         ("segment_id", pa.string()),
         ("class", pa.string()),
         ("mask_path", pa.string()),
-        ("rle", pa.binary()),
+        ("rle", pa.binary()),  # null where the image has no segment
         ("x0", pa.int32()),
         ("y0", pa.int32()),
         ("x1", pa.int32()),
         ("y1", pa.int32()),
         ("area", pa.int64()),
-        ("left_out", pa.string()),  # why the segment is not used; null: it is
+        ("left_out", pa.string()),  # why the segment or the image is not used; null: it is
     ],
     metadata={"format": "mobile_sam index", "version": "2"},
 )
 SPLITS = ("train", "val")
+UNLABELLED = "unlabelled"  # the split of images without masks, each of them a row
+# Why a segment is left out whose pixels may be anything: they count neither as segment nor as
+# background.
+CROWDS, IGNORED = "crowds", "ignored"
 _OPEN_GROUPS = 2
 _COLUMNS = [
     *("image", "image_id", "image_path", "image_digest", "height", "width"),
-    *("segment_id", "rle", "x0", "y0", "x1", "y1", "area"),
+    *("segment_id", "rle", "x0", "y0", "x1", "y1", "area", "left_out"),
 ]
 
 
@@ -68,17 +72,29 @@ class Segment:
 
 @dataclass(frozen=True)
 class IndexedImage:
-    """One image of the index with its segments. size: (H, W) in pixels."""
+    """One image of the index with its segments, none where it has no masks.
+
+    size: (H, W) in pixels. ignored: segments of which nothing is known.
+    """
 
     image_id: str
     path: Path
     digest: str
     size: tuple[int, int]
     segments: tuple[Segment, ...]
+    ignored: tuple[Segment, ...] = ()
 
     def mask(self, segment: Segment) -> Mask:
         """The mask (H, W) of one of the segments."""
         return decode(segment.rle, self.size)
+
+    def unknown(self) -> Mask:
+        """The pixels (H, W) of ignored segments that are not those of a segment as well."""
+        ignored, known = (
+            union([segment.rle for segment in some], self.size)
+            for some in (self.ignored, self.segments)
+        )
+        return ignored & ~known
 
 
 def open_index(path: Path) -> pq.ParquetFile:
@@ -98,7 +114,10 @@ def index_metadata(file: pq.ParquetFile) -> dict[str, Any]:
 
 
 class Index:
-    """The images of one split that have a segment in use, in the order of the index.
+    """The images of one split that are in use, in the order of the index.
+
+    Of `train` and `val` those that have a segment in use; of `unlabelled` those that are in none of
+    these two.
 
     The file is opened at the first access in each process, because it must not be carried over a
     fork. Raises DatasetError when the file is missing, or has no image of the split.
@@ -136,14 +155,9 @@ class Index:
             digest=first["image_digest"],
             size=(first["height"], first["width"]),
             segments=tuple(
-                Segment(
-                    row["segment_id"],
-                    row["rle"],
-                    (row["x0"], row["y0"], row["x1"], row["y1"]),
-                    row["area"],
-                )
-                for row in rows
+                _segment(row) for row in rows if row["left_out"] is None and row["rle"] is not None
             ),
+            ignored=tuple(_segment(row) for row in rows if row["left_out"] is not None),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -160,7 +174,7 @@ class Index:
         return table["image_digest"].take(starts).to_pylist()
 
     def _group(self, number: int) -> tuple[NDArray[np.int32], pa.Table]:
-        """Rows in use of a row group, and the number of each row's image."""
+        """Rows of a row group that are in use or ignored, and the number of each row's image."""
         if self._file is None or self._opened_by != os.getpid():
             self._file, self._opened_by = open_index(self._path), os.getpid()
             self._opened.clear()
@@ -168,11 +182,34 @@ class Index:
             self._opened.move_to_end(number)
         else:
             table = self._file.read_row_group(number, columns=_COLUMNS, use_threads=False)
-            table = table.filter(pc.is_valid(table["image"])).combine_chunks()
-            self._opened[number] = table["image"].to_numpy(), table
+            self._opened[number] = _rows_of_images(table)
             if len(self._opened) > _OPEN_GROUPS:
                 self._opened.popitem(last=False)
         return self._opened[number]
+
+
+def _segment(row: dict[str, Any]) -> Segment:
+    box = (row["x0"], row["y0"], row["x1"], row["y1"])
+    return Segment(row["segment_id"], row["rle"], box, row["area"])
+
+
+def _rows_of_images(table: pa.Table) -> tuple[NDArray[np.int32], pa.Table]:
+    """The rows that make up the images in use, and the number of each row's image.
+
+    Rows of an image lie together, those in use first; only these have its number.
+    """
+    ignored = pc.is_in(table["left_out"], value_set=pa.array([CROWDS, IGNORED]))
+    table = table.filter(pc.or_(pc.is_valid(table["image"]), ignored)).combine_chunks()
+    if table["image"].null_count:
+        in_use = table["image"].is_valid().to_numpy()
+        last = np.maximum.accumulate(np.where(in_use, np.arange(len(in_use)), 0))
+        same = pc.equal(table["image_id"], table["image_id"].take(last))
+        numbers = pc.fill_null_forward(table["image"])
+        # What is ignored in an image without a segment in use belongs to no image.
+        kept = pc.and_(same, pc.is_valid(numbers))
+        place = table.schema.get_field_index("image")
+        table = table.set_column(place, "image", numbers).filter(kept).combine_chunks()
+    return table["image"].to_numpy(), table
 
 
 def _first_image(file: pq.ParquetFile, group: int) -> int | None:

@@ -5,15 +5,14 @@ import hashlib
 import json
 import logging
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +20,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from mobile_sam.data.index import SCHEMA, SPLITS, DatasetError
+from mobile_sam.data.index import SCHEMA, UNLABELLED, DatasetError
 from mobile_sam.data.kept import KeptRows, keep
 from mobile_sam.data.records import Record
-from mobile_sam.data.rows import ROW_OPTIONS, Rows, read_rows
+from mobile_sam.data.rows import ROW_OPTIONS, ROW_VERSION, Rows, read_rows
 from mobile_sam.data.splits import Records, Sources, find_splits
+from mobile_sam.data.written import Written
 from mobile_sam.options import Data
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ def index_dataset(
     """Write the index of all splits to `target`; returns the number of segments in use.
 
     sources: images and annotations of each split, `train` and `val`; without `val`, a share of the
-    training images validates, drawn with `seed`.
+    training images validates, drawn with `seed`. Images alone of `unlabelled`; those that train or
+    validate are left out there.
     num_workers: processes that read; 0 and 1 read in this one.
     kept: a second name of the last index, which is read and replaced.
     Raises DatasetError that lists every broken image and annotation at once; `target` is then left
@@ -83,7 +84,7 @@ def _index(
         written = _write(unfinished, records, options, num_workers, KeptRows(kept), problems)
         if kept is not None:
             keep(unfinished, kept, written.stamps, written.counts)
-        missing = written.missing(options)
+        missing = written.missing(options, list(records))
         if missing or len(problems) > options.max_broken:
             raise DatasetError(_listing(problems + missing, target))
         unfinished.replace(target)
@@ -94,52 +95,6 @@ def _index(
     return sum(of_split["segments"] for of_split in written.splits.values())
 
 
-@dataclass
-class _Written:
-    """What has been written so far. stamps, counts: as `keep` takes them."""
-
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    classes: set[str] = field(default_factory=set)
-    formats: set[str] = field(default_factory=set)
-    left_out: dict[str, Counter[str]] = field(default_factory=dict)
-    stamps: list[str] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    groups: int = 0
-
-    def images(self, split: str) -> int:
-        return self.splits.get(split, {"images": 0})["images"]
-
-    def add(self, split: str, table: pa.Table, images: int) -> None:
-        of_split = self.splits.setdefault(
-            split, {"first_group": self.groups, "groups": 0, "images": 0, "segments": 0}
-        )
-        of_split["groups"] += 1
-        of_split["images"] += images
-        of_split["segments"] += table["left_out"].null_count
-        self.groups += 1
-        self.classes |= set(pc.unique(table["class"]).to_pylist()) - {None}
-        self.formats |= set(pc.unique(table["format"]).to_pylist())
-        reasons = table["left_out"].drop_null().to_pylist()
-        self.left_out.setdefault(split, Counter()).update(reasons)
-
-    def missing(self, options: Data) -> list[str]:
-        """A sentence for each class that is asked for in vain, and each split without images."""
-        there = ", ".join(sorted(self.classes)) or "no classes"
-        problems = [
-            f"data.classes: {name!r} is the class of no annotation; there are {there}"
-            for name in options.classes or ()
-            if name not in self.classes and "label_map" not in self.formats
-        ]
-        for split in SPLITS:
-            if self.images(split) == 0:
-                reasons = self.left_out.get(split, Counter())
-                why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-                problems.append(
-                    f"{split}: no image has a segment to use (left out: {why or 'nothing'})"
-                )
-        return problems
-
-
 def _write(
     target: Path,
     records: Records,
@@ -147,8 +102,8 @@ def _write(
     num_workers: int,
     kept: KeptRows,
     problems: list[str],
-) -> _Written:
-    written = _Written()
+) -> Written:
+    written = Written()
     total = sum(map(len, records.values()))
     with ExitStack() as stack:
         writer = stack.enter_context(
@@ -168,7 +123,11 @@ def _write(
             rows = task.rows()
             problems += rows.problems
             table, counts = _merged(task.stamps, rows, kept)
+            if task.split == UNLABELLED:
+                table = written.without_copies(table)
             table, images = _numbered(table, counts, task.split, written.images(task.split))
+            if task.split != UNLABELLED and UNLABELLED in records:
+                written.remember(task.split, table)
             written.stamps += _stamps_to_keep(task.stamps, rows, kept)
             written.counts += counts
             if len(table):
@@ -191,9 +150,9 @@ class _Task(NamedTuple):
 def _tasks(
     records: Records, options: Data, kept: KeptRows, pool: Executor | None
 ) -> Iterator[_Task]:
-    choice = options.model_dump_json(include=ROW_OPTIONS).encode()
+    choice = f"{ROW_VERSION} {options.model_dump_json(include=ROW_OPTIONS)}".encode()
     size = max(IMAGES_PER_GROUP, -(-sum(map(len, records.values())) // _MOST_GROUPS))
-    for split in SPLITS:
+    for split in records:
         for start in range(0, len(records[split]), size):
             group = records[split][start : start + size]
             stamps = [_stamp(record, choice) for record in group]

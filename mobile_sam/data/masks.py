@@ -19,6 +19,12 @@ def decode(counts: bytes, size: Size) -> Mask:
     return coco.decode({"size": list(size), "counts": counts}).astype(bool)
 
 
+def union(codes: list[bytes], size: Size) -> Mask:
+    """The pixels (H, W) that any of the codes covers; there may be no code at all."""
+    merged = coco.merge([{"size": list(size), "counts": code} for code in codes])
+    return decode(merged["counts"], size) if codes else np.zeros(size, dtype=bool)
+
+
 def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
     """The code of the union of polygons, each `x0, y0, x1, y1, ...` in pixels of (H, W).
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_sam.data.degrade import degraded_logits
-from mobile_sam.data.masks import Mask, bounding_box, interior_point
+from mobile_sam.data.masks import Mask, Size, bounding_box, interior_point
 from mobile_sam.options import Prompts
 
 # SAM's labels of prompt points, and one for points that only fill up a batch. A box is its two
@@ -30,10 +30,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Target:
-    """A segment to point at. mask: (S, S), not empty; size: (H, W) of the image within it."""
+    """A segment to point at. mask: (S, S), not empty; size: (H, W) of the image within it.
+
+    valid: (S, S), false where nothing is known of the image; None: all of it is known.
+    """
 
     mask: Mask
     size: tuple[int, int]
+    valid: Mask | None = None
 
 
 def box_prompt(box: tuple[float, float, float, float]) -> Prompt:
@@ -93,6 +97,7 @@ def several_points(target: Target, settings: Prompts, rng: np.random.Generator) 
 def surroundings(target: Target) -> Mask:
     """Background (S, S) within the segment's box enlarged by half a side in each direction.
 
+    Where nothing is known of the image there is no background either.
     Anywhere in the image where the enlarged box has no background.
     """
     height, width = target.size
@@ -100,9 +105,10 @@ def surroundings(target: Target) -> Mask:
     dx, dy = max((x1 - x0) // 2, 1), max((y1 - y0) // 2, 1)
     near = np.zeros_like(target.mask)
     near[max(y0 - dy, 0) : min(y1 + dy, height), max(x0 - dx, 0) : min(x1 + dx, width)] = True
-    near &= ~target.mask
+    background = ~target.mask if target.valid is None else ~target.mask & target.valid
+    near &= background
     if not near.any():
-        near[:height, :width] = ~target.mask[:height, :width]
+        near[:height, :width] = background[:height, :width]
     return near
 
 
@@ -130,7 +136,35 @@ def random_prompt(target: Target, settings: Prompts, rng: np.random.Generator) -
     if kinds:
         number = int(np.searchsorted(bounds / bounds[-1], drawn, side="right"))
         kind = kinds[min(number, len(kinds) - 1)]
-    prompt = TRAINING_PROMPTS[kind](target, settings, rng)
+    return _filled_up(TRAINING_PROMPTS[kind](target, settings, rng), settings)
+
+
+def prompt_anywhere(size: Size, settings: Prompts, rng: np.random.Generator) -> Prompt:
+    """A box or a point in an image without masks, filled up to `num_points(settings)` points.
+
+    size: (H, W) of the image in the model frame. The share of boxes is theirs among boxes and
+    points of all kinds; one half where the settings have neither.
+    """
+    points = settings.point + settings.interior_point + settings.points
+    boxes = settings.box / (settings.box + points) if settings.box + points else 0.5
+    kind = _box_anywhere if rng.random() < boxes else _point_anywhere
+    return _filled_up(kind(size, rng), settings)
+
+
+def _box_anywhere(size: Size, rng: np.random.Generator) -> Prompt:
+    """A box whose sides are 5 % to 60 % of the image's."""
+    height, width = size
+    w, h = rng.uniform(0.05, 0.6, 2) * (width, height)
+    x, y = rng.uniform(0, 1, 2) * (width - w, height - h)
+    return box_prompt((x, y, x + w, y + h))
+
+
+def _point_anywhere(size: Size, rng: np.random.Generator) -> Prompt:
+    y, x = rng.integers(size)
+    return point_prompt(float(x), float(y))
+
+
+def _filled_up(prompt: Prompt, settings: Prompts) -> Prompt:
     missing = num_points(settings) - len(prompt.labels)
     return replace(
         prompt,

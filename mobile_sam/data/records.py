@@ -9,6 +9,8 @@ The format of a record is recognised by what lies in the two places of a data se
 - `sa1b`: `<masks>/<id>.json`, as SA-1B has it beside each image.
 - `coco`: `<masks>` is a JSON file of COCO's form, for all images.
 - `bbbc038`: `<images>/<id>/images/*` beside `<images>/<id>/masks/*`; both places are the same.
+
+Images without masks are records of the format `unlabelled`.
 """
 
 import logging
@@ -20,6 +22,7 @@ from pathlib import Path
 
 from mobile_sam.data.coco import CocoFile, CocoObject
 from mobile_sam.data.images import IMAGE_SUFFIXES, RecordError
+from mobile_sam.data.index import UNLABELLED
 from mobile_sam.data.masks import Size
 
 log = logging.getLogger(__name__)
@@ -90,9 +93,39 @@ def find_records(image_dir: Path, mask_dir: Path) -> Found:
         _no_image(*entry, image_id, image_dir) for image_id, entry in annotations.items()
     ]
     if not images:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        found.problems.append(f"{image_dir}: there is no image ({suffixes})")
+        found.problems.append(_no_images(image_dir))
     return found
+
+
+def find_unlabelled(image_dir: Path) -> Found:
+    """All images below `image_dir`; the id of one is its path there, without the suffix."""
+    found = Found()
+    images: dict[str, Path] = {}
+    for path in _below(image_dir):
+        image_id = _normal(path.relative_to(image_dir).with_suffix("").as_posix())
+        if image_id in images:
+            found.problems.append(_same_name(path, images[image_id]))
+        images[image_id] = path
+    found.records = [Record(name, path, UNLABELLED, ()) for name, path in images.items()]
+    if not images:
+        found.problems.append(_no_images(image_dir))
+    return found
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    for path in _entries(directory):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path
+        elif path.is_dir():
+            yield from _below(path)
+
+
+def _same_name(path: Path, other: Path) -> str:
+    return f"{path}: {other.name} has the same name; rename one"
+
+
+def _no_images(image_dir: Path) -> str:
+    return f"{image_dir}: there is no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
 
 
 def _images(image_dir: Path, found: Found) -> dict[str, Path]:
@@ -102,7 +135,7 @@ def _images(image_dir: Path, found: Found) -> dict[str, Path]:
             continue
         image_id = _normal(path.stem)
         if image_id in images:
-            found.problems.append(f"{path}: {images[image_id].name} has the same name; rename one")
+            found.problems.append(_same_name(path, images[image_id]))
         images[image_id] = path
     return images
 

@@ -6,13 +6,15 @@ import pyarrow as pa
 
 from mobile_sam.data.annotations import Annotation, read_annotations
 from mobile_sam.data.images import RecordError, check_image
-from mobile_sam.data.index import SCHEMA
+from mobile_sam.data.index import CROWDS, IGNORED, SCHEMA, UNLABELLED
 from mobile_sam.data.masks import Size, boxes_and_areas
 from mobile_sam.data.records import Record
 from mobile_sam.options import Data
 
 # The options that decide what the rows of an image are.
 ROW_OPTIONS = {"min_area", "max_objects_per_image", "classes", "ignore"}
+# Of what is made of equal files and options; rows of another version are not kept.
+ROW_VERSION = 2
 NO_SEGMENTS = "images without segments"
 
 
@@ -54,7 +56,8 @@ def read_rows(records: list[Record], options: Data) -> Rows:
             if annotations:
                 count = _add(columns, image, _segments(annotations, size, options))
             elif not found:
-                count = _add(columns, image, {"left_out": [NO_SEGMENTS]})
+                reason = None if record.format == UNLABELLED else NO_SEGMENTS
+                count = _add(columns, image, {"left_out": [reason]})
         counts.append(count)
         sound.append(len(problems) == before)
     return Rows(pa.Table.from_pydict(columns, schema=SCHEMA), counts, sound, problems)
@@ -97,8 +100,10 @@ def _reason(annotation: Annotation, area: int, options: Data) -> str | None:
     """Why a segment is not used, or None."""
     name = annotation.value if annotation.category is None else annotation.category
     if annotation.crowd:
-        return "crowds"
-    if name in options.ignore or (options.classes is not None and name not in options.classes):
+        return CROWDS
+    if name in options.ignore:
+        return IGNORED
+    if options.classes is not None and name not in options.classes:
         return "of other classes"
     if area == 0:
         return "without a pixel"

@@ -1,15 +1,17 @@
-"""Which images train and which validate, and which are left out by name."""
+"""Which images train, which validate, which have no masks, and which are left out by name."""
 
 import hashlib
 import logging
 from pathlib import Path
 
-from mobile_sam.data.records import Record, find_records
+from mobile_sam.data.index import SPLITS, UNLABELLED
+from mobile_sam.data.records import Record, find_records, find_unlabelled
 from mobile_sam.options import Data
 
 log = logging.getLogger(__name__)
 
-Sources = dict[str, tuple[Path, Path]]
+# Images and annotations of `train` and `val`, and images of `unlabelled`.
+Sources = dict[str, tuple[Path, ...]]
 Records = dict[str, list[Record]]
 
 
@@ -17,20 +19,22 @@ def find_splits(sources: Sources, options: Data, seed: int) -> tuple[Records, li
     """Records of each split, and a sentence for each file that has no counterpart.
 
     sources: images and annotations of each split, `train` and `val`; without `val`, a share of the
-    training images validates, drawn with `seed`.
+    training images validates, drawn with `seed`. Images of `unlabelled`, where it is given, are
+    all used: a subset chooses among images with masks.
     """
     records: Records = {}
     problems: list[str] = []
-    for split, (image_dir, mask_dir) in sources.items():
-        found = find_records(image_dir, mask_dir)
+    for split, places in sources.items():
+        found = find_unlabelled(*places) if split == UNLABELLED else find_records(*places)
         problems += found.problems
         records[split] = found.records
-        log.info("%s: %d images in %s", split, len(found.records), image_dir)
+        log.info("%s: %d images in %s", split, len(found.records), places[0])
+    unlabelled = {UNLABELLED: records.pop(UNLABELLED)} if UNLABELLED in records else {}
     if options.subset is not None:
         records = _subset(records, Path(options.subset), problems)
     if "val" not in records:
         records = _divided(records["train"], options.val_fraction, seed)
-    return records, problems
+    return {split: records[split] for split in SPLITS} | unlabelled, problems
 
 
 def _subset(records: Records, path: Path, problems: list[str]) -> Records:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mobile_sam.data.index import SPLITS, index_metadata, open_index
+from mobile_sam.data.index import SPLITS, UNLABELLED, index_metadata, open_index
 
 _COLUMNS = [
     *("split", "image", "image_id", "height", "width", "format", "class", "area", "left_out")
@@ -18,15 +18,17 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Summary:
-    """The segments of an index.
+    """The segments of an index, and its images without masks.
 
     used: one row for each segment in use; columns split, image_id, height, width, format, class,
-    area. left_out: the same of those that are not used, with the reason in column left_out.
+    area. unlabelled: the same of images without masks, one row each.
+    left_out: the same of what is not used, with the reason in column left_out.
     problems: a sentence for each broken file that `data.max_broken` let pass.
     """
 
     path: Path
     used: pd.DataFrame
+    unlabelled: pd.DataFrame
     left_out: pd.DataFrame
     problems: list[str]
 
@@ -40,10 +42,13 @@ class Summary:
 
     def text(self) -> str:
         """All of it as a table for a terminal."""
-        lines = [f"{self.path}", f"{'':<28}" + "".join(f"{split:>24}" for split in SPLITS)]
-        columns = [dict(self._numbers(split)) for split in SPLITS]
-        for name in dict.fromkeys(name for column in columns for name in column):
-            lines.append(f"{name:<28}" + "".join(f"{c.get(name, '-'):>24}" for c in columns))
+        columns = {split: dict(self._numbers(split)) for split in SPLITS}
+        if len(self.unlabelled):
+            columns[UNLABELLED] = dict(_of_images(self.unlabelled))
+        lines = [f"{self.path}", f"{'':<28}" + "".join(f"{split:>24}" for split in columns)]
+        for name in dict.fromkeys(name for column in columns.values() for name in column):
+            cells = (f"{column.get(name, '-'):>24}" for column in columns.values())
+            lines.append(f"{name:<28}" + "".join(cells))
         lines += [*self._reasons(), *(f"refused: {problem}" for problem in self.problems)]
         return "\n".join(lines)
 
@@ -56,11 +61,11 @@ class Summary:
             self.images(split),
             self.objects_per_image(split),
         )
-        yield "images", f"{len(images)}"
+        number, *sizes = _of_images(images)
+        yield number
         yield "segments", f"{len(segments)}"
         yield "format", ", ".join(sorted(set(images["format"])))
-        yield "width, pixels", _range(images["width"])
-        yield "height, pixels", _range(images["height"])
+        yield from sizes
         yield "segments of an image", _range(per_image)
         yield "area, pixels", _range(segments["area"])
         yield "sqrt(area) / longest side", _range(relative_size(segments))
@@ -85,12 +90,21 @@ def summarise(path: Path) -> Summary:
     )
     used = table["left_out"].isna()
     problems = index_metadata(file)["problems"]
-    return Summary(path, table[used], table[~used], problems)
+    unlabelled = table["split"] == UNLABELLED
+    return Summary(
+        path, table[used & ~unlabelled], table[used & unlabelled], table[~used], problems
+    )
 
 
 def relative_size(segments: pd.DataFrame) -> pd.Series:
     """The square root of each segment's area, relative to the longest side of its image."""
     return np.sqrt(segments["area"]) / np.maximum(segments["height"], segments["width"])
+
+
+def _of_images(images: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    yield "images", f"{len(images)}"
+    yield "width, pixels", _range(images["width"])
+    yield "height, pixels", _range(images["height"])
 
 
 def _range(values: pd.Series) -> str:

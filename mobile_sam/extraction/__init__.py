@@ -1,4 +1,4 @@
-"""Extraction: the teacher looks at each training image once, in jobs that own whole shards."""
+"""Extraction: the teacher looks at each image to learn from once, in jobs that own whole shards."""
 
 from mobile_sam.extraction.compute import extract_features
 from mobile_sam.extraction.passes import batch_size, teacher_pass

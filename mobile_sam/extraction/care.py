@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_sam.config import RunConfig
-from mobile_sam.data.index import Index
+from mobile_sam.data.joined import teacher_images
 from mobile_sam.extraction.compute import compute_missing
 from mobile_sam.extraction.plan import finish_extraction, in_units, wanted_digests, written_digests
 from mobile_sam.features.arrays import (
@@ -102,7 +102,7 @@ def _find_damage(config: RunConfig) -> tuple[int, list[Damage]]:
     """How many images have features, and those whose features cannot be read."""
     paths = RunPaths(config)
     arrays = open_arrays(paths.features, identity(config))
-    index = Index(paths.index, "train")
+    index = teacher_images(paths.index)
     names = {bytes.fromhex(d): str(index[i].path) for i, d in enumerate(index.digests())}
     rows = np.flatnonzero(arrays.written()).tolist()
     digests = arrays.digests()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index
+from mobile_sam.data.joined import Joined, teacher_images
 from mobile_sam.extraction.background import Writer
 from mobile_sam.extraction.images import loaded
 from mobile_sam.extraction.passes import batch_size, teacher_pass
@@ -46,7 +47,7 @@ def compute_missing(config: RunConfig, part: int = 0, parts: int = 1) -> int:
         arrays = open_arrays(paths.features, expected, "r+")
         shards = missing_shards(arrays, wanted_digests(paths.index), part, parts)
         if shards:
-            index = Index(paths.index, "train")
+            index = teacher_images(paths.index)
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             encoder = load_teacher(config).to(device).image_encoder
             look = partial(teacher_pass, encoder, levels=config.distill_levels)
@@ -57,7 +58,7 @@ def compute_missing(config: RunConfig, part: int = 0, parts: int = 1) -> int:
 
 def fill_shards(
     arrays: FeatureArrays,
-    index: Index,
+    index: Index | Joined,
     shards: list[Shard],
     look: Look,
     size: int,

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mobile_sam.data.images import read_image
 from mobile_sam.data.index import Index
+from mobile_sam.data.joined import Joined
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.extraction.background import read_ahead
 from mobile_sam.features.arrays import Identity
@@ -21,7 +22,7 @@ _BATCHES_AHEAD = 2
 class Images(Dataset[Tensor]):
     """Views of images in the model frame, (V, 3, S, S) for each."""
 
-    def __init__(self, index: Index, img_size: int, views: Sequence[View]) -> None:
+    def __init__(self, index: Index | Joined, img_size: int, views: Sequence[View]) -> None:
         self.index, self.img_size, self.views = index, img_size, views
 
     def __getitem__(self, position: int) -> Tensor:
@@ -36,7 +37,7 @@ def see(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
 
 
 def loaded(
-    index: Index,
+    index: Index | Joined,
     content: Identity,
     batches: list[list[int]],
     num_workers: int,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index
+from mobile_sam.data.joined import teacher_images
 from mobile_sam.features.arrays import (
     FeatureArrays,
     Identity,
@@ -24,7 +25,7 @@ _LESS_ROOM = "feature_dtype 'int8', teacher 'online'"
 
 
 def plan_extraction(config: RunConfig) -> int:
-    """Give each training image a row in the store; returns the number of images to compute.
+    """Give each image to learn from a row in the store; returns the number of images to compute.
 
     Rows of images that are already there stay. A store in the derived place that belongs to a
     teacher that has since been retrained, or to an older format, is deleted; one at a path given
@@ -67,9 +68,13 @@ def add_rows(
     return arrays, missing
 
 
-def wanted_digests(index: Path, split: str = "train", most: int | None = None) -> list[bytes]:
-    """Digests of the images of a split of an index, or of the first `most`, each once."""
-    digests = dict.fromkeys(Index(index, split).digests()[:most])
+def wanted_digests(index: Path, split: str | None = None, most: int | None = None) -> list[bytes]:
+    """Digests of the images of a split of an index, or of the first `most`, each once.
+
+    split: None for what teachers look at, training images with masks and images without.
+    """
+    images = teacher_images(index) if split is None else Index(index, split)
+    digests = dict.fromkeys(images.digests()[:most])
     return [bytes.fromhex(digest) for digest in digests]
 
 
@@ -132,7 +137,7 @@ def in_units(count: float) -> str:
 
 
 def finish_extraction(config: RunConfig) -> None:
-    """Write the manifest once every training image has features; else raise FeatureError."""
+    """Write the manifest once every image to learn from has features; else raise FeatureError."""
     paths = RunPaths(config)
     there = written_digests(open_arrays(paths.features, identity(config)))
     wanted = wanted_digests(paths.index)

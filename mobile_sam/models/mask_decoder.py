@@ -4,6 +4,7 @@ Kirillov et al., arXiv:2304.02643, appendix A.
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,21 @@ from torch.nn import functional as F
 from mobile_sam.models.neck import LayerNorm2d
 from mobile_sam.models.two_way import TwoWayTransformer
 
-NUM_MASKS = 4  # one for clear prompts, three for ambiguous ones
+NUM_MASKS = 4
+# The masks that are asked for: the one for clear prompts, the three for ambiguous ones, or both.
+SINGLE, MULTI, ALL = range(1), range(1, NUM_MASKS), range(NUM_MASKS)
+
+
+class Decoded(NamedTuple):
+    """M masks of each of N prompts.
+
+    low_res_logits: (N, M, S/4, S/4). predicted_iou: (N, M).
+    mask_tokens: (N, M, C), what the transformer made of the tokens of these masks.
+    """
+
+    low_res_logits: Tensor
+    predicted_iou: Tensor
+    mask_tokens: Tensor
 
 
 class MLP(nn.Module):
@@ -68,16 +83,16 @@ class MaskDecoder(nn.Module):
         image_positions: Tensor,
         sparse: Tensor,
         dense: Tensor,
-        multimask: bool,
+        outputs: range = SINGLE,
         present: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Decoded:
         """Masks of N prompts on B images, N / B of them on each image, in the images' order.
 
         image_embedding: (B, C, S/16, S/16); image_positions: (1, C, S/16, S/16).
         sparse: (N, T, C); dense: (N or 1, C, S/16, S/16).
-        multimask: the three masks for ambiguous prompts instead of the one for clear prompts.
+        outputs: which masks; the hypernetworks of others stay out of the graph. The IoU head is
+        one matrix for all: its rows for others get gradients of zero.
         present: (N, T) bool, false where a prompt has fewer than T tokens; None: all have T.
-        Returns low_res_logits (N, M, S/4, S/4) and predicted_iou (N, M), M being 3 or 1.
         """
         prompts, images = len(sparse), len(image_embedding)
         if prompts % images:
@@ -95,13 +110,17 @@ class MaskDecoder(nn.Module):
             image.flatten(2).transpose(1, 2), positions, tokens, present
         )
 
-        chosen = range(1, NUM_MASKS) if multimask else range(1)
         upscaled = self.output_upscaling(
             image.transpose(1, 2).unflatten(-1, (height, width))
         )  # (N, C/8, S/4, S/4)
+        mask_tokens = tokens[:, 1 : 1 + NUM_MASKS][:, outputs.start : outputs.stop]
         kernels = torch.stack(
-            [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in chosen], dim=1
+            [
+                self.output_hypernetworks_mlps[mask](token)
+                for mask, token in zip(outputs, mask_tokens.unbind(1), strict=True)
+            ],
+            dim=1,
         )  # (N, M, C/8)
         low_res_logits = torch.einsum("nmc,nchw->nmhw", kernels, upscaled)
-        predicted_iou = self.iou_prediction_head(tokens[:, 0])[:, chosen.start : chosen.stop]
-        return low_res_logits, predicted_iou
+        predicted_iou = self.iou_prediction_head(tokens[:, 0])[:, outputs.start : outputs.stop]
+        return Decoded(low_res_logits, predicted_iou, mask_tokens)

@@ -24,7 +24,8 @@ class RandomPositions(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """positions: (..., 2) xy in [0, 1]. Returns (..., 2 * features)."""
-        projected = (2 * positions - 1) @ self.positional_encoding_gaussian_matrix
+        matrix = self.positional_encoding_gaussian_matrix
+        projected = (2 * positions.to(matrix.dtype) - 1) @ matrix
         projected = 2 * math.pi * projected
         return torch.cat([projected.sin(), projected.cos()], dim=-1)
 

@@ -1,4 +1,4 @@
-"""The two models of a run: the student as it starts, and its teacher."""
+"""The models of a run: the student as it starts, and its teacher."""
 
 import torch
 
@@ -7,6 +7,7 @@ from mobile_sam.layout import RunPaths
 from mobile_sam.models.build import build_sam_model, load_imagenet
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import file_digest, load_file, load_state, load_weights
+from mobile_sam.teachers import random_number
 
 
 def start_student(config: RunConfig) -> Sam:
@@ -34,13 +35,13 @@ def start_student(config: RunConfig) -> Sam:
 
 
 def load_teacher(config: RunConfig) -> Sam:
-    """The teacher in eval mode, at the student's image size. Raises ConfigError without one."""
+    """The first teacher in eval mode, at the student's image size; ConfigError without one."""
     if config.teacher_checkpoint is None or config.teacher_model_type is None:
         raise ConfigError(f"run {config.run_name!r}: teacher_checkpoint is null; set it")
     path = RunPaths(config).teacher_weights
     if path is None:
-        # Another seed than the student's, or two equal architectures would be equal models.
-        model = build_sam_model(config.teacher_model_type, config.img_size, seed=config.seed + 1)
+        seed = _random_seed(config)
+        model = build_sam_model(config.teacher_model_type, config.img_size, seed=seed)
     else:
         model = load_weights(path, config.teacher_model_type, config.img_size)
     return model.eval().requires_grad_(False)
@@ -49,7 +50,12 @@ def load_teacher(config: RunConfig) -> Sam:
 def teacher_digest(config: RunConfig) -> str:
     """Identifies the teacher's weights: sha256 of their file, or the seed of random ones."""
     path = RunPaths(config).teacher_weights
-    return f"random with seed {config.seed + 1}" if path is None else file_digest(path)
+    return f"random with seed {_random_seed(config)}" if path is None else file_digest(path)
+
+
+def _random_seed(config: RunConfig) -> int:
+    # Another seed than the student's, or two equal architectures would be equal models.
+    return config.seed + 1 + (random_number(config.teacher_checkpoint) or 0)
 
 
 @torch.no_grad()

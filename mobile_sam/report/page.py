@@ -15,6 +15,7 @@ from mobile_sam.report.data_plots import plot_data
 from mobile_sam.report.plots import plot_epochs, plot_examples, plot_histogram
 from mobile_sam.report.tables import epochs_table, objects_table, summary, verdict
 from mobile_sam.schedule import normalise
+from mobile_sam.teachers import named_teachers
 from mobile_sam.training import checkpoint
 
 
@@ -50,16 +51,17 @@ def _page(
     stages = normalise(config)
     times = epochs.groupby("stage", sort=False)["seconds"].sum()
     target = RunPaths(config).report
-    validation = objects[objects["checkpoint"] == "box_filled"]
+    boxes = objects[objects["checkpoint"] == "box_filled"]
     return template.render(
         title=f"{config.project_name} / {config.run_name}",
         verdict=verdict(table, config),
         prompts=list(table["prompt"].unique()),
         rows=_rows(table),
+        teachers=named_teachers(config),
         stages=[{"stage": stage, "seconds": times.get(stage.directory, 0.0)} for stage in stages],
         threshold=config.mask_threshold,
-        images=validation["image_id"].nunique(),
-        segments=len(validation),
+        images=boxes["image_id"].nunique(),
+        segments=len(boxes),
         pictures={
             name: "data:image/png;base64,"
             + base64.b64encode((target / f"{name}.png").read_bytes()).decode()

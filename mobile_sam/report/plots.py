@@ -17,6 +17,7 @@ from mobile_sam.report.colours import COLOURS
 mpl.use("Agg")
 
 _SHADES = ("#f2f2f2", "#e4e4e4")
+_LINES = ("-", "--", ":", "-.")  # when colours are used up
 _THUMBNAIL = 256  # pixels of the longest side
 
 
@@ -71,7 +72,8 @@ def plot_histogram(objects: pd.DataFrame, target: Path) -> None:
             chosen = objects[(objects["checkpoint"] == name) & (objects["prompt"] == prompt)]
             if len(chosen):
                 counts, _ = np.histogram(chosen["iou"], edges)
-                axes.stairs(counts, edges, color=COLOURS[number % 8], label=name, linewidth=1.6)
+                colour, line = COLOURS[number % 8], _LINES[number // 8 % 4]
+                axes.stairs(counts, edges, color=colour, linestyle=line, label=name, linewidth=1.6)
         axes.set(xlabel="IoU", title=f"by {prompt}")
     panels[0].set_ylabel("segments")
     panels[0].legend(frameon=False, fontsize=8)
@@ -117,7 +119,8 @@ def plot_examples(objects: pd.DataFrame, count: int, target: Path) -> None:
 
 def example_images(objects: pd.DataFrame, count: int) -> list[str]:
     """Ids of `count` images, evenly spread from the worst to the best by the last stage."""
-    stages = [n for n in objects["checkpoint"].unique() if n not in {"box_filled", "teacher"}]
+    names = [n for n in objects["checkpoint"].unique() if n != "box_filled"]
+    stages = [n for n in names if not n.startswith("teacher")]
     last = objects[(objects["checkpoint"] == stages[-1]) & (objects["prompt"] == "box")]
     ranked = last.groupby("image_id")["iou"].mean().sort_values(kind="stable").index
     places = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))

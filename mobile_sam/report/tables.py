@@ -49,6 +49,10 @@ def verdict(table: pd.DataFrame, config: RunConfig) -> str:
         f"By box, mIoU went {course}. The best is {best} with {boxes[best]:.3f}, "
         f"{relation} the filled box ({baseline:.3f})"
     )
-    if "teacher" in boxes:
+    teachers = [name for name in boxes.index if name.startswith("teacher")]
+    if len(teachers) == 1:
         words += f"; the teacher reaches {boxes['teacher']:.3f}"
+    elif teachers:
+        each = ", ".join(f"{boxes[name]:.3f} ({name})" for name in teachers)
+        words += f"; the teachers reach {each}"
     return words + "."

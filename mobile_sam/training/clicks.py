@@ -1,9 +1,11 @@
 """Corrective clicks: after each round, one point where the prediction is most wrong.
 
-The interactive training of SAM (Kirillov et al., arXiv:2304.02643, appendix A), with two choices:
-the point is drawn from the largest connected error region, not from all errors, because a person
-corrects the largest mistake first and scattered pixels along edges say little; and within that
-region every pixel is equally likely, as in SAM, because people do not hit centres.
+Wrong against the truth, or against a teacher: then the clicks go where the student has most to
+learn from it, as in EdgeSAM (Zhou et al., arXiv:2312.06660) and TinySAM (Shu et al.,
+arXiv:2312.13789). The interactive training of SAM (Kirillov et al., arXiv:2304.02643, appendix A),
+with two choices: the point is drawn from the largest connected error region, not from all errors,
+because a person corrects the largest mistake first and scattered pixels along edges say little; and
+within that region every pixel is equally likely, as in SAM, because people do not hit centres.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -20,46 +22,60 @@ from mobile_sam.models.prompt_encoder import BACKGROUND, FOREGROUND
 
 
 @torch.no_grad()
-def with_clicks(batch: Sample, low_res_logits: Tensor, logits: Tensor, number: int) -> Sample:
+def with_clicks(
+    batch: Sample, low_res_logits: Tensor, predicted: Tensor, target: Tensor, number: int
+) -> Sample:
     """The batch with one more point for each prompt, and the prediction as its mask prompt.
 
-    low_res_logits: (B*P, 1, S/4, S/4); logits: (B*P, S, S), the same in the model frame.
+    low_res_logits: (B, P, 1, S/4, S/4); predicted: (B, P, S, S) bool, its mask.
+    target: (B, P, S, S) bool, what the mask should be: the truth, or what a teacher predicts.
     number: of the round that ended, from 0. A click is a function of the sample's seed, the
     prompt's place in the sample, and the round. Padding counts neither as right nor as wrong.
     """
-    images, prompts = batch.masks.shape[:2]
-    predicted = logits.unflatten(0, (images, prompts)) > 0
-    valid = batch.valid[:, None]
-    missed = (batch.masks & ~predicted & valid).cpu().numpy()
-    extra = (predicted & ~batch.masks & valid).cpu().numpy()
-    truth = batch.masks.cpu().numpy()
+    shape = target.shape[:2]
+    valid = batch.valid[:, None].expand_as(target)
+    wanted, missed, extra, inside = (
+        masks.cpu().numpy()
+        for masks in (
+            target & valid,
+            target & ~predicted & valid,
+            predicted & ~target & valid,
+            valid,
+        )
+    )
     seeds = batch.seed.tolist()
 
     def of(place: tuple[int, int]) -> tuple[int, int, int]:
         rng = np.random.default_rng([seeds[place[0]], place[1], number])
-        return click(missed[place], extra[place], truth[place], rng)
+        return click(missed[place], extra[place], wanted[place], inside[place], rng)
 
     with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter's lock
-        clicks = np.array(list(pool.map(of, np.ndindex(images, prompts))))
-    found = torch.from_numpy(clicks.reshape(images, prompts, 1, 3)).to(batch.points.device)
+        clicks = np.array(list(pool.map(of, np.ndindex(*shape))))
+    found = torch.from_numpy(clicks.reshape(*shape, 1, 3)).to(batch.points.device)
     return batch._replace(
         points=torch.cat([batch.points, found[..., :2].to(batch.points.dtype)], dim=2),
         labels=torch.cat([batch.labels, found[..., 2]], dim=2),
-        mask_prompts=low_res_logits.detach().unflatten(0, (images, prompts)),
-        has_mask=torch.ones(images, prompts, dtype=torch.bool, device=batch.points.device),
+        mask_prompts=low_res_logits.detach(),
+        has_mask=torch.ones(shape, dtype=torch.bool, device=batch.points.device),
     )
 
 
-def click(missed: Mask, extra: Mask, truth: Mask, rng: np.random.Generator) -> tuple[int, int, int]:
-    """(x, y, label) of a random pixel of the largest error region; without any, of the truth.
+def click(
+    missed: Mask, extra: Mask, target: Mask, valid: Mask, rng: np.random.Generator
+) -> tuple[int, int, int]:
+    """(x, y, label) of a random pixel of the largest error region.
 
-    missed: (S, S), segment that was not predicted, a foreground point. extra: (S, S), predicted
-    where there is no segment, a background point. Of two equally large ones the missed is taken.
+    missed: (S, S), target that was not predicted, a foreground point. extra: (S, S), predicted
+    where there is no target, a background point. Of two equally large ones the missed is taken;
+    without any error a pixel of the target; and where that is empty, as a teacher's may be, a
+    background point on any valid pixel.
     """
     under, over = largest_region(missed), largest_region(extra)
     pixels, label = (over, BACKGROUND) if len(over) > len(under) else (under, FOREGROUND)
     if len(pixels) == 0:
-        pixels = _pixels(truth)
+        pixels, label = _pixels(target), FOREGROUND
+    if len(pixels) == 0:
+        pixels, label = _pixels(valid), BACKGROUND
     x, y = pixels[rng.integers(len(pixels))]
     return int(x), int(y), label
 

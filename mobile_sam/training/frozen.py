@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from mobile_sam.config import RunConfig
-from mobile_sam.data.index import Index, IndexedImage
+from mobile_sam.data.index import UNLABELLED, Index, IndexedImage
 from mobile_sam.extraction.compute import fill_shards
 from mobile_sam.extraction.passes import batch_size
 from mobile_sam.extraction.plan import add_rows, discard_stale, wanted_digests
@@ -23,7 +23,7 @@ from mobile_sam.features.arrays import Identity, open_arrays
 from mobile_sam.features.locks import changing, using
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.sam import Sam
-from mobile_sam.schedule import Stage, normalise
+from mobile_sam.schedule import Stage, learns_without_masks, normalise
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class FrozenEncoder:
 
     def __init__(self, config: RunConfig, stage: Stage, encoder: nn.Module, fabric: Fabric) -> None:
         self.config, self.encoder, self.fabric = config, encoder, fabric
+        self.without_masks = learns_without_masks(config, stage)
         paths = RunPaths(config)
         before = normalise(config)[: stage.index]
         self.shared = all(earlier.freeze.image_encoder for earlier in before)
@@ -76,7 +77,9 @@ class FrozenEncoder:
         stops: is called before each batch, and raises when the process has been asked to end.
         Raises FeatureError when the disk has no room.
         """
-        splits = {"train": wanted_digests(self.index)}
+        splits = {"train": wanted_digests(self.index, "train")}
+        if self.without_masks:
+            splits[UNLABELLED] = wanted_digests(self.index, UNLABELLED)
         if self.config.val_images and not self.config.ema_decay:
             splits["val"] = wanted_digests(self.index, "val", self.config.val_images)
         if self.fabric.is_global_zero:

@@ -46,7 +46,7 @@ class StageTraining:
         self.steps_per_epoch = steps_per_epoch(
             len(self.train_set), config.batch_size, config.gradient_accumulation
         )
-        self.learner = new_learner(config, stage)
+        self.learner = new_learner(config, stage, fabric.device)
         self.optimizer = adamw(
             self.learner, config.weight_decay, config.encoder_lr_scale, config.layer_decay
         )
@@ -148,7 +148,7 @@ class StageTraining:
         finite = found["loss"].isfinite()
         if not finite.all():
             wrong = positions[~finite.numpy()]
-            images = [self.train_set.index[int(position)].image_id for position in wrong]
+            images = [self.train_set.record(int(position)).image_id for position in wrong]
             end_all(fabric, NotFiniteError(found["loss"].sum().item(), progress, images))
         labelled = found.pop("labelled")
         progress.add(found, labelled)

@@ -3,6 +3,7 @@ import torch
 
 from mobile_sam.config import ConfigError
 from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.mask_decoder import ALL, MULTI, SINGLE
 from mobile_sam.models.sam import Sam
 
 
@@ -100,3 +101,26 @@ def test_an_absent_point_is_not_looked_at(model: Sam) -> None:
     long, long_iou = model.decode(embedding, points, labels, absent_points=True)
     assert torch.allclose(short, long, atol=1e-5)
     assert torch.allclose(short_iou, long_iou, atol=1e-5)
+
+
+def test_all_masks_are_the_one_and_the_three_of_them(model: Sam) -> None:
+    embedding = model.image_encoder(torch.randn(2, 3, 64, 64))
+    points, labels = prompts(6)
+    every = model.decode_all(embedding, points, labels, outputs=ALL)
+    assert every.mask_tokens.shape == (6, 4, model.prompt_encoder.embed_dim)
+    for outputs in (SINGLE, MULTI):
+        some = model.decode_all(embedding, points, labels, outputs=outputs)
+        for found, expected in zip(some, every, strict=True):
+            assert torch.allclose(found, expected[:, outputs.start : outputs.stop], atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [SINGLE, MULTI, ALL])
+def test_hypernetworks_of_masks_not_asked_for_get_no_gradient(outputs: range) -> None:
+    model = build_sam_model("tiny_sam", 64)
+    embedding = torch.randn(1, model.prompt_encoder.embed_dim, 4, 4)
+    decoded = model.decode_all(embedding, *prompts(2), outputs=outputs)
+    sum(part.sum() for part in decoded).backward()
+    mlps = model.mask_decoder.output_hypernetworks_mlps
+    reached = [all(p.grad is not None for p in mlp.parameters()) for mlp in mlps]
+    touched = [any(p.grad is not None for p in mlp.parameters()) for mlp in mlps]
+    assert reached == touched == [mask in outputs for mask in range(4)]

@@ -8,13 +8,11 @@ from hypothesis import strategies as st
 
 from mobile_sam.data.dataset import Sample
 from mobile_sam.data.masks import Mask
-from mobile_sam.options import LossWeights
-from mobile_sam.training import learner as learner_module
 from mobile_sam.training.clicks import click, largest_region, with_clicks
-from mobile_sam.training.learner import total_loss
-from tests.training.test_losses import batch, encoder_gradient, learner
+from mobile_sam.training.rounds import answer_prompts
+from tests.training.steps import batch, encoder_gradient, learner
 
-NOTHING = np.zeros((16, 16), dtype=bool)
+NOTHING, ANYWHERE = np.zeros((16, 16), dtype=bool), np.ones((16, 16), dtype=bool)
 
 
 def square(y: int, x: int, side: int) -> Mask:
@@ -24,7 +22,9 @@ def square(y: int, x: int, side: int) -> Mask:
 
 
 def clicked(missed: Mask, extra: Mask, truth: Mask) -> set[tuple[int, int, int]]:
-    return {click(missed, extra, truth, np.random.default_rng(seed)) for seed in range(200)}
+    return {
+        click(missed, extra, truth, ANYWHERE, np.random.default_rng(seed)) for seed in range(200)
+    }
 
 
 def test_a_click_lands_in_the_largest_error_region() -> None:
@@ -72,7 +72,7 @@ def test_a_click_says_the_truth_where_the_prediction_does_not(
     truth[rng.integers(16), rng.integers(16)] = True
     prediction = truth ^ (rng.random((16, 16)) < wrong)
     missed, extra = truth & ~prediction, prediction & ~truth
-    x, y, label = click(missed, extra, truth, rng)
+    x, y, label = click(missed, extra, truth, ANYWHERE, rng)
     assert truth[y, x] == (label == 1)
     if (missed | extra).any():
         assert prediction[y, x] != truth[y, x]
@@ -82,90 +82,93 @@ def test_a_click_says_the_truth_where_the_prediction_does_not(
         assert [x, y] in region.tolist()
 
 
+def test_where_a_teacher_sees_nothing_the_background_is_clicked() -> None:
+    valid = square(0, 0, 4)
+    found = {
+        click(NOTHING, NOTHING, NOTHING, valid, np.random.default_rng(seed)) for seed in range(200)
+    }
+    assert found == {(x, y, 0) for x in range(4) for y in range(4)}
+
+
 def predicted(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
-    """The masks of the sample, 5 pixels too far to the right and below."""
-    logits = torch.where(sample.masks.roll((5, 5), (2, 3)), 8.0, -8.0).flatten(0, 1)
-    return logits[:, None, ::4, ::4], logits
+    """The masks of the sample, 5 pixels too far to the right and below, and their logits."""
+    masks = sample.masks.roll((5, 5), (2, 3))
+    return torch.where(masks, 8.0, -8.0)[:, :, None, ::4, ::4], masks
 
 
 def test_the_next_round_sees_the_click_and_the_prediction() -> None:
-    sample = batch()._replace(seed=torch.tensor([3, 4]))
-    low_res_logits, logits = predicted(sample)
-    after = with_clicks(sample, low_res_logits.requires_grad_(), logits, number=0)
+    sample = batch()
+    low_res_logits, masks = predicted(sample)
+    after = with_clicks(sample, low_res_logits.requires_grad_(), masks, sample.masks, number=0)
     assert torch.equal(after.points[:, :, :2], sample.points)
     assert torch.equal(after.labels[:, :, :2], sample.labels)
-    assert torch.equal(after.mask_prompts.flatten(0, 1), low_res_logits)
+    assert torch.equal(after.mask_prompts, low_res_logits)
     assert not after.mask_prompts.requires_grad
     assert after.has_mask.all()
     x, y = after.points[..., 2, :].long().unbind(-1)
     told = after.labels[..., 2] == 1
     first, second = torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")
     assert torch.equal(sample.masks[first, second, y, x], told)
-    assert torch.equal((logits > 0).unflatten(0, (2, 2))[first, second, y, x], ~told)
+    assert torch.equal(masks[first, second, y, x], ~told)
+
+
+def test_clicks_go_to_the_target_whatever_the_truth_is() -> None:
+    sample = batch()
+    low_res_logits, masks = predicted(sample)
+    after = with_clicks(sample, low_res_logits, masks, masks.roll(20, 3), number=0)
+    x, y = after.points[..., 2, :].long().unbind(-1)
+    first, second = torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")
+    assert torch.equal(masks.roll(20, 3)[first, second, y, x], after.labels[..., 2] == 1)
 
 
 def test_padding_is_no_error() -> None:
-    sample = batch()._replace(seed=torch.tensor([3, 4]))
+    sample = batch()
     sample.valid[:, :, 50:] = False  # the masks end at column 50
-    logits = torch.where(sample.masks, 8.0, -8.0).flatten(0, 1)
-    logits[:, :, 50:] = 8.0
-    after = with_clicks(sample, logits[:, None, ::4, ::4], logits, number=0)
+    masks = sample.masks.clone()
+    masks[..., 50:] = True
+    low_res_logits = torch.zeros(2, 2, 1, 16, 16)
+    after = with_clicks(sample, low_res_logits, masks, sample.masks, number=0)
     assert (after.labels[..., 2] == 1).all()
     assert (after.points[..., 2, 0] < 50).all()
 
 
 def test_a_click_knows_nothing_of_its_batch() -> None:
-    sample = batch()._replace(seed=torch.tensor([3, 4]))
-    low_res_logits, logits = predicted(sample)
-    together = with_clicks(sample, low_res_logits, logits, number=1)
+    sample = batch()
+    low_res_logits, masks = predicted(sample)
+    together = with_clicks(sample, low_res_logits, masks, sample.masks, number=1)
     fields = {
         name: value[1:]
         for name, value in sample._asdict().items()
         if name != "teacher" and len(value)
     }
-    alone = with_clicks(sample._replace(**fields), low_res_logits[2:], logits[2:], number=1)
+    one = sample._replace(**fields)
+    alone = with_clicks(one, low_res_logits[1:], masks[1:], one.masks, number=1)
     assert torch.equal(alone.points[0], together.points[1])
-    other_round = with_clicks(sample, low_res_logits, logits, number=2)
+    other_round = with_clicks(sample, low_res_logits, masks, sample.masks, number=2)
     other_seed = sample._replace(seed=torch.tensor([5, 6]))
-    for other in (other_round, with_clicks(other_seed, low_res_logits, logits, number=1)):
+    for other in (
+        other_round,
+        with_clicks(other_seed, low_res_logits, masks, sample.masks, number=1),
+    ):
         assert not torch.equal(other.points, together.points)
 
 
 @pytest.mark.parametrize("rounds", [2, 3])
-def test_every_round_reaches_the_encoder_through_one_pass(
-    rounds: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, sample = learner(), batch()._replace(seed=torch.tensor([3, 4]))
-    passes, predictions = [], []
-    model.student.image_encoder.register_forward_hook(lambda *_: passes.append(1))
-    predict = learner_module.predict
-
-    def spy(*args: object) -> learner_module.Prediction:
-        predictions.append(predict(*args))  # type: ignore[arg-type]
-        return predictions[-1]
-
-    monkeypatch.setattr(learner_module, "predict", spy)
-    losses = model(sample, supervised=True, distil=False, rounds=rounds)
-    assert (len(passes), len(predictions)) == (1, rounds)
-    for prediction in predictions:
+def test_every_round_counts_and_reaches_the_encoder(rounds: int) -> None:
+    """By hand: the rounds one after another, each on the batch that the clicks of the last made."""
+    model, sample = learner(rounds=rounds).train(), batch()
+    losses = model(sample)
+    embedding = model.student.image_encoder(sample.image)
+    each = []
+    for number in range(rounds):
+        answers = answer_prompts(model.student, (), model.objective, embedding, sample)
+        each.append(answers.losses["focal"].mean(1))
+        sample = with_clicks(
+            sample, answers.low_res_logits, answers.predicted, answers.target, number
+        )
+    assert torch.allclose(losses["focal"], torch.stack(each).mean(0))
+    for loss in each:
         model.zero_grad()
-        prediction.logits.sum().backward(retain_graph=True)
+        loss.sum().backward(retain_graph=True)
         assert encoder_gradient(model) > 0
-    model.zero_grad()
-    total_loss(losses, LossWeights(), 0.0).backward()
-    assert encoder_gradient(model) > 0
-    each = [learner_module._mask_losses(p, sample)["focal"].item() for p in predictions]
-    assert losses["focal"].item() == pytest.approx(np.mean(each))
-
-
-def test_one_round_is_what_it_was() -> None:
-    model, sample = learner().eval(), batch()
-    plain = model(sample, supervised=True, distil=False)
-    again = model(sample, supervised=True, distil=False, rounds=1)
-    prediction = learner_module.predict(
-        model.student, model.student.image_encoder(sample.image), sample
-    )
-    by_hand = learner_module._mask_losses(prediction, sample)
-    for name, value in plain.items():
-        assert value.equal(again[name])
-        assert value.equal(by_hand[name])
+    assert not torch.equal(each[0], each[1])

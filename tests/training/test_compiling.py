@@ -40,7 +40,7 @@ def test_a_measurement_leaves_no_trace_and_the_encoder_alone_is_compiled(
     tiny: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = tiny()
-    learner = new_learner(config, normalise(config)[0])
+    learner = new_learner(config, normalise(config)[0], torch.device("cpu"))
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     counter = CompileCounter()
     original = torch.nn.Module.compile

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index
@@ -17,12 +18,15 @@ from mobile_sam.layout import RunPaths
 from mobile_sam.models.tiny_vit import TinyViTEncoder
 from mobile_sam.schedule import normalise
 from mobile_sam.training import checkpoint
+from mobile_sam.training.frozen import frozen_encoder
 from mobile_sam.training.interruption import Interrupted, Interruption
 from mobile_sam.training.run import train_run
+from mobile_sam.training.start import new_learner, training_set
 from tests.conftest import equal_states
 from tests.training.processes import end_in_last_stage, train
 
 Make = Callable[..., RunConfig]
+ANSWERS: dict[str, Any] = {"distill_losses": {"mse": 0, "cosine": 0, "mask_bce": 1}}
 FROZEN: dict[str, Any] = {"freeze": {"image_encoder": True}, "num_epochs": 3}
 
 
@@ -62,6 +66,29 @@ def test_each_image_is_encoded_once(tiny: Make, encoded: list[int]) -> None:
     assert encoded == []  # a run that starts from the same weights
     train_run(tiny(run_name="third", **FROZEN, seed=3))
     assert sum(encoded) == 10 + 2
+
+
+def test_images_without_masks_are_encoded_where_a_stage_distils(
+    tiny: Make, unlabelled: Path, encoded: list[int]
+) -> None:
+    stages = [
+        {"start_epoch": 0, "end_epoch": 1},
+        {"start_epoch": 1, "end_epoch": 3, "distillation": True, **ANSWERS},
+    ]
+    common = FROZEN | {"unlabelled_img_dir": str(unlabelled), "val_images": 0}
+    config = tiny(**common, stage_schedule=stages)
+    fabric = Fabric(accelerator="cpu")
+    for stage, images in zip(normalise(config), (10, 15), strict=True):
+        learner = new_learner(config, stage, torch.device("cpu"))
+        encoder = frozen_encoder(config, stage, learner.student, fabric)
+        assert encoder is not None
+        encoded.clear()
+        read = encoder.embeddings(lambda: None)
+        assert sum(encoded) == images - (0 if stage.index == 0 else 10)
+        samples = training_set(config, stage)
+        samples.read_embedding = read
+        assert len(samples) == images
+        assert samples[images - 1].embedding.shape == (32, 4, 4)
 
 
 def test_only_float16_lies_between_cached_and_computed_embeddings(tiny: Make) -> None:

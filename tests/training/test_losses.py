@@ -1,4 +1,4 @@
-"""Each loss: its value by hand, and its gradient in the student's encoder."""
+"""Each loss to the truth: its value by hand, and what it does not look at."""
 
 import math
 from collections.abc import Callable
@@ -7,13 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobile_sam.config import ConfigError
-from mobile_sam.data.dataset import Sample
-from mobile_sam.models.build import build_sam_model
-from mobile_sam.options import DistillLosses, LossWeights, level_name
-from mobile_sam.training.distillation import Distiller, cosine, mse
-from mobile_sam.training.learner import Learner, total_loss
-from mobile_sam.training.losses import dice, focal, iou_error, measured_iou
+from mobile_sam.training.losses import boundary, dice, focal, iou_error, measured_iou
 
 LOGIT = math.log(3.0)  # probability 3/4
 ONES = torch.ones(1, 1, 2)
@@ -26,10 +20,59 @@ def test_focal_by_hand() -> None:
     assert focal(logits, truth, ONES).item() == pytest.approx((right + wrong) / 2, rel=1e-5)
 
 
+def test_the_slope_of_focal_is_that_of_its_formula() -> None:
+    """Against automatic differentiation of equation 5 as it is written."""
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(2, 5, 5, dtype=torch.double)).requires_grad_()
+    truth, valid = (torch.rand(2, 5, 5) > 0.5).double(), (torch.rand(2, 5, 5) > 0.2).double()
+    probability = torch.sigmoid(logits)
+    right = torch.where(truth > 0.5, probability, 1 - probability)
+    alpha = torch.where(truth > 0.5, 0.25, 0.75)
+    written = -alpha * (1 - right) ** 2 * right.log()
+    expected = (written * valid).sum((1, 2)) / valid.sum((1, 2))
+    found = focal(logits, truth, valid)
+    assert torch.allclose(found, expected)
+    weights = torch.tensor([1.0, 3.0], dtype=torch.double)
+    slopes = [torch.autograd.grad((weights * x).sum(), logits)[0] for x in (found, expected)]
+    assert torch.allclose(*slopes)
+
+
+def test_focal_stays_finite() -> None:
+    logits = torch.tensor([[[-1e4, 1e4, -1e4, 1e4]]], requires_grad=True)
+    loss = focal(logits, torch.tensor([[[1.0, 1.0, 0.0, 0.0]]]), torch.ones(1, 1, 4))
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_dice_by_hand() -> None:
     logits, truth = torch.full((1, 1, 2), LOGIT), torch.tensor([[[1.0, 0.0]]])
     expected = 1 - (2 * 0.75 + 1) / (1.5 + 1 + 1)
     assert dice(logits, truth, ONES).item() == pytest.approx(expected)
+
+
+def test_boundary_by_hand() -> None:
+    """Of an 8 by 8 square in 16 by 16 pixels the band is one pixel to either side of its edge."""
+    truth = torch.zeros(1, 16, 16)
+    truth[:, 4:12, 4:12] = 1
+    logits = torch.full((1, 16, 16), LOGIT)
+    outside, inside = 10 * 10 - 8 * 8, 8 * 8 - 6 * 6
+    expected = (outside * -math.log(0.25) + inside * -math.log(0.75)) / (outside + inside)
+    assert boundary(logits, truth, torch.ones(1, 16, 16)).item() == pytest.approx(expected)
+
+
+def test_boundary_looks_at_nothing_far_from_the_edge() -> None:
+    truth = torch.zeros(1, 16, 16)
+    truth[:, 4:12, 4:12] = 1
+    logits = torch.randn(1, 16, 16)
+    far = logits.clone()
+    far[:, 6:10, 6:10] = 9.0
+    far[:, :2] = 9.0
+    valid = torch.ones(1, 16, 16)
+    assert boundary(far, truth, valid).equal(boundary(logits, truth, valid))
+    nothing = torch.zeros(1, 16, 16)
+    assert boundary(logits, nothing, valid).item() == 0
 
 
 def test_iou_error_by_hand() -> None:
@@ -61,154 +104,23 @@ def test_padding_counts_in_no_loss(loss: Callable[[Tensor, Tensor, Tensor], Tens
     assert torch.allclose(loss(logits[:, :2], truth[:, :2], valid[:, :2]), padded)
 
 
-def test_mse_and_cosine_by_hand() -> None:
-    student = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
-    teacher = torch.tensor([4.0, 3.0]).view(1, 2, 1, 1)
-    assert mse(student, teacher).item() == pytest.approx(1.0)
-    assert cosine(student, teacher).item() == pytest.approx(1 - 24 / 25)
+def test_padding_counts_at_no_edge() -> None:
+    logits, truth = torch.randn(1, 8, 8), torch.zeros(1, 8, 8)
+    truth[:, :4, :4] = 1
+    valid = torch.ones(1, 8, 8)
+    valid[:, :, 4:] = 0
+    elsewhere = logits.clone()
+    elsewhere[:, :, 4:] = 9.0
+    assert boundary(elsewhere, truth, valid).equal(boundary(logits, truth, valid))
+    assert boundary(elsewhere, truth, torch.ones(1, 8, 8)) != boundary(logits, truth, valid)
 
 
-def test_a_distiller_sums_its_weighted_losses() -> None:
-    student, teacher = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4)
-    distiller = Distiller(DistillLosses(mse=2.0, cosine=3.0), 8, {"neck": None}, seed=0)
-    expected = 2 * mse(student, teacher) + 3 * cosine(student, teacher)
-    assert torch.allclose(distiller(student, {"neck": teacher}), expected)
-
-
-def test_several_levels_count_as_their_mean_each_with_a_projection_of_its_own() -> None:
-    torch.manual_seed(0)
-    student = torch.randn(2, 8, 4, 4)
-    teacher = {"neck": torch.randn(2, 8, 4, 4), "block_3": torch.randn(2, 5, 4, 4)}
-    distiller = Distiller(DistillLosses(), 8, {"neck": None, "block_3": 5}, seed=0)
-    projected = distiller.projections["block_3"](student)
-    pairs = [(student, teacher["neck"]), (projected, teacher["block_3"])]
-    expected = sum(mse(*pair) + cosine(*pair) for pair in pairs) / 2
-    assert torch.allclose(distiller(student, teacher), expected)
-    alone = Distiller(DistillLosses(), 8, {"block_3": 5}, seed=0)
-    assert torch.equal(alone.projections["block_3"].weight, distiller.projections["block_3"].weight)
-
-
-def test_shapes_that_differ_are_an_error_and_never_resized() -> None:
-    distiller = Distiller(DistillLosses(), 8, {"neck": None}, seed=0)
-    with pytest.raises(ConfigError, match=r"\(1, 8, 2, 2\), the student gives \(1, 8, 4, 4\)"):
-        distiller(torch.randn(1, 8, 4, 4), {"neck": torch.randn(1, 8, 2, 2)})
-
-
-@pytest.mark.parametrize("name", ["mse", "cosine"])
-def test_distillation_is_minimal_at_the_teacher(name: str) -> None:
-    weights = DistillLosses(**{"mse": 0.0, "cosine": 0.0, name: 1.0})
-    distiller = Distiller(weights, 8, {"neck": None}, seed=0)
-    teacher = torch.randn(2, 8, 4, 4)
-    at_teacher = distiller(teacher, {"neck": teacher}).item()
-    assert at_teacher == pytest.approx(0.0, abs=1e-6)
-    perturbed = teacher + 0.1 * torch.randn_like(teacher)
-    assert distiller(perturbed, {"neck": teacher}).item() > at_teacher
-
-
-def batch(level: str | int = "neck") -> Sample:
-    generator = torch.Generator().manual_seed(0)
-    masks = torch.zeros(2, 2, 64, 64, dtype=torch.bool)
-    masks[..., 10:40, 20:50] = True
-    return Sample(
-        position=torch.arange(2),
-        image=torch.randn(2, 3, 64, 64, generator=generator),
-        valid=torch.ones(2, 64, 64, dtype=torch.bool),
-        masks=masks,
-        points=torch.tensor([[[20.0, 10.0], [50.0, 40.0]], [[30.0, 20.0], [0.0, 0.0]]]).repeat(
-            2, 1, 1, 1
-        ),
-        labels=torch.tensor([[2, 3], [1, -1]]).repeat(2, 1, 1),
-        teacher={
-            level_name(level): torch.randn(
-                2, 32 if level == "neck" else 48, 4, 4, generator=generator
-            )
-        },
-    )
-
-
-def learner(level: str | int = "neck", weights: DistillLosses | None = None) -> Learner:
-    levels = {level_name(level): None if level == "neck" else 48}
-    distiller = Distiller(weights or DistillLosses(), 32, levels, seed=0)
-    return Learner(build_sam_model("tiny_sam", 64), distiller)
-
-
-def encoder_gradient(model: Learner) -> float:
-    gradients = [p.grad for p in model.student.image_encoder.parameters()]
-    return sum(float(g.abs().sum()) for g in gradients if g is not None)
-
-
-@pytest.mark.parametrize("name", ["focal", "dice", "iou", "distillation"])
-def test_every_loss_reaches_the_encoder(name: str) -> None:
-    model = learner()
-    model(batch(), supervised=True, distil=True)[name].backward()
-    assert encoder_gradient(model) > 0
-
-
-@pytest.mark.parametrize("name", ["mse", "cosine"])
-@pytest.mark.parametrize("level", ["neck", 1])
-def test_every_distillation_loss_reaches_the_encoder(name: str, level: str | int) -> None:
-    model = learner(level, DistillLosses(**{"mse": 0.0, "cosine": 0.0, name: 1.0}))
-    sample = batch(level)
-    model(sample, supervised=False, distil=True)["distillation"].backward()
-    assert encoder_gradient(model) > 0
-    if level != "neck":
-        assert model.distiller.projections[level_name(level)].weight.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("name", ["mse", "cosine"])
-def test_descending_from_a_perturbed_student_comes_back(name: str) -> None:
-    torch.manual_seed(0)
-    model = learner(weights=DistillLosses(**{"mse": 0.0, "cosine": 0.0, name: 1.0}))
-    model.train()  # random weights without normalisation give embeddings of mere noise
-    sample = batch()
-    with torch.no_grad():
-        teacher = model.student.image_encoder(sample.image)
-        for parameter in model.student.image_encoder.parameters():
-            parameter.add_(0.1 * parameter.abs().mean() * torch.randn_like(parameter))
-    optimizer = torch.optim.Adam(model.student.image_encoder.parameters(), lr=1e-3)
-    course = []
-    for _ in range(40):
-        loss = model.distiller(model.student.image_encoder(sample.image), {"neck": teacher})
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        course.append(loss.item())
-    assert course[-1] < 0.02 * course[0]
-
-
-def test_the_total_is_the_weighted_sum() -> None:
-    losses = {
-        name: torch.tensor(value)
-        for name, value in (
-            ("focal", 1.0),
-            ("dice", 2.0),
-            ("iou", 3.0),
-            ("distillation", 4.0),
-            ("train_iou", 99.0),
-        )
-    }
-    assert total_loss(losses, LossWeights(focal=2, dice=3, iou=5), 0.5).item() == 2 + 6 + 15 + 2
-
-
-def test_the_encoder_runs_once_per_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = learner(), []
-    model.student.image_encoder.register_forward_hook(
-        lambda m, args, out: seen.append(len(args[0]))
-    )
-    model(batch(), supervised=True, distil=True)
-    assert seen == [2]
-
-
-def test_a_mask_prompt_reaches_the_mask_branch_and_the_encoder() -> None:
-    model, plain = learner(), batch()
-    sample = plain._replace(
-        mask_prompts=torch.randn(2, 2, 1, 16, 16), has_mask=torch.tensor([[True, False]] * 2)
-    )
-    losses = model(sample, supervised=True, distil=False)
-    losses["focal"].backward()
-    branch = model.student.prompt_encoder.mask_downscaling.parameters()
-    assert all(float(p.grad.abs().sum()) > 0 for p in branch)
-    assert encoder_gradient(model) > 0
-    nowhere = sample._replace(has_mask=torch.zeros(2, 2, dtype=torch.bool))
-    without = model(plain, supervised=True, distil=False)
-    assert model(nowhere, supervised=True, distil=False)["focal"].equal(without["focal"])
+@pytest.mark.parametrize("loss", [focal, dice, boundary])
+def test_a_right_mask_is_the_least(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    truth = torch.zeros(1, 16, 16)
+    truth[:, 3:9, 5:12] = 1
+    valid = torch.ones(1, 16, 16)
+    right = loss(40 * truth - 20, truth, valid).item()
+    assert right == pytest.approx(0, abs=1e-5)
+    for wrong in (20 - 40 * truth, 40 * truth.roll(2, 2) - 20, torch.zeros(1, 16, 16)):
+        assert loss(wrong, truth, valid).item() > right + 1e-3

@@ -3,7 +3,7 @@ import torch
 
 from mobile_sam.config import parse_config
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.options import DistillLosses, Freeze
+from mobile_sam.options import Freeze
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.optim import (
@@ -13,13 +13,12 @@ from mobile_sam.training.optim import (
     lr_factor,
     set_learning_rate,
 )
+from tests.training import steps
 
 
 @pytest.fixture
 def learner() -> Learner:
-    return Learner(
-        build_sam_model("tiny_sam", 64), Distiller(DistillLosses(), 32, {"neck": None}, 0)
-    )
+    return steps.learner()
 
 
 def test_every_parameter_is_in_the_optimiser_once(learner: Learner) -> None:
@@ -151,7 +150,7 @@ def test_blocks_above_in_each_family_of_encoders() -> None:
 )
 def test_learning_rates_fall_towards_the_image(model_type: str, blocks: int) -> None:
     student = build_sam_model(model_type, 64)
-    learner = Learner(student, Distiller(DistillLosses(), 32, {"neck": None}, 0))
+    learner = Learner(student, Distiller(32, {}, seed=0), steps.GOAL)
     scale = {
         id(parameter): group["lr_scale"]
         for group in adamw(learner, 0.1, encoder_lr_scale=0.5, layer_decay=0.8).param_groups

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,20 +112,35 @@ def test_a_last_group_with_a_batch_that_is_smaller(tiny: Make) -> None:
     assert largest_difference(whole, ten) > 1e-6
 
 
-@pytest.mark.parametrize(
-    "changes", [{"batch_size": 3}, {"batch_size": 3, "gradient_accumulation": 2, "ema_decay": 0.9}]
-)
-def test_two_processes_learn_what_one_learns(tiny: Make, changes: dict[str, Any]) -> None:
+DISTIL: dict[str, Any] = {
+    "use_distill": True,
+    "teacher": "online",
+    "distill_losses": {"mse": 1, "cosine": 1, "mask_bce": 1},
+}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_processes_learn_what_one_learns(
+    accumulation: int, tiny: Make, unlabelled: Path
+) -> None:
     """With a batch of 3, of which the ranks see 2 and 1, and a last one of which one sees none.
 
     In 64 bits: in 32, rounding noise where the true gradient is 0 becomes whole steps of Adam.
     """
+    changes: dict[str, Any] = {"batch_size": 3, "gradient_accumulation": accumulation}
+    images = 10
+    if accumulation > 1:
+        changes |= DISTIL | {"ema_decay": 0.9, "unlabelled_img_dir": str(unlabelled)}
+        changes |= {"augment": {"flip": True}, "batch_size": 7}
+        images = 15
+    assert images % changes["batch_size"] == 1
     one, two = (tiny(run_name=f"{n}", devices=n, **EXACT | changes) for n in (1, 2))
     train_run(one)
     train_ranks(two)
     assert largest_difference(one, two) < 1e-5
     pd.testing.assert_frame_equal(metrics(one), metrics(two), rtol=1e-5)
-    if "ema_decay" in changes:
+    if accumulation > 1:
+        assert metrics(one)["distill_mask_bce"].gt(0).all()
         averages = [content(config)["average"] for config in (one, two)]
         assert all(torch.allclose(averages[0][k], averages[1][k], atol=1e-5) for k in averages[0])
 

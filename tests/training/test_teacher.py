@@ -1,7 +1,8 @@
-"""Teacher features from the store and from the teacher itself."""
+"""Features of teachers from the stores and from the teachers themselves."""
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,14 +10,17 @@ import pytest
 import torch
 
 from mobile_sam.config import RunConfig
-from mobile_sam.data.dataset import collate
+from mobile_sam.data.dataset import Sample, collate
 from mobile_sam.layout import RunPaths
+from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.weights import to_original
 from mobile_sam.schedule import normalise
+from mobile_sam.teachers import teacher_configs
 from mobile_sam.training import checkpoint
 from mobile_sam.training.run import train_run
-from mobile_sam.training.start import training_set
+from mobile_sam.training.start import new_learner, state_key, training_set
 from mobile_sam.training.teacher import online_features
-from tests.conftest import DISTIL_ONLY, equal_states
+from tests.conftest import DISTIL_ONLY, TWO_STAGES, equal_states
 from tests.training.processes import end_in_last_stage, train
 
 Make = Callable[..., RunConfig]
@@ -90,6 +94,111 @@ def test_killed_online_ends_in_the_same_weights(tiny: Make) -> None:
     assert equal_states(content(killed)["learner"], content(undisturbed)["learner"])
 
 
+TWO: dict[str, Any] = {
+    "more_teachers": [
+        {"checkpoint": "random", "model_type": "tiny_sam", "feature_level": ["neck", 2]},
+        {"checkpoint": "random", "model_type": "tiny_teacher_vit", "feature_level": 1},
+    ]
+}
+
+
+def first_sample(config: RunConfig) -> Sample:
+    (stage,) = normalise(config)
+    return training_set(config, stage)[0]
+
+
+def test_a_sample_has_the_features_of_all_teachers(tiny: Make) -> None:
+    """Each teacher's own, stored as online, under names of its own."""
+    stored, online = tiny(run_name="stored", **DISTIL, **TWO), tiny(**ONLINE, **TWO)
+    (stage,) = normalise(online)
+    sample = first_sample(stored)
+    look = online_features(online, stage, torch.device("cpu"))
+    seen = look(collate([sample._replace(teacher={})])).teacher
+    names = ["neck", "teacher1_neck", "teacher1_block_2", "teacher2_block_1"]
+    assert list(sample.teacher) == list(seen) == names
+    for name in names:
+        assert torch.allclose(sample.teacher[name].float(), seen[name][0], rtol=2e-3, atol=2e-3)
+    for teacher, name in zip(teacher_configs(online), [names[0], *names[2:]], strict=True):
+        look = online_features(teacher, stage, torch.device("cpu"))
+        alone = look(collate([sample])).teacher
+        assert torch.equal(alone[name.split("_", 1)[-1]], seen[name])
+
+
+def test_several_teachers_teach_the_same_online_and_stored(tiny: Make) -> None:
+    stored = losses(tiny(run_name="stored", **DISTIL, **TWO, num_epochs=3))
+    online = losses(tiny(run_name="online", **ONLINE, **TWO, num_epochs=3))
+    assert stored == pytest.approx(online, rel=2e-3)
+    assert online[-1] < online[0]
+    assert stored != losses(tiny(run_name="one", **DISTIL, num_epochs=3))
+
+
+def test_the_learner_has_a_projection_for_each_block_in_all_stages(tiny: Make) -> None:
+    stages = [{**TWO_STAGES[0], "end_epoch": 1}, {"start_epoch": 1, "end_epoch": 2}]
+    late = [{"start_epoch": 0, "end_epoch": 1}, {**stages[0], "start_epoch": 1, "end_epoch": 2}]
+    for name, schedule in (("early", stages), ("late", late)):
+        config = tiny(run_name=name, num_epochs=2, stage_schedule=schedule, **TWO)
+        train_run(config)
+        for stage in normalise(config):
+            learner = checkpoint.load(RunPaths(config).checkpoint(stage))["learner"]
+            shapes = {n: tuple(w.shape) for n, w in learner.items() if "projections" in n}
+            projections = {n.split(".")[2]: s for n, s in shapes.items() if n.endswith("weight")}
+            assert projections == {
+                "teacher1_block_2": (32, 32, 1, 1),
+                "teacher2_block_1": (48, 32, 1, 1),
+            }
+
+
+def test_teachers_count_by_their_weights_and_share_among_their_levels(tiny: Make) -> None:
+    more = [
+        {"checkpoint": "random", "model_type": "tiny_sam", "feature_level": ["neck", 2]},
+        {"checkpoint": "random", "model_type": "tiny_teacher_vit", "weight": 0.5},
+    ]
+    config = tiny(more_teachers=more, distill_losses={"mask_bce": 1.0}, **ONLINE)
+    (stage,) = normalise(config)
+    learner = new_learner(config, stage, torch.device("cpu"))
+    shares = {"neck": 0.4, "teacher1_neck": 0.2, "teacher1_block_2": 0.2, "teacher2_neck": 0.2}
+    assert learner.distiller.shares == pytest.approx(shares)
+    decoders = {decoder.name: decoder.share for decoder in learner.decoders}
+    answers = {"neck": 0.4, "teacher1_neck": 0.4, "teacher2_neck": 0.2}
+    assert decoders == pytest.approx(answers)
+    look = online_features(config, stage, torch.device("cpu"))
+    batch = look(collate([training_set(config, stage)[0]]))
+    learner.eval()
+    whole, parts = learner(batch)["distill_mask_bce"], []
+    for decoder in learner.decoders:
+        learner.decoders = (decoder,)
+        parts.append(learner(batch)["distill_mask_bce"])
+    assert min(parts) > 0
+    assert torch.allclose(torch.stack(parts).sum(0), whole)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_state_belongs_to_the_weights_of_every_teacher(
+    number: int, tiny: Make, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{i}.pt" for i in range(2)]
+    for path in paths:
+        torch.save(to_original(build_sam_model("tiny_teacher_vit", 64)), path)
+    config = tiny(
+        teacher_checkpoint=str(paths[0]),
+        more_teachers=[{"checkpoint": str(paths[1]), "model_type": "tiny_teacher_vit"}],
+        **ONLINE,
+    )
+    (stage,) = normalise(config)
+    before = state_key(config, stage, RunPaths(config).index, None)
+    torch.save(to_original(build_sam_model("tiny_teacher_vit", 64, seed=9)), paths[number])
+    assert state_key(config, stage, RunPaths(config).index, None) != before
+
+
+def test_killed_with_two_teachers_ends_in_the_same_weights(tiny: Make) -> None:
+    common = {**DISTIL, **TWO, "num_epochs": 8, "save_every_minutes": 0}
+    undisturbed, killed = tiny(run_name="undisturbed", **common), tiny(run_name="killed", **common)
+    train_run(undisturbed)
+    end_in_last_stage(killed, signal.SIGKILL, epoch=2)
+    assert "resuming at epoch" in train(killed)
+    assert equal_states(content(killed)["learner"], content(undisturbed)["learner"])
+
+
 def test_views_are_stored_for_those_who_ask(tiny: Make) -> None:
     """`feature_views` of its own changes no weights: it is for samples that are mirrored."""
     plain = tiny(run_name="plain", **DISTIL)
@@ -112,7 +221,7 @@ def test_stored_features_of_a_mirrored_sample_are_those_of_what_the_student_sees
     for position in range(len(samples)):
         sample = samples[position]
         mirrored += not torch.equal(
-            sample.teacher["neck"], plain.read_features(plain.index[position], "identity")["neck"]
+            sample.teacher["neck"], plain.read_features(plain.record(position), "identity")["neck"]
         )
         seen = look(collate([sample])).teacher["neck"][0]
         assert torch.allclose(sample.teacher["neck"].float(), seen, rtol=2e-3, atol=2e-3)

@@ -16,12 +16,13 @@ import psutil
 import pytest
 from PIL import Image
 
+from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.training import checkpoint
 from tests.conftest import DISTIL_ONLY, ROOT, equal_states, snakemake, tiny_settings
 
 
 class Project:
-    """A run of two stages on data of its own, through the workflow once."""
+    """A run of two stages on data of its own, two images of it without masks."""
 
     def __init__(self, directory: Path, scenes: Path) -> None:
         self.directory = directory
@@ -30,6 +31,8 @@ class Project:
         self.file = directory / "my.json"
         self.settings = tiny_settings(self.data, directory / "results", num_epochs=2)
         self.settings |= {"run_name": "my", "val_images": 0, "report_examples": 1}
+        write_scenes(self.data / "more", 2, 64, seed=7)
+        self.settings["unlabelled_img_dir"] = str(self.data / "more" / "image")
         self.settings["stage_schedule"] = [
             {"start_epoch": 0, "end_epoch": 1, "distillation": True, "loss_weights": DISTIL_ONLY},
             {"start_epoch": 1, "end_epoch": 2, "distillation": False},
@@ -173,6 +176,20 @@ def test_an_added_image_is_indexed_extracted_and_trained_on(project: Project) ->
     assert again >= TRAINING
     for verb in ("index", "plan_features", "extract"):
         assert any(name.startswith(verb) for name in again), verb
+
+
+def test_an_added_image_without_masks_trains_the_stage_that_distils(project: Project) -> None:
+    images = project.data / "more" / "image"
+    images.touch()
+    assert project.would_run() == set()
+    Image.new("RGB", (64, 64)).save(images / "new.png")
+    again = project.would_run()
+    assert again >= TRAINING
+    for verb in ("index", "plan_features", "extract"):
+        assert any(name.startswith(verb) for name in again), verb
+    logs = project.directory / "results/mobile_sam/my/logs"
+    assert "12 images, " in (logs / "train_00_distill.log").read_text()
+    assert "10 images, " in (logs / "train_01_finetune.log").read_text()
 
 
 def test_a_rewritten_mask_counts_as_new_data(project: Project) -> None:

@@ -81,7 +81,10 @@ for checkpoint in sorted(known_checkpoints(RUNS)):
 # One extraction for each store, whichever runs read it. The Zarr store itself is not declared:
 # Snakemake would delete it with a killed job. Its manifest is, and every reader checks the store.
 for paths in {
-    p.features: p for p in PATHS.values() if needs_features(p.config)
+    teacher.features: teacher
+    for run in PATHS.values()
+    if needs_features(run.config)
+    for teacher in run.teachers
 }.values():
     store = rule_name(f"{paths.dataset.name}_{paths.features.stem}")
     teacher = [paths.teacher_weights] if paths.teacher_weights else []

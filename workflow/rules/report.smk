@@ -8,12 +8,14 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
     needed = {
         "box_filled": [],
         "start": start + (teacher if settings.decoder_from_teacher else []),
-        "teacher": teacher,
     }
     needed |= {
         stage.directory: paths.checkpoint(stage, settings.use_checkpoint)
         for stage in normalise(settings)
     }
+    for name, alone in named_teachers(settings).items():
+        weights = RunPaths(alone).teacher_weights
+        needed[name] = [weights] if weights else []
 
     for what in validated(settings):
 

@@ -4,7 +4,8 @@ for paths in PATHS.values():
     stages = normalise(paths.config)
     run = rule_name(paths.config.run_name)
     start = [path for path in (paths.start_weights,) if path]
-    teacher = [paths.teacher_weights] if paths.teacher_weights else []
+    first_teacher = [paths.teacher_weights] if paths.teacher_weights else []
+    teachers = [t.teacher_weights for t in paths.teachers if t.teacher_weights]
 
     for stage in stages:
         first = stage.index == 0
@@ -20,12 +21,14 @@ for paths in PATHS.values():
                     else paths.checkpoint(stages[stage.index - 1], stage.start_from)
                 ),
                 # The decoder may be the teacher's in every stage: a model is built before it is loaded.
-                teacher
-                if stage.distillation or paths.config.decoder_from_teacher
-                else [],
+                (
+                    teachers
+                    if stage.distillation
+                    else first_teacher if paths.config.decoder_from_teacher else []
+                ),
                 # Only a new teacher or new images are a reason to train again, and both are inputs.
                 (
-                    ancient(paths.features_manifest)
+                    ancient([t.features_manifest for t in paths.teachers])
                     if stage.distillation and needs_features(paths.config)
                     else []
                 ),
