@@ -212,10 +212,17 @@ def _log_to(path: Path | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """End when Snakemake is killed: without this, an orphan would go on training."""
-    if os.environ.get("MOBILE_SAM_JOB") and sys.platform == "linux":
+    """End when Snakemake or the first rank is killed: without this, an orphan would go on training.
+
+    A rank that Fabric started saves nothing, and may hang in a collective without the first: it is
+    killed. All others are asked to end, which saves.
+    """
+    of_fabric = "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+    orphans = of_fabric or {"MOBILE_SAM_JOB", "LOCAL_RANK"} & set(os.environ)
+    if orphans and sys.platform == "linux":
         pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        number = signal.SIGKILL if of_fabric else signal.SIGTERM
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 from mobile_sam.config import DIRECTORY_KEYS, RunConfig
 from mobile_sam.fetch import weights_path
+from mobile_sam.options import Kept
 from mobile_sam.schedule import Stage, any_distillation, normalise
 from mobile_sam.teachers import named_teachers, random_number, teacher_configs
 
@@ -117,8 +118,10 @@ class RunPaths:
     def settings(self) -> Path:
         return self.run / "run.json"
 
-    def checkpoint(self, stage: Stage) -> Path:
-        return self.run / "stages" / stage.directory / "checkpoint.pt"
+    def checkpoint(self, stage: Stage, kept: Kept = "last") -> Path:
+        """What a finished stage leaves: after its last epoch, or after its best one."""
+        name = {"last": "checkpoint.pt", "best": "best.pt"}[kept]
+        return self.run / "stages" / stage.directory / name
 
     def metrics(self, stage: Stage) -> Path:
         return self.run / "stages" / stage.directory / "metrics.csv"
@@ -126,6 +129,15 @@ class RunPaths:
     def state(self, stage: Stage) -> Path:
         """Resume state; undeclared, so that nothing deletes it."""
         return self.run / "state" / stage.directory
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains the run."""
+        return self.run / "state" / "lock"
+
+    def tensorboard(self, stage: Stage) -> Path:
+        """Event files; undeclared, so that they outlive a killed job."""
+        return self.run / "tensorboard" / stage.directory
 
     @property
     def weights(self) -> Path:

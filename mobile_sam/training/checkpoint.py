@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from mobile_sam.config import ConfigError
 from mobile_sam.models.weights import load_file
 
-FORMAT, VERSION = "mobile_sam checkpoint", 1
+FORMAT, VERSION = "mobile_sam checkpoint", 2
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -20,12 +21,24 @@ def save(path: Path, content: dict[str, Any]) -> None:
     content: tensors and plain values only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = unfinished_path(path)
     with unfinished.open("wb") as file:
         torch.save({"format": FORMAT, "version": VERSION, **content}, file)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+
+
+def unfinished_path(path: Path) -> Path:
+    """Where this process writes what becomes `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what killed writers left in a directory; no writer may be at work there."""
+    for path in directory.glob(".*.*"):
+        if path.suffix.removeprefix(".").isdigit():
+            path.unlink()
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -36,11 +49,12 @@ def load(path: Path) -> dict[str, Any]:
     if content["version"] != VERSION:
         raise ConfigError(
             f"{path}: a checkpoint of format version {content['version']}, and this package reads "
-            f"{VERSION}; train the stage again"
+            f"{VERSION}; delete it and train the stage again"
         )
     return content
 
 
+@cache
 def provenance() -> dict[str, str]:
     """Versions and commit of what writes a checkpoint."""
     return {

@@ -17,11 +17,18 @@ log = logging.getLogger(__name__)
 
 
 def load_student(model: Sam, config: RunConfig, directory: str) -> None:
-    """Load the student of the stage `directory` (its `NN_name`) into `model`."""
+    """Load the student of the stage `directory` (its `NN_name`) into `model`.
+
+    Of its last epoch or its best (`use_checkpoint`); the moving average where there is one.
+    """
     stage = next(stage for stage in normalise(config) if stage.directory == directory)
-    learner = checkpoint.load(RunPaths(config).checkpoint(stage))["learner"]
-    own = {key: value for key, value in learner.items() if key.startswith("student.")}
-    model.load_state_dict({key.removeprefix("student."): value for key, value in own.items()})
+    content = checkpoint.load(RunPaths(config).checkpoint(stage, config.use_checkpoint))
+    averaged = content["average"] is not None
+    state, prefix = (
+        (content["average"], "module.") if averaged else (content["learner"], "student.")
+    )
+    own = {key: value for key, value in state.items() if key.startswith(prefix)}
+    model.load_state_dict({key.removeprefix(prefix): value for key, value in own.items()})
 
 
 def export_weights(config: RunConfig) -> None:

@@ -80,7 +80,7 @@ class FrozenEncoder:
         splits = {"train": wanted_digests(self.index, "train")}
         if self.without_masks:
             splits[UNLABELLED] = wanted_digests(self.index, UNLABELLED)
-        if self.config.val_images:
+        if self.config.val_images and not self.config.ema_decay:
             splits["val"] = wanted_digests(self.index, "val", self.config.val_images)
         if self.fabric.is_global_zero:
             with changing(self.path):
@@ -112,8 +112,9 @@ class FrozenEncoder:
     @torch.no_grad()
     def _look(self, stops: Callable[[], None], images: Tensor) -> dict[str, Tensor]:
         stops()
+        dtype = next(self.encoder.parameters()).dtype
         with self.fabric.autocast():
-            return {_NECK: self.encoder(images)}
+            return {_NECK: self.encoder(images.to(dtype))}
 
 
 def frozen_encoder(

@@ -17,11 +17,13 @@ def exclusive(path: Path, only: bool = True) -> Iterator[None]:
     if not only:
         yield
         return
-    with path.open("w") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # Not `flock`: forked readers of images would hold it on after their trainer is killed.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             raise ConfigError(
-                f"{path.parent}: another process is training this stage; wait for it or end it"
+                f"{path.parents[1]}: another process is training this run; wait for it or end it"
             ) from None
         yield

@@ -1,7 +1,9 @@
 """The optimiser, its learning rate as a function of the step, and what a stage freezes."""
 
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,31 +12,52 @@ from mobile_sam.models.sam import PARTS
 from mobile_sam.options import Freeze
 from mobile_sam.training.learner import Learner
 
+_ENCODER = "student.image_encoder."
 
-def adamw(learner: Learner, weight_decay: float, encoder_lr_scale: float) -> torch.optim.AdamW:
+
+def adamw(
+    learner: Learner, weight_decay: float, encoder_lr_scale: float, layer_decay: float = 1.0
+) -> torch.optim.AdamW:
     """AdamW over *all* parameters, frozen ones too: they have no gradient and stay untouched.
 
     So a later stage can unfreeze them. Vectors (biases, norms, tokens) are not decayed.
-    Each group carries `lr_scale`, its learning rate relative to the stage's.
+    Each group carries `lr_scale`, its learning rate relative to the stage's; in the encoder it is
+    `encoder_lr_scale` times `layer_decay` for each block above.
     """
-    groups = []
-    for encoder in (True, False):
-        for decay in (True, False):
-            parameters = [
-                parameter
-                for name, parameter in learner.named_parameters()
-                if name.startswith("student.image_encoder.") == encoder
-                and (parameter.ndim > 1 and not _is_embedding(name)) == decay
-            ]
-            if parameters:
-                groups.append(
-                    {
-                        "params": parameters,
-                        "weight_decay": weight_decay if decay else 0.0,
-                        "lr_scale": encoder_lr_scale if encoder else 1.0,
-                    }
-                )
-    return torch.optim.AdamW(groups, lr=0.0)
+    above = _blocks_above_parameters(learner) if layer_decay < 1 else {}
+    groups: dict[tuple[bool, int, bool], dict[str, Any]] = {}
+    for name, parameter in learner.named_parameters():
+        in_encoder = name.startswith(_ENCODER)
+        decays = parameter.ndim > 1 and not _is_embedding(name)
+        blocks = above.get(name, 0)
+        scale = encoder_lr_scale * layer_decay**blocks if in_encoder else 1.0
+        group = {"params": [], "weight_decay": weight_decay if decays else 0.0, "lr_scale": scale}
+        groups.setdefault((in_encoder, blocks, decays), group)["params"].append(parameter)
+    ordered = sorted(groups, reverse=True)
+    return torch.optim.AdamW([groups[key] for key in ordered], lr=0.0)
+
+
+def _blocks_above_parameters(learner: Learner) -> dict[str, int]:
+    names = [name for name, _ in learner.named_parameters() if name.startswith(_ENCODER)]
+    return dict(zip(names, blocks_above([n.removeprefix(_ENCODER) for n in names]), strict=True))
+
+
+def blocks_above(names: Sequence[str]) -> list[int]:
+    """How many blocks of an image encoder come after each of its parameters.
+
+    names: of all parameters in forward order. A block is `….blocks.N`; in a backbone that has no
+    such names it is a module of the body, like `body.layer1`. The neck has none above it, and
+    neither has the last block; the patch embedding has all.
+    """
+    patterns = (r"(.*?\bblocks\.\d+)\.", r"(body\.[^.]+)\.")
+    found = [[re.match(pattern, name) for name in names] for pattern in patterns]
+    matches = found[0] if any(found[0]) else found[1]
+    blocks = list(dict.fromkeys(match[1] for match in matches if match))
+    passed, above = 0, []
+    for match in matches:
+        passed = passed if match is None else blocks.index(match[1]) + 1
+        above.append(len(blocks) - passed)
+    return above
 
 
 def _is_embedding(name: str) -> bool:
@@ -88,9 +111,3 @@ def freeze_parts(learner: Learner, freeze: Freeze, freeze_batchnorm: bool) -> No
 
 def _batchnorms(module: nn.Module) -> Iterator[nn.Module]:
     return (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> None:
-    """Scale gradients down to a total norm of `largest_norm`; 0 leaves them as they are."""
-    if largest_norm > 0:
-        torch.nn.utils.clip_grad_norm_(parameters, largest_norm)

@@ -7,14 +7,18 @@ import numpy as np
 from torch import Tensor
 
 from mobile_sam.config import UserError
+from mobile_sam.training.learner import SUPERVISED
 
 
 @dataclass
 class Progress:
-    """Where a stage is. `batch` counts batches of the epoch, `step` optimiser steps of the run.
+    """Where a stage is. `batch` counts batches of the epoch over all ranks, `step` optimiser steps
+    of the run.
 
-    sums: losses times images, since the epoch began; seconds: time spent in it.
+    sums: of the losses of images since the epoch began, and the numbers of `images` and of those
+        that are `labelled`; seconds: time spent in it.
     rows: the metrics of finished epochs.
+    best_iou: of the best epoch so far, which is `best_epoch`; epochs_without_gain: since then.
     """
 
     epoch: int
@@ -24,45 +28,48 @@ class Progress:
     seconds: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
     best_iou: float = -1.0
+    best_epoch: int = -1
     epochs_without_gain: int = 0
 
-    def add(self, losses: dict[str, Tensor], images: int) -> None:
-        """Count the losses of one batch."""
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach().item() * images
-        self.sums["images"] = self.sums.get("images", 0) + images
+    def add(self, losses: dict[str, Tensor], labelled: Tensor) -> None:
+        """Count the losses of one batch; all are (images,)."""
+        sums = {name: values.sum().item() for name, values in losses.items()}
+        sums |= {"images": len(labelled), "labelled": labelled.sum().item()}
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0) + value
 
-    def end_epoch(self, row: dict[str, Any]) -> None:
-        """Keep the metrics of the epoch, and begin the next."""
+    @property
+    def losses(self) -> dict[str, float]:
+        """Means over the images of the epoch so far; over labelled ones, where masks are needed."""
+        images, labelled = self.sums["images"], max(1, self.sums["labelled"])
+        return {
+            name: value / (labelled if name in SUPERVISED else images)
+            for name, value in self.sums.items()
+            if name not in {"images", "labelled"}
+        }
+
+    def end_epoch(self, row: dict[str, Any], iou: float | None) -> bool:
+        """Keep the metrics of the epoch, and begin the next; returns whether it was the best.
+
+        iou: by which epochs are compared; without it each is better than those before.
+        """
+        best = iou is None or iou > self.best_iou
+        if best:
+            self.best_iou, self.best_epoch = -1.0 if iou is None else iou, self.epoch
+        self.epochs_without_gain = 0 if best else self.epochs_without_gain + 1
         self.rows.append(row)
         self.epoch += 1
         self.batch, self.sums, self.seconds = 0, {}, 0.0
+        return best
 
-    def stops_early(self, iou: float, patience: int) -> bool:
-        """Whether the IoU of the epoch that ended makes `patience` epochs without a better one."""
-        if iou > self.best_iou:
-            self.best_iou, self.epochs_without_gain = iou, 0
-        else:
-            self.epochs_without_gain += 1
-        return self.epochs_without_gain >= patience
+    def table(self) -> list[dict[str, Any]]:
+        """The metrics of finished epochs; `best` is 1 for the best of them, else 0."""
+        return [row | {"best": int(row["epoch"] == self.best_epoch)} for row in self.rows]
 
     def seed(self, seed: int, rank: int) -> int:
         """Of what is random within the batch: a function of (seed, epoch, batch, rank)."""
         sequence = np.random.SeedSequence([seed, self.epoch, self.batch, rank])
         return int(sequence.generate_state(1)[0])
-
-
-def epoch_batches(
-    images: int, batch_size: int, ranks: int, seed: int, epoch: int
-) -> list[np.ndarray]:
-    """Positions of all batches of an epoch, over all ranks; all ranks get equally many.
-
-    batch_size: images per rank and batch.
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(images)
-    order = np.resize(order, -(-images // ranks) * ranks)
-    size = batch_size * ranks
-    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 class NotFiniteError(UserError):

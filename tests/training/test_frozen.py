@@ -19,8 +19,8 @@ from mobile_sam.models.tiny_vit import TinyViTEncoder
 from mobile_sam.schedule import normalise
 from mobile_sam.training import checkpoint
 from mobile_sam.training.frozen import frozen_encoder
+from mobile_sam.training.interruption import Interrupted, Interruption
 from mobile_sam.training.run import train_run
-from mobile_sam.training.stage import Interrupted, StageTraining
 from mobile_sam.training.start import new_learner, training_set
 from tests.conftest import equal_states
 from tests.training.processes import end_in_last_stage, train
@@ -176,15 +176,15 @@ def test_asked_to_end_while_embeddings_are_computed_it_goes_on_from_there(
     train_run(undisturbed)
     shutil.rmtree(store(undisturbed))
     config = tiny(run_name="ended", **FROZEN)
-    original, calls = StageTraining._end_if_asked, []
+    original, calls = Interruption.end_if_asked, []
 
-    def fourth_batch(self: StageTraining) -> None:
+    def fourth_batch(self: Interruption) -> None:
         calls.append(self)
-        self.interrupted = len(calls) == 4
+        self.asked = len(calls) == 4
         original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StageTraining, "_end_if_asked", fourth_batch)
+        patch.setattr(Interruption, "end_if_asked", fourth_batch)
         with pytest.raises(Interrupted):
             train_run(config)
     encoded.clear()

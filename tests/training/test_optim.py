@@ -2,11 +2,13 @@ import pytest
 import torch
 
 from mobile_sam.config import parse_config
+from mobile_sam.models.build import build_sam_model
 from mobile_sam.options import Freeze
+from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.optim import (
     adamw,
-    clip_gradients,
+    blocks_above,
     freeze_parts,
     lr_factor,
     set_learning_rate,
@@ -112,15 +114,6 @@ def test_batchnorm_statistics_can_be_kept(learner: Learner) -> None:
     assert not torch.equal(statistics(), before)
 
 
-def test_clipping() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(2))
-    parameter.grad = torch.tensor([3.0, 4.0])
-    clip_gradients([parameter], 0)
-    assert parameter.grad.tolist() == [3.0, 4.0]
-    clip_gradients([parameter], 1)
-    assert parameter.grad.norm().item() == pytest.approx(1.0, rel=1e-4)
-
-
 @pytest.mark.parametrize(
     ("batch_size", "checkpoint", "given", "kept"),
     [
@@ -136,3 +129,49 @@ def test_the_default_of_freeze_batchnorm(
 ) -> None:
     settings = {"batch_size": batch_size, "checkpoint": checkpoint, "freeze_batchnorm": given}
     assert parse_config(settings, "test").keeps_batchnorm is kept
+
+
+def test_blocks_above_in_each_family_of_encoders() -> None:
+    tiny_vit = ["patch_embed.conv1.weight", "stages.0.blocks.0.a", "stages.0.blocks.1.a"]
+    tiny_vit += ["stages.1.downsample.a", "stages.1.blocks.0.a", "stages.1.blocks.0.b"]
+    names = [*(f"body.{name}" for name in tiny_vit), "neck.0.weight"]
+    assert blocks_above(names) == [3, 2, 1, 1, 0, 0, 0]
+    sam_vit = ["pos_embed", "patch_embed.proj.weight", "blocks.0.a", "blocks.10.a", "neck.0.weight"]
+    assert blocks_above([f"body.{name}" for name in sam_vit]) == [2, 2, 1, 0, 0]
+    resnet = ["conv1.weight", "layer1.0.a", "layer1.1.a", "layer2.0.a"]
+    assert blocks_above([*(f"body.{name}" for name in resnet), "neck.0.weight"]) == [2, 1, 1, 0, 0]
+    nested = ["conv_stem.weight", "blocks.0.0.a", "blocks.0.1.a", "blocks.1.0.a"]
+    assert blocks_above([f"body.{name}" for name in nested]) == [2, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "blocks"),
+    [("tiny_sam", 4), ("tiny_teacher_vit", 3), ("timm/resnet18", 5), ("timm/convnext_atto", 12)],
+)
+def test_learning_rates_fall_towards_the_image(model_type: str, blocks: int) -> None:
+    student = build_sam_model(model_type, 64)
+    learner = Learner(student, Distiller(32, {}, seed=0), steps.GOAL)
+    scale = {
+        id(parameter): group["lr_scale"]
+        for group in adamw(learner, 0.1, encoder_lr_scale=0.5, layer_decay=0.8).param_groups
+        for parameter in group["params"]
+    }
+    encoder = [scale[id(p)] for p in student.image_encoder.parameters()]
+    assert encoder == sorted(encoder)
+    assert encoder[0] == pytest.approx(0.5 * 0.8**blocks)
+    assert encoder[-1] == 0.5
+    assert {scale[id(p)] for p in student.mask_decoder.parameters()} == {1.0}
+    assert len(scale) == len(list(learner.parameters()))
+
+
+def test_groups_are_the_same_whatever_is_frozen(learner: Learner) -> None:
+    """So that the state of the optimiser fits from stage to stage."""
+
+    def groups() -> list[tuple[float, list[int]]]:
+        optimizer = adamw(learner, 0.1, 1.0, 0.9)
+        return [(g["lr_scale"], [id(p) for p in g["params"]]) for g in optimizer.param_groups]
+
+    before = groups()
+    freeze_parts(learner, Freeze(image_encoder=True), freeze_batchnorm=True)
+    assert groups() == before
+    assert len(before) > 4

@@ -110,6 +110,19 @@ def test_a_threshold_validates_again_and_trains_nothing(project: Project) -> Non
     assert sum(name.startswith("validate") for name in again) == 4
 
 
+def test_the_best_checkpoint_is_exported_and_validated_without_training(project: Project) -> None:
+    project.write(project.settings | {"use_checkpoint": "best"})
+    validated = {"validate_00_distill", "validate_01_finetune"}
+    assert project.would_run() == validated | {"export_my", "report_my"}
+
+
+def test_another_start_trains_the_stage_that_starts_from_it(project: Project) -> None:
+    project.write(changed(project.settings, 1, start_from="best"))
+    assert project.would_run() == LATER
+    project.write(changed(project.settings, 0, start_from="best"))  # it starts from no stage
+    assert project.would_run() == set()
+
+
 def test_style_of_the_json_changes_nothing(project: Project) -> None:
     reordered = dict(reversed(project.settings.items()))
     reordered["stage_schedule"] = [dict(reversed(e.items())) for e in reordered["stage_schedule"]]
@@ -119,7 +132,9 @@ def test_style_of_the_json_changes_nothing(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"num_workers": 2}, {"save_every_minutes": 3}], ids=["workers", "saves"]
+    "changes",
+    [{"num_workers": 2}, {"save_every_minutes": 3}, {"devices": 2, "num_nodes": 2}],
+    ids=["workers", "saves", "devices"],
 )
 def test_speed_and_safety_change_nothing(changes: dict[str, Any], project: Project) -> None:
     project.write(project.settings | changes)

@@ -10,7 +10,8 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
         "start": start + (teacher if settings.decoder_from_teacher else []),
     }
     needed |= {
-        stage.directory: paths.checkpoint(stage) for stage in normalise(settings)
+        stage.directory: paths.checkpoint(stage, settings.use_checkpoint)
+        for stage in normalise(settings)
     }
     for name, alone in named_teachers(settings).items():
         weights = RunPaths(alone).teacher_weights

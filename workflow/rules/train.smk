@@ -15,7 +15,11 @@ for paths in PATHS.values():
                 f"train_{run}_{rule_name(stage.directory)}"
             input:
                 paths.index,
-                start if first else paths.checkpoint(stages[stage.index - 1]),
+                (
+                    start
+                    if first
+                    else paths.checkpoint(stages[stage.index - 1], stage.start_from)
+                ),
                 # The decoder may be the teacher's in every stage: a model is built before it is loaded.
                 (
                     teachers
@@ -31,6 +35,7 @@ for paths in PATHS.values():
             output:
                 paths.metrics(stage),
                 paths.checkpoint(stage),
+                paths.checkpoint(stage, "best"),
             log:
                 paths.logs / f"train_{stage.directory}.log",
             benchmark:
@@ -49,7 +54,7 @@ for paths in PATHS.values():
         name:
             f"export_{run}"
         input:
-            paths.checkpoint(stages[-1]),
+            paths.checkpoint(stages[-1], paths.config.use_checkpoint),
         output:
             paths.weights,
         log:

@@ -1,0 +1,100 @@
+"""torch.compile of the student's image encoder, and what it gains."""
+
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from mobile_sam.config import ConfigError
+from mobile_sam.models.sam import Sam
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 3
+
+
+def compile_encoder(student: Sam, images: int, fabric: Fabric) -> None:
+    """Compile the encoder's forward and backward; names in its state dict stay.
+
+    The log says how long both take for a batch of `images`, eager and compiled, with a warning
+    where compiled is slower. Raises ConfigError where there is no compiler.
+    """
+    check_compiler(fabric.device.type)
+    encoder = student.image_encoder
+    shape = (images, 3, student.img_size, student.img_size)
+    dtype = next(encoder.parameters()).dtype
+    batch = torch.zeros(shape, dtype=dtype, device=fabric.device)
+    with _unchanged(encoder):
+        eager = _seconds(encoder, batch, fabric)
+        # For each shape code of its own: what is computed must not depend on the shapes before.
+        encoder.compile(dynamic=False)
+        began = time.monotonic()
+        try:
+            compiled = _seconds(encoder, batch, fabric)
+        except (RuntimeError, OSError) as error:
+            raise ConfigError(
+                f"compile: true, but the encoder cannot be compiled here "
+                f"({str(error).strip().splitlines()[0]}); set compile to false"
+            ) from error
+    log.info(
+        "compile: %d images forward and backward take %.3f s, %.3f s without; compiled in %.0f s",
+        images,
+        compiled,
+        eager,
+        time.monotonic() - began,
+    )
+    if compiled > eager:
+        log.warning("compile: true makes the encoder slower here; set it to false")
+
+
+def check_compiler(device: str) -> None:
+    """Raise ConfigError without what torch.compile needs: Triton on a GPU, else a C++ compiler."""
+    if device == "cuda":
+        from torch.utils._triton import has_triton
+
+        if not has_triton():
+            raise ConfigError(
+                "compile: true needs Triton on a GPU, and there is none; install triton, or set "
+                "compile to false"
+            )
+        return
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise ConfigError(
+            f"compile: true needs a C++ compiler, and there is no {compiler!r}; install one, name "
+            "another in the environment variable CXX, or set compile to false"
+        )
+
+
+@contextmanager
+def _unchanged(module: nn.Module) -> Iterator[None]:
+    """Leave no trace of a measurement: neither gradients nor statistics."""
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    try:
+        yield
+    finally:
+        module.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():
+                buffer.copy_(before[name])
+
+
+def _seconds(encoder: nn.Module, images: Tensor, fabric: Fabric) -> float:
+    """Of the fastest of a few passes forward and backward, after one to warm up."""
+    times = []
+    for _ in range(1 + _ROUNDS):
+        began = time.monotonic()
+        with fabric.autocast():
+            embedding = encoder(images)
+        embedding.float().square().mean().backward()
+        if fabric.device.type == "cuda":
+            torch.cuda.synchronize(fabric.device)
+        times.append(time.monotonic() - began)
+    return min(times[1:])

@@ -1,0 +1,92 @@
+"""How a stage goes, for those who watch: lines in the log, and curves in TensorBoard."""
+
+import logging
+import time
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from mobile_sam.layout import RunPaths
+from mobile_sam.schedule import Stage
+from mobile_sam.training.progress import Progress, minutes
+
+log = logging.getLogger(__name__)
+
+_LOG_SECONDS = 5.0
+
+
+class Watch:
+    """Tells of steps, of which it chooses some, and of epochs; the first rank only.
+
+    batches_per_epoch: over all ranks.
+    """
+
+    def __init__(
+        self, paths: RunPaths, stage: Stage, fabric: Fabric, batches_per_epoch: int, step: int
+    ) -> None:
+        self.stage, self.batches_per_epoch = stage, batches_per_epoch
+        self.first = fabric.is_global_zero
+        self.logged = time.monotonic()
+        self.writer = _tensorboard(paths, stage, step) if self.first else None
+
+    def step(self, progress: Progress, loss: float, learning_rate: float) -> None:
+        """A batch that ended: a line every few seconds."""
+        if not self.first or time.monotonic() - self.logged < _LOG_SECONDS:
+            return
+        self.logged = time.monotonic()
+        done = (progress.epoch - self.stage.start_epoch) * self.batches_per_epoch + progress.batch
+        total = (self.stage.end_epoch - self.stage.start_epoch) * self.batches_per_epoch
+        spent = progress.seconds + sum(row["seconds"] for row in progress.rows)
+        speed = progress.sums["images"] / progress.seconds
+        log.info(
+            "epoch %d/%d  step %d/%d  loss %.4f  %.1f img/s  %s left",
+            progress.epoch + 1,
+            self.stage.end_epoch,
+            progress.batch,
+            self.batches_per_epoch,
+            loss,
+            speed,
+            minutes(spent / done * (total - done)),
+        )
+        values = {"loss": loss, "learning_rate": learning_rate, "images_per_s": speed}
+        self._draw("step", values, progress.step)
+
+    def epoch(self, row: dict[str, Any], best: bool) -> None:
+        """An epoch that ended, with its metrics."""
+        if not self.first:
+            return
+        ious = [f"{name} {value:.3f}" for name, value in row.items() if name.startswith("val_")]
+        words = "  ".join([f"loss {row['loss']:.4f}", *ious])
+        mark = "  best so far" if best and ious else ""
+        log.info("epoch %d done in %.0f s  %s%s", row["epoch"] + 1, row["seconds"], words, mark)
+        self._draw(
+            "epoch", {k: v for k, v in row.items() if k not in {"epoch", "step"}}, row["step"]
+        )
+
+    def flush(self) -> None:
+        """Write what has been drawn, as far as a resume state goes."""
+        if self.writer is not None:
+            self.writer.flush()
+
+    def close(self) -> None:
+        """No more is drawn."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _draw(self, group: str, values: dict[str, float], step: int) -> None:
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(f"{group}/{name}", value, step)
+
+
+def _tensorboard(paths: RunPaths, stage: Stage, step: int) -> Any:
+    """A writer of event files; None where TensorBoard is not installed.
+
+    step: the last one that counts. What an interrupted process has drawn beyond it is dropped, or
+    curves would double.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(paths.tensorboard(stage)), purge_step=step + 1)

@@ -1,0 +1,240 @@
+"""A stage that is ended on its way, by whatever and whenever: the same weights, bit for bit."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.layout import RunPaths
+from mobile_sam.schedule import normalise
+from mobile_sam.training import checkpoint
+from mobile_sam.training.interruption import Interrupted
+from mobile_sam.training.run import train_run
+from tests.conftest import TWO_STAGES, equal_states
+from tests.training.processes import (
+    end_in_last_stage,
+    killed_at_random,
+    log_of,
+    start,
+    train,
+    wait_for,
+)
+from tests.training.test_stage import RANDOM, trained, weights
+
+Make = Callable[..., RunConfig]
+
+
+def test_stages_in_processes_of_their_own_equal_one_process(tiny: Make) -> None:
+    """`train` for each stage, against one `train` without `--stage`."""
+    whole = tiny(run_name="whole", num_epochs=4, stage_schedule=TWO_STAGES)
+    split = tiny(run_name="split", num_epochs=4, stage_schedule=TWO_STAGES)
+    train(whole)
+    for stage in normalise(split):
+        train(split, "--stage", stage.directory)
+    for stage in range(2):
+        assert equal_states(weights(whole, stage), weights(split, stage))
+
+
+@pytest.mark.parametrize(
+    ("number", "changes"),
+    [
+        (signal.SIGKILL, {}),
+        (signal.SIGKILL, {"gradient_accumulation": 2}),
+        (signal.SIGKILL, RANDOM),
+        (signal.SIGTERM, {"gradient_accumulation": 2}),
+        (signal.SIGINT, {}),
+        (signal.SIGUSR1, {}),
+    ],
+    ids=["kill", "kill-accumulating", "kill-all-random", "term", "ctrl-c", "time-limit"],
+)
+def test_killed_in_stage_2_ends_in_the_same_weights(
+    tiny: Make, number: signal.Signals, changes: dict[str, Any]
+) -> None:
+    common: dict[str, Any] = {"num_epochs": 8, **changes}
+    common["stage_schedule"] = [
+        {**TWO_STAGES[0], "augment": {}},  # stored features show the unchanged image
+        {"start_epoch": 2, "end_epoch": 8, "distillation": False},
+    ]
+    common["save_every_minutes"] = 0
+    undisturbed = tiny(run_name="undisturbed", **common)
+    killed = tiny(run_name="killed", **common)
+    train(undisturbed)
+    status = end_in_last_stage(killed, number, epoch=3)
+    assert status == (-number if number == signal.SIGKILL else Interrupted().code)
+    assert "resuming at epoch" in train(killed)
+    assert equal_states(weights(killed), weights(undisturbed))
+    columns = ["epoch", "step", "loss", "train_iou", "val_box_iou"]
+    stage = normalise(killed)[1]
+    tables = [pd.read_csv(RunPaths(c).metrics(stage))[columns] for c in (killed, undisturbed)]
+    pd.testing.assert_frame_equal(*tables)
+    assert not (RunPaths(killed).state(stage) / "resume.pt").exists()
+
+
+def test_state_of_other_settings_is_not_resumed(
+    tiny: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny(save_every_minutes=0, num_epochs=2)
+    fresh = trained(tiny(run_name="fresh", num_epochs=2, learning_rate=0.01))
+    train_run(config)
+    (stage,) = normalise(config)
+    paths = RunPaths(config)
+    content = checkpoint.load(paths.checkpoint(stage))
+    progress = {"epoch": 1, "batch": 0, "step": 3, "rows": []}
+    checkpoint.save(
+        paths.state(stage) / "resume.pt", content | {"key": "other", "progress": progress}
+    )
+    changed = config.model_copy(update={"learning_rate": 0.01})
+    paths.checkpoint(stage).unlink()
+    with caplog.at_level("INFO"):
+        assert equal_states(trained(changed), fresh)
+    assert "belongs to other settings or inputs; starting anew" in caplog.text
+
+
+def test_a_second_trainer_of_the_run_is_refused(tiny: Make) -> None:
+    """Of whichever stage: the lock is the run's."""
+    config = tiny(num_epochs=50, save_every_minutes=0, stage_schedule=TWO_STAGES)
+    process = start(config)
+    wait_for(config, process, epoch=3)
+    for stage in (None, "00_distill"):
+        with pytest.raises(ConfigError, match="another process is training this run; wait for it"):
+            train_run(config, stage)
+    process.kill()
+    process.join()
+
+
+def test_a_missing_checkpoint_of_the_stage_before_is_named(tiny: Make) -> None:
+    config = tiny(num_epochs=4, stage_schedule=TWO_STAGES)
+    with pytest.raises(
+        ConfigError, match=r"00_distill/checkpoint\.pt: missing; train stage 00_distill"
+    ):
+        train_run(config, "01_finetune")
+
+
+def test_a_checkpoint_that_is_not_ours_is_named(tiny: Make) -> None:
+    config = tiny(num_epochs=4, stage_schedule=TWO_STAGES)
+    path = RunPaths(config).checkpoint(normalise(config)[0])
+    path.parent.mkdir(parents=True)
+    torch.save({"model": {}}, path)
+    with pytest.raises(ConfigError, match="not a checkpoint of mobile_sam"):
+        train_run(config, "01_finetune")
+    torch.save({"format": checkpoint.FORMAT, "version": 99}, path)
+    with pytest.raises(ConfigError, match="format version 99"):
+        train_run(config, "01_finetune")
+
+
+# All that a resume state holds, in a stage that stops early.
+EVERYTHING: dict[str, Any] = {
+    **RANDOM,
+    "precision": "16-mixed",
+    "ema_decay": 0.9,
+    "layer_decay": 0.8,
+    "gradient_accumulation": 2,
+    "batch_size": 2,
+    "early_stopping": 3,
+    "num_epochs": 9,
+    "stage_schedule": [{"start_epoch": 0, "end_epoch": 3}],
+}
+
+
+def results(config: RunConfig) -> list[dict[str, Any]]:
+    """What the stages leave, without what differs from run to run."""
+    found: list[dict[str, Any]] = []
+    for stage in normalise(config):
+        for kept in ("last", "best"):
+            found.append(checkpoint.load(RunPaths(config).checkpoint(stage, kept)))
+        metrics = pd.read_csv(RunPaths(config).metrics(stage))
+        found.append(metrics.drop(columns=["seconds", "images_per_s"]).to_dict())
+    return found
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Whether two nested values are equal, bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        pairs = zip(first, second, strict=True)
+        return len(first) == len(second) and all(equal(a, b) for a, b in pairs)
+    return bool(first == second)
+
+
+def test_killed_at_ten_random_moments_it_ends_in_the_same_files(tiny: Make) -> None:
+    """Weights, optimiser, moving average, loss scale, best epoch, counters and metrics."""
+    undisturbed = tiny(run_name="undisturbed", **EVERYTHING)
+    began = time.monotonic()
+    train(undisturbed)
+    seconds = time.monotonic() - began
+    killed = tiny(run_name="killed", **EVERYTHING, save_every_minutes=0)
+    rng, kills = random.Random(4), 0
+    while kills < 10:
+        if killed_at_random(killed, seconds / 3, rng):
+            for path in RunPaths(killed).run.glob("stages/*/checkpoint.pt"):
+                path.unlink()  # it was faster than ten kills: once more
+        else:
+            kills += 1
+    train(killed)
+    assert "resuming at epoch" in log_of(killed)
+    assert equal(results(killed), results(undisturbed))
+    assert not list(RunPaths(killed).run.glob("st*/*/.*"))
+
+
+def _kill_in_a_save() -> None:
+    """Between writing the temporary file and its place: of the resume state, the third time."""
+    original, count = Path.replace, [0]
+
+    def replace(self: Path, target: Any) -> Path:
+        count[0] += Path(target).name == "resume.pt"
+        if count[0] == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, target)
+
+    Path.replace = replace  # type: ignore[method-assign, assignment]
+
+
+def _kill_before_the_checkpoint() -> None:
+    """All of a stage's results but the last are in place."""
+    original = Path.replace
+
+    def replace(self: Path, target: Any) -> Path:
+        if Path(target).name == "checkpoint.pt":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, target)
+
+    Path.replace = replace  # type: ignore[method-assign, assignment]
+
+
+@pytest.mark.parametrize("where", [_kill_in_a_save, _kill_before_the_checkpoint])
+def test_killed_while_it_writes_nothing_is_torn_or_left(
+    where: Callable[[], None], tiny: Make
+) -> None:
+    settings: dict[str, Any] = {"num_epochs": 3, "ema_decay": 0.9}
+    undisturbed = tiny(run_name="undisturbed", **settings)
+    train_run(undisturbed)
+    config = tiny(run_name="killed", **settings, save_every_minutes=0)
+    process = start(config, before=where)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    unfinished = [path.name for path in RunPaths(config).run.glob("st*/*/.*")]
+    assert len(unfinished) == 1
+    train(config)
+    assert equal(results(config), results(undisturbed))
+    assert not list(RunPaths(config).run.glob("st*/*/.*"))
+    assert not list(RunPaths(config).run.glob("state/*/*.pt"))
+
+
+def test_workers_that_outlive_a_killed_trainer_do_not_hold_its_lock(tiny: Make) -> None:
+    config = tiny(num_epochs=50, save_every_minutes=0, num_workers=2)
+    process = start(config)
+    wait_for(config, process, epoch=1)
+    process.kill()
+    process.join()
+    train_run(config.model_copy(update={"num_epochs": 1, "num_workers": 0}))

@@ -1,0 +1,49 @@
+"""What is left of a training whose Snakemake was killed."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mobile_sam.training import checkpoint
+from tests.conftest import ROOT
+from tests.workflow.test_caching import Project, changed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux")
+def test_a_trainer_does_not_outlive_snakemake_and_saves_before_it_ends(
+    scenes: Path, tmp_path: Path
+) -> None:
+    """SIGKILL of Snakemake, which can tell its jobs nothing; then the same command goes on."""
+    project = Project(tmp_path / "project", scenes)
+    settings = changed(project.settings, 1, end_epoch=2000)
+    project.write(settings | {"num_epochs": 2000, "save_every_minutes": 60})
+    run = project.directory / "results/mobile_sam/my"
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--directory", str(project.directory), "--cores", "2"]
+    with (project.directory / "snakemake.log").open("w") as output:
+        running = subprocess.Popen(
+            [*command, "--config", f"run={project.file}"], stdout=output, stderr=output
+        )
+    log, resume = run / "logs/train_01_finetune.log", run / "state/01_finetune/resume.pt"
+    deadline = time.monotonic() + 180
+    while not (log.is_file() and "done in" in log.read_text()):
+        assert running.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    trainers = [
+        process
+        for process in psutil.Process(running.pid).children(recursive=True)
+        if "train" in process.cmdline()
+    ]
+    assert trainers
+    assert not resume.exists()
+    running.kill()
+    running.wait()
+    _, alive = psutil.wait_procs(trainers, timeout=30)
+    assert alive == []
+    assert "asked to end; the same command goes on from here" in log.read_text()
+    assert checkpoint.load(resume)["progress"]["step"] > 0
