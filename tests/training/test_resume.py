@@ -170,19 +170,20 @@ def equal(first: Any, second: Any) -> bool:
 def test_killed_at_ten_random_moments_it_ends_in_the_same_files(tiny: Make) -> None:
     """Weights, optimiser, moving average, loss scale, best epoch, counters and metrics."""
     undisturbed = tiny(run_name="undisturbed", **EVERYTHING)
+    train(tiny(run_name="warm"))  # the first process takes seconds to begin
     began = time.monotonic()
     train(undisturbed)
     seconds = time.monotonic() - began
     killed = tiny(run_name="killed", **EVERYTHING, save_every_minutes=0)
     rng, kills = random.Random(4), 0
     while kills < 10:
-        if killed_at_random(killed, seconds / 3, rng):
+        if killed_at_random(killed, seconds / 2, rng):
             for path in RunPaths(killed).run.glob("stages/*/checkpoint.pt"):
                 path.unlink()  # it was faster than ten kills: once more
         else:
             kills += 1
     train(killed)
-    assert "resuming at epoch" in log_of(killed)
+    assert log_of(killed).count("resuming at epoch") >= 2
     assert equal(results(killed), results(undisturbed))
     assert not list(RunPaths(killed).run.glob("st*/*/.*"))
 
