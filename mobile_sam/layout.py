@@ -11,7 +11,8 @@ from typing import Any
 from mobile_sam.config import DIRECTORY_KEYS, RunConfig
 from mobile_sam.fetch import weights_path
 from mobile_sam.options import Kept
-from mobile_sam.schedule import Stage, any_distillation, normalise
+from mobile_sam.schedule import any_distillation, normalise
+from mobile_sam.stage import Stage
 from mobile_sam.teachers import named_teachers, random_number, teacher_configs
 
 

@@ -23,7 +23,8 @@ from mobile_sam.features.arrays import Identity, open_arrays
 from mobile_sam.features.locks import changing, using
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.sam import Sam
-from mobile_sam.schedule import Stage, learns_without_masks, normalise
+from mobile_sam.schedule import learns_without_masks, normalise
+from mobile_sam.stage import Stage
 
 log = logging.getLogger(__name__)
 

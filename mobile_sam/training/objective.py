@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mobile_sam.config import RunConfig
 from mobile_sam.options import Clicks, LossWeights
-from mobile_sam.schedule import Stage
+from mobile_sam.stage import Stage
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import Stage, normalise
+from mobile_sam.schedule import normalise
+from mobile_sam.stage import Stage
 from mobile_sam.training.lock import exclusive
 from mobile_sam.training.precision import precision_plugin, warn_if_slow
 from mobile_sam.training.stage import StageTraining

@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import Stage, canonical, normalise
+from mobile_sam.schedule import canonical, normalise
+from mobile_sam.stage import Stage
 from mobile_sam.training import checkpoint
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.progress import Progress

@@ -18,7 +18,7 @@ from mobile_sam.data.index import Index
 from mobile_sam.data.prompts import VALIDATION_PROMPTS
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.sam import Sam
-from mobile_sam.schedule import Stage
+from mobile_sam.stage import Stage
 from mobile_sam.training.average import moving_average
 from mobile_sam.training.batches import Batches, epoch_batches, of_all_ranks, steps_per_epoch
 from mobile_sam.training.compiling import compile_encoder

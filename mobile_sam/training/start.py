@@ -15,7 +15,8 @@ from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.weights import file_digest
 from mobile_sam.options import level_name, teacher_level
-from mobile_sam.schedule import Stage, any_distillation, canonical, learns_without_masks
+from mobile_sam.schedule import any_distillation, canonical, learns_without_masks
+from mobile_sam.stage import Stage
 from mobile_sam.teachers import projections, teacher_configs, teacher_shares
 from mobile_sam.training.distillation import Distiller, Level
 from mobile_sam.training.learner import Learner

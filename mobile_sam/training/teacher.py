@@ -13,7 +13,7 @@ from mobile_sam.features import FeatureStore, identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 from mobile_sam.options import level_name, teacher_level
-from mobile_sam.schedule import Stage
+from mobile_sam.stage import Stage
 from mobile_sam.teachers import teacher_configs, teacher_shares
 from mobile_sam.training.answers import TeacherDecoder
 

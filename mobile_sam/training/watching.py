@@ -7,7 +7,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import Stage
+from mobile_sam.stage import Stage
 from mobile_sam.training.progress import Progress, minutes
 
 log = logging.getLogger(__name__)
