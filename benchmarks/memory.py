@@ -1,6 +1,6 @@
 """Prints the peak memory of a training step with many objects in one image.
 
-    python benchmarks/memory.py [--objects 4 50 200] [--img-size 1024] [--prompts-per-pass N]
+    python benchmarks/memory.py [--objects 4 50 200] [--prompts-per-pass N] [--recompute-encoder]
 
 A step of a randomly initialised `vit_t` with AdamW, forward, backward and update, on one image with
 so many boxes and points: each in a process of its own, of which the largest resident size is shown,
@@ -23,6 +23,7 @@ from mobile_sam.options import LossWeights
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.objective import Objective, weighted
+from mobile_sam.training.recompute import recompute_encoder
 
 DEFAULT = RunConfig.model_fields["prompts_per_pass"].default
 
@@ -33,26 +34,32 @@ def main() -> None:
     parser.add_argument("--objects", type=int, nargs="+", default=[4, 50, 200])
     parser.add_argument("--img-size", type=int, default=1024)
     parser.add_argument("--prompts-per-pass", type=int, default=DEFAULT)
+    parser.add_argument("--recompute-encoder", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one is not None:
-        step(args.one, args.img_size, args.prompts_per_pass)
+        step(args.one, args)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"{args.one:5d} objects  {peak:6.2f} GiB", flush=True)
         return
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, {args.img_size} px, float32")
-    print(f"{args.prompts_per_pass} prompts a pass (the default is {DEFAULT})", flush=True)
+    again = "computed again" if args.recompute_encoder else "kept"
+    print(f"{args.prompts_per_pass} prompts a pass (the default is {DEFAULT}), encoder {again}")
     same = [f"--img-size={args.img_size}", f"--prompts-per-pass={args.prompts_per_pass}"]
+    same += ["--recompute-encoder"] if args.recompute_encoder else []
     for objects in args.objects:
         subprocess.run([sys.executable, __file__, *same, f"--one={objects}"], check=True)
 
 
-def step(objects: int, img_size: int, prompts_per_pass: int) -> None:
+def step(objects: int, args: argparse.Namespace) -> None:
     """One step, half of the prompts boxes and half single points."""
-    goal = Objective(weighted(LossWeights()), {}, {}, prompts_per_pass=prompts_per_pass)
-    learner = Learner(build_sam_model("vit_t", img_size), Distiller(256, {}, seed=0), goal).train()
+    goal = Objective(weighted(LossWeights()), {}, {}, prompts_per_pass=args.prompts_per_pass)
+    student = build_sam_model("vit_t", args.img_size)
+    if args.recompute_encoder:
+        recompute_encoder(student.image_encoder)
+    learner = Learner(student, Distiller(256, {}, seed=0), goal).train()
     optimizer = torch.optim.AdamW(learner.parameters())
-    learner(batch(objects, img_size))["loss"].sum().backward()
+    learner(batch(objects, args.img_size))["loss"].sum().backward()
     optimizer.step()
 
 

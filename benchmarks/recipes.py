@@ -101,8 +101,8 @@ SCENES: dict[str, tuple[Scene, dict[str, Recipe]]] = {
     "demo": (Scene("demo", 24), RECIPES | SCHEDULES),
     "demo, weak teacher": (Scene("demo", 4), FINETUNE | {k: BEFORE[k] for k in list(BEFORE)[1:2]}),
     "demo, 30 of 600 with masks": (Scene("demo", 24, labelled=30), FEW),
-    "nuclei": (Scene("nuclei", 80), RECIPES),
-    "nuclei, 8 of 64 with masks": (Scene("nuclei", 80, labelled=8), FEW),
+    "nuclei": (Scene("nuclei", 60, seconds=90), RECIPES),
+    "nuclei, 8 of 64 with masks": (Scene("nuclei", 60, labelled=8, seconds=90), FEW),
 }
 
 
@@ -316,7 +316,7 @@ def student_config(
 
 def common(work: Path, scene: Scene) -> dict[str, Any]:
     """Settings that teachers and students share."""
-    size, objects, batch = (128, 4, 8) if scene.data == "demo" else (256, 8, 4)
+    size, objects, batch = (128, 4, 8) if scene.data == "demo" else (256, 4, 4)
     root = images(work, scene)
     return {
         "train_img_dir": str(root / "train" / "image"),

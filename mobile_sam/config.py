@@ -245,6 +245,11 @@ class RunConfig(Strict):
     )
     report_examples: int = _key(6, "report", "images shown in the report", ge=0)
 
+    recompute_encoder: bool = _key(
+        False,
+        "execution",
+        "compute the encoder again for its gradient: less memory, more time, equal weights",
+    )
     num_workers: int = _key(0, "execution", "processes that read images", ge=0)
     devices: int = _key(
         1, "execution", "GPUs, or processes on CPUs, of one training job and node", ge=1

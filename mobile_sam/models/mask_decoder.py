@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mobile_sam.models.neck import LayerNorm2d
-from mobile_sam.models.two_way import TwoWayTransformer
+from mobile_sam.models.two_way import TwoWayTransformer, add_to_shared
 
 NUM_MASKS = 4
 # The masks that are asked for: the one for clear prompts, the three for ambiguous ones, or both.
@@ -44,6 +43,27 @@ class MLP(nn.Module):
         return self.layers[-1](x)
 
 
+class UpscaleByTwo(nn.Module):
+    """A transposed convolution of kernel and stride 2 where channels are last.
+
+    Each pixel becomes four of its own: (..., C) to (..., 2, 2, C'), rows before columns.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.ConvTranspose2d(in_channels, out_channels, 2, 2).parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2*2*C', C)
+        return F.linear(x, weight, self.bias.repeat(4)).unflatten(-1, (2, 2, -1))
+
+
+def in_place(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Maps (N, M, 4h, 4w) of pixels (N, M, h*w*16) that two upscalings left cell after cell."""
+    pixels = pixels.unflatten(-1, (height, width, 2, 2, 2, 2))
+    return pixels.permute(0, 1, 2, 4, 6, 3, 5, 7).flatten(5).flatten(2, 4)
+
+
 class MaskDecoder(nn.Module):
     """Masks of prompts on an image.
 
@@ -66,10 +86,10 @@ class MaskDecoder(nn.Module):
         self.iou_token = nn.Embedding(1, embed_dim)
         self.mask_tokens = nn.Embedding(NUM_MASKS, embed_dim)
         self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(embed_dim, embed_dim // 4, kernel_size=2, stride=2),
-            LayerNorm2d(embed_dim // 4),
+            UpscaleByTwo(embed_dim, embed_dim // 4),
+            nn.LayerNorm(embed_dim // 4, eps=1e-6),
             nn.GELU(),
-            nn.ConvTranspose2d(embed_dim // 4, embed_dim // 8, kernel_size=2, stride=2),
+            UpscaleByTwo(embed_dim // 4, embed_dim // 8),
             nn.GELU(),
         )
         self.output_hypernetworks_mlps = nn.ModuleList(
@@ -103,16 +123,12 @@ class MaskDecoder(nn.Module):
         if present is not None:  # the decoder's own tokens always are
             present = F.pad(present, (len(output_tokens), 0), value=True)
 
-        image = image_embedding.repeat_interleave(prompts // images, dim=0) + dense
-        height, width = image.shape[-2:]
-        positions = image_positions.flatten(2).transpose(1, 2)  # (1, h*w, C)
-        tokens, image = self.transformer(
-            image.flatten(2).transpose(1, 2), positions, tokens, present
-        )
+        shared = len(dense) == 1
+        image = image_embedding + dense if shared else add_to_shared(image_embedding, dense)
+        positions = image_positions.flatten(2).mT  # (1, h*w, C)
+        cells = image.flatten(2).mT.contiguous()  # (B or N, h*w, C)
+        tokens, cells = self.transformer(cells, positions, tokens, present)
 
-        upscaled = self.output_upscaling(
-            image.transpose(1, 2).unflatten(-1, (height, width))
-        )  # (N, C/8, S/4, S/4)
         mask_tokens = tokens[:, 1 : 1 + NUM_MASKS][:, outputs.start : outputs.stop]
         kernels = torch.stack(
             [
@@ -121,6 +137,7 @@ class MaskDecoder(nn.Module):
             ],
             dim=1,
         )  # (N, M, C/8)
-        low_res_logits = torch.einsum("nmc,nchw->nmhw", kernels, upscaled)
+        pixels = self.output_upscaling(cells).flatten(1, -2)  # (N, h*w*16, C/8), cell after cell
+        low_res_logits = in_place(kernels @ pixels.mT, *image.shape[-2:])
         predicted_iou = self.iou_prediction_head(tokens[:, 0])[:, outputs.start : outputs.stop]
         return Decoded(low_res_logits, predicted_iou, mask_tokens)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from timm.layers import SqueezeExcite
+from timm.models import checkpoint_seq
 from timm.models.tiny_vit import Attention, MBConv, TinyVit, TinyVitBlock
 from torch import Tensor, nn
 
@@ -40,7 +41,10 @@ class TinyViTEncoder(nn.Module):
     stage keeps the stride of the third.
     out_dim: channels of the embedding.
     squeeze_excite: adds gates that leave a plain model's output unchanged until trained.
+    recompute: whether stages keep only their input for the gradient, and are computed again.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -93,7 +97,10 @@ class TinyViTEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, 3, S, S), normalised. Returns image_embedding (B, out_dim, S/16, S/16)."""
-        return self.neck(self.body.stages(self.body.patch_embed(images)))
+        x = self.body.patch_embed(images)
+        stages = self.body.stages
+        again = self.recompute and torch.is_grad_enabled()
+        return self.neck(checkpoint_seq(stages, x) if again else stages(x))
 
     def features(self, images: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:
         """Features to distil from, by `level_name`: the embedding, and outputs of blocks.

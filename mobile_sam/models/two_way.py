@@ -1,4 +1,10 @@
-"""The two-way transformer of SAM's mask decoder (arXiv:2304.02643, figure 14)."""
+"""The two-way transformer of SAM's mask decoder (arXiv:2304.02643, figure 14).
+
+N prompts of T tokens each are on B images of h*w cells, N / B of them on each, in the images'
+order. Until the first block has changed them, cells are the same for all prompts of an image, and
+are projected once. Later, a prompt's few tokens are brought into the space of its many cells rather
+than the cells into that of the tokens: `q @ (cells @ W).T` is `(q @ W.T) @ cells.T`.
+"""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +27,7 @@ class DownsamplingAttention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, T, C/heads)
 
-    def forward(
+    def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None
     ) -> Tensor:
         """queries: (N, T, dim); keys, values: (N, U, dim). Returns (N, T, dim).
@@ -35,6 +41,72 @@ class DownsamplingAttention(nn.Module):
             attn_mask=None if present is None else present[:, None, None],
         )
         return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def scores(self, tokens: Tensor, cells: Tensor, projection: nn.Linear) -> Tensor:
+        """Scaled products (N, heads, T, h*w) of tokens with what `projection` makes of cells.
+
+        tokens: (N, heads, T, C/heads); cells: (B, h*w, dim).
+        """
+        tokens = tokens * tokens.shape[-1] ** -0.5
+        if len(cells) < len(tokens):
+            projected = self._heads(projection(cells))[:, None]  # (B, 1, heads, h*w, C/heads)
+            return (tokens.unflatten(0, (len(cells), -1)) @ projected.mT).flatten(0, 1)
+        heads = (self.num_heads, -1)
+        among_cells = tokens @ projection.weight.unflatten(0, heads)  # (N, heads, T, dim)
+        products = (among_cells.flatten(1, 2) @ cells.mT).unflatten(1, heads)
+        return products + tokens @ projection.bias.view(*heads, 1)
+
+
+class SelfAttention(DownsamplingAttention):
+    """Tokens look at each other."""
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None
+    ) -> Tensor:
+        """queries, keys, values: (N, T, dim). Returns (N, T, dim).
+
+        present: (N, T) bool, the tokens that are looked at; None for all.
+        """
+        return self.attend(queries, keys, values, present)
+
+
+class TokensToImage(DownsamplingAttention):
+    """Tokens look at cells."""
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """queries: (N, T, dim), of tokens; keys, values: (B, h*w, dim). Returns (N, T, dim)."""
+        if len(keys) < len(queries):  # no token sees another: prompts of an image are as one
+            together = queries.reshape(len(keys), -1, queries.shape[-1])
+            return self.attend(together, keys, values).view_as(queries)
+        heads = (self.num_heads, -1)
+        weights = self.scores(self._heads(self.q_proj(queries)), keys, self.k_proj).softmax(-1)
+        seen = (weights.flatten(1, 2) @ values).unflatten(1, heads)  # (N, heads, T, dim)
+        attended = seen @ self.v_proj.weight.unflatten(0, heads).mT
+        return self.out_proj(attended.transpose(1, 2).flatten(2) + self.v_proj.bias)
+
+
+class ImageToTokens(DownsamplingAttention):
+    """Cells look at tokens."""
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None
+    ) -> Tensor:
+        """queries: (B, h*w, dim); keys, values: (N, T, dim), of tokens. Returns (N, h*w, dim).
+
+        present: (N, T) bool, the tokens that are looked at; None for all.
+        """
+        scores = self.scores(self._heads(self.k_proj(keys)), queries, self.q_proj)
+        if present is not None:
+            scores = scores.masked_fill(~present[:, None, :, None], float("-inf"))
+        weights = scores.softmax(dim=2).flatten(1, 2)  # (N, heads*T, h*w)
+        out_weight = self.out_proj.weight.mT.unflatten(0, (self.num_heads, -1))
+        among_cells = self._heads(self.v_proj(values)) @ out_weight  # (N, heads, T, dim)
+        return weights.mT @ among_cells.flatten(1, 2) + self.out_proj.bias
+
+
+def add_to_shared(shared: Tensor, own: Tensor) -> Tensor:
+    """Sums (N, ...) of what prompts share of their image, (B, ...), and their own (N, ...)."""
+    return (shared[:, None] + own.unflatten(0, (len(shared), -1))).flatten(0, 1)
 
 
 class TokenMLP(nn.Module):
@@ -54,14 +126,14 @@ class TwoWayBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, first: bool) -> None:
         super().__init__()
-        self.self_attn = DownsamplingAttention(dim, num_heads)
+        self.self_attn = SelfAttention(dim, num_heads)
         self.norm1 = nn.LayerNorm(dim)
-        self.cross_attn_token_to_image = DownsamplingAttention(dim, num_heads, downsample=2)
+        self.cross_attn_token_to_image = TokensToImage(dim, num_heads, downsample=2)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = TokenMLP(dim, mlp_dim)
         self.norm3 = nn.LayerNorm(dim)
         self.norm4 = nn.LayerNorm(dim)
-        self.cross_attn_image_to_token = DownsamplingAttention(dim, num_heads, downsample=2)
+        self.cross_attn_image_to_token = ImageToTokens(dim, num_heads, downsample=2)
         self.first = first
 
     def forward(
@@ -72,9 +144,10 @@ class TwoWayBlock(nn.Module):
         image_positions: Tensor,
         present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """tokens, token_positions: (N, T, C); image, image_positions: (N, h*w, C).
+        """tokens, token_positions: (N, T, C); image: (B, h*w, C); image_positions: (1, h*w, C).
 
         present: (N, T) bool, the tokens that are looked at; None for all.
+        Returns tokens (N, T, C) and the image (N, h*w, C) as each prompt changes it.
         """
         if self.first:  # the tokens are still their own positions, and nothing to add them to
             tokens = self.self_attn(tokens, tokens, tokens, present)
@@ -88,8 +161,8 @@ class TwoWayBlock(nn.Module):
         tokens = self.norm3(tokens + self.mlp(tokens))
 
         queries = tokens + token_positions
-        image = self.norm4(image + self.cross_attn_image_to_token(keys, queries, tokens, present))
-        return tokens, image
+        seen = self.cross_attn_image_to_token(keys, queries, tokens, present)
+        return tokens, self.norm4(add_to_shared(image, seen))
 
 
 class TwoWayTransformer(nn.Module):
@@ -100,7 +173,7 @@ class TwoWayTransformer(nn.Module):
         self.layers = nn.ModuleList(
             TwoWayBlock(dim, num_heads, mlp_dim, first=i == 0) for i in range(depth)
         )
-        self.final_attn_token_to_image = DownsamplingAttention(dim, num_heads, downsample=2)
+        self.final_attn_token_to_image = TokensToImage(dim, num_heads, downsample=2)
         self.norm_final_attn = nn.LayerNorm(dim)
 
     def forward(
@@ -110,9 +183,10 @@ class TwoWayTransformer(nn.Module):
         tokens: Tensor,
         present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """image, image_positions: (N, h*w, C); tokens: (N, T, C). Returns both, transformed.
+        """image: (B, h*w, C); image_positions: (1, h*w, C); tokens: (N, T, C).
 
         present: (N, T) bool, the tokens that are looked at; None for all.
+        Returns tokens (N, T, C) and the image (N, h*w, C) as each prompt changes it.
         """
         token_positions = tokens
         for layer in self.layers:

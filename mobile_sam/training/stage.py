@@ -4,6 +4,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import cast
 
 import numpy as np
@@ -27,6 +28,7 @@ from mobile_sam.training.learner import validation_iou
 from mobile_sam.training.optim import adamw, freeze_parts, lr_factor, set_learning_rate
 from mobile_sam.training.precision import loss_scale
 from mobile_sam.training.progress import NotFiniteError
+from mobile_sam.training.recompute import recompute_encoder, statistics_kept
 from mobile_sam.training.saving import Saves, Trained
 from mobile_sam.training.start import new_learner, training_set
 from mobile_sam.training.teacher import online_features
@@ -47,6 +49,8 @@ class StageTraining:
             len(self.train_set), config.batch_size, config.gradient_accumulation
         )
         self.learner = new_learner(config, stage, fabric.device)
+        if config.recompute_encoder:
+            recompute_encoder(self.learner.student.image_encoder)
         self.optimizer = adamw(
             self.learner, config.weight_decay, config.encoder_lr_scale, config.layer_decay
         )
@@ -142,7 +146,8 @@ class StageTraining:
         with fabric.no_backward_sync(self.model, enabled=not batches.ends_step(number)):
             losses = self.model(batch)
             loss = losses["loss"]
-            fabric.backward((loss * weights.to(loss)).sum())
+            with statistics_kept(self.learner) if self.config.recompute_encoder else nullcontext():
+                fabric.backward((loss * weights.to(loss)).sum())
         positions = batches.batches[number]
         found = of_all_ranks(fabric, losses | {"labelled": batch.labelled}, len(positions))
         finite = found["loss"].isfinite()

@@ -1,0 +1,44 @@
+"""Less memory for the image encoder: what it computes is computed again for the gradient."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from mobile_sam.config import ConfigError
+from mobile_sam.models.tiny_vit import TinyViTEncoder
+
+
+def recompute_encoder(encoder: Any) -> None:
+    """Make the encoder keep only the inputs of its stages, or of its blocks, for the gradient.
+
+    Chen et al., arXiv:1604.06174. Raises ConfigError for a backbone of timm that cannot do it.
+    """
+    if isinstance(encoder, TinyViTEncoder):
+        encoder.recompute = True
+        return
+    try:
+        encoder.body.set_grad_checkpointing()
+    except (AttributeError, AssertionError) as error:
+        name = type(encoder.body).__name__
+        raise ConfigError(
+            f"recompute_encoder: true, but timm's {name} cannot compute again; set it to false"
+        ) from error
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Keep the statistics of BatchNorm within, where a second pass would count a batch twice."""
+    statistics = [
+        buffer
+        for norm in module.modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        for buffer in norm.buffers()
+    ]
+    before = [buffer.clone() for buffer in statistics]
+    yield
+    with torch.no_grad():
+        for buffer, value in zip(statistics, before, strict=True):
+            buffer.copy_(value)
