@@ -59,10 +59,14 @@ def test_every_key_has_a_test_of_its_effect() -> None:
     }
     assert rest == {
         "mask_threshold",  # test_the_threshold_binarises_the_logits
+        "use_checkpoint",  # test_what_is_validated_and_exported_is_chosen
         "report_examples",  # test_the_number_of_examples_is_a_setting
         "num_workers",  # test_workers_read_the_samples
         "save_every_minutes",  # test_killed_in_stage_2_ends_in_the_same_weights
         "extract_jobs",  # test_extract_jobs_is_the_number_of_jobs
+        "devices",  # test_two_processes_learn_what_one_learns
+        "num_nodes",  # test_slurm_starts_the_processes_of_several_tasks
+        "recompute_encoder",  # test_recompute.py
     }
 
 
