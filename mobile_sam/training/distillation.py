@@ -45,7 +45,9 @@ def relation(student: Tensor, teacher: Tensor) -> Tensor:
 def _cosines(features: Tensor) -> Tensor:
     grid = min(_PLACES, features.shape[2]), min(_PLACES, features.shape[3])
     places = F.normalize(F.adaptive_avg_pool2d(features, grid).flatten(2), dim=1)
-    return places.transpose(1, 2) @ places
+    # Three digits of bfloat16 are too few for what is compared by differences.
+    with torch.autocast(features.device.type, enabled=False):
+        return places.transpose(1, 2) @ places
 
 
 class Level(NamedTuple):

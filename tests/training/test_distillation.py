@@ -59,6 +59,17 @@ def test_relation_compares_a_grid_of_places() -> None:
 
 
 @pytest.mark.parametrize("name", FEATURE_LOSSES)
+def test_mixed_precision_does_not_round_the_comparison(name: str) -> None:
+    student = torch.randn(1, 8, 4, 4)
+    teacher = student + 0.01 * torch.randn(1, 8, 4, 4)
+    plain = DISTILL_LOSSES[name](student, teacher)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert DISTILL_LOSSES[name](student, teacher).item() == pytest.approx(
+            plain.item(), rel=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", FEATURE_LOSSES)
 def test_images_do_not_see_each_other(name: str) -> None:
     student, teacher = torch.randn(3, 8, 4, 4), torch.randn(3, 8, 4, 4)
     each = [DISTILL_LOSSES[name](student[i : i + 1], teacher[i : i + 1]) for i in range(3)]
