@@ -93,6 +93,8 @@ class TinyViTEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, 3, S, S), normalised. Returns image_embedding (B, out_dim, S/16, S/16)."""
+        # Convolutions are faster with channels last, and hand that layout on.
+        images = images.contiguous(memory_format=torch.channels_last)
         return self.neck(self.body.stages(self.body.patch_embed(images)))
 
     def features(self, images: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:
