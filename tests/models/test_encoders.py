@@ -192,3 +192,19 @@ def test_position_embeddings_are_those_of_1024_pixels_at_any_size() -> None:
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert states[0]["image_encoder.body.pos_embed"].shape[1:3] == (64, 64)
+
+
+def test_channels_last_inside_changes_neither_the_embedding_nor_a_gradient() -> None:
+    encoder = build_sam_model("tiny_sam", 64).image_encoder.double()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    inside = encoder(images)
+    contiguous = encoder.neck(encoder.body.stages(encoder.body.patch_embed(images)))
+    assert inside.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(inside, contiguous, rtol=1e-9, atol=1e-9)
+    direction = torch.randn_like(contiguous)
+    gradients = [
+        torch.autograd.grad(embedding, list(encoder.parameters()), direction)
+        for embedding in (inside, contiguous)
+    ]
+    for ours, plain in zip(*gradients, strict=True):
+        assert torch.allclose(ours, plain, rtol=1e-9, atol=1e-9)
