@@ -20,6 +20,7 @@ from mobile_sam.config import RunConfig
 from mobile_sam.data.dataset import Sample
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.options import LossWeights
+from mobile_sam.training.allocation import keep_freed_memory
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.objective import Objective, weighted
@@ -53,6 +54,8 @@ def main() -> None:
 
 def step(objects: int, args: argparse.Namespace) -> None:
     """One step, half of the prompts boxes and half single points."""
+    if not args.recompute_encoder:  # as training does
+        keep_freed_memory()
     goal = Objective(weighted(LossWeights()), {}, {}, prompts_per_pass=args.prompts_per_pass)
     student = build_sam_model("vit_t", args.img_size)
     if args.recompute_encoder:

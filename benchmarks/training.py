@@ -25,6 +25,7 @@ from mobile_sam.data.index import Index
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.options import Augment, LossWeights, Prompts
+from mobile_sam.training.allocation import keep_freed_memory
 from mobile_sam.training.distillation import Distiller
 from mobile_sam.training.learner import Learner
 from mobile_sam.training.objective import Objective, weighted
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, nargs="+", default=[3, 16], help="of an image")
     parser.add_argument("--pairs", type=int, default=3)
     args = parser.parse_args()
+    keep_freed_memory()  # as training does
     threads = torch.get_num_threads()
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, {threads} threads, {args.img_size} px")
     learner = Learner(

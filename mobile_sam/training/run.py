@@ -12,6 +12,7 @@ from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import normalise
 from mobile_sam.stage import Stage
+from mobile_sam.training.allocation import keep_freed_memory
 from mobile_sam.training.lock import exclusive
 from mobile_sam.training.precision import precision_plugin, warn_if_slow
 from mobile_sam.training.stage import StageTraining
@@ -29,6 +30,8 @@ def train_run(config: RunConfig, directory: str | None = None) -> None:
     """
     stages = _chosen(normalise(config), directory)
     fabric = launched(config)
+    if fabric.device.type == "cpu" and not config.recompute_encoder:
+        keep_freed_memory()
     paths = RunPaths(config)
     with exclusive(paths.lock, only=fabric.is_global_zero):
         finished = [paths.checkpoint(stage).is_file() for stage in stages]
