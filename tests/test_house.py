@@ -1,6 +1,8 @@
 """The house: environment.yml in step with pyproject.toml, and no unread rules."""
 
 import re
+import subprocess
+import sys
 import tomllib
 
 import yaml
@@ -39,3 +41,13 @@ def test_ci_runs_what_the_readme_says() -> None:
     for command in ("make demo", "make test"):
         assert command in readme
     assert "make test" in ci
+
+
+def test_the_table_of_recipes_is_that_of_the_measurements() -> None:
+    script, results = (str(ROOT / "benchmarks" / name) for name in ("recipes.py", "recipes.csv"))
+    command = [sys.executable, script, "table", "--out", results]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    rows = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(rows) > 40
+    assert [line for line in page.splitlines() if line.startswith("|")] == rows
