@@ -18,7 +18,7 @@ from mobile_sam.runs import load_run
 LAYERS = (
     *("__main__", "report", "validation", "training", "extraction", "features"),
     *("models", "data", "metrics", "frames", "plan", "layout", "runs", "reference"),
-    *("schedule", "fetch", "config", "options", "architectures"),
+    *("schedule", "stage", "teachers", "fetch", "config", "options", "architectures", "files"),
 )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from mobile_sam.config import ConfigError, RunConfig, UserError
 from mobile_sam.datasets import KNOWN_DATASETS, fetch_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
-from mobile_sam.layout import RunPaths, needs_features, write_json
+from mobile_sam.files import write_json
+from mobile_sam.layout import RunPaths, needs_features
 from mobile_sam.runs import load_run
 from mobile_sam.teachers import teacher_configs
 

@@ -12,7 +12,8 @@ from typing import Any
 from mobile_sam.config import DIRECTORY_KEYS, ConfigError, RunConfig
 from mobile_sam.datasets import check_available, known_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, FetchError, check_reachable
-from mobile_sam.layout import RunPaths, needs_features, write_json
+from mobile_sam.files import write_json
+from mobile_sam.layout import RunPaths, needs_features
 from mobile_sam.runs import Runs, known_overlays
 from mobile_sam.teachers import named_teachers, random_number, teacher_configs, teacher_key
 

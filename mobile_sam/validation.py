@@ -1,7 +1,6 @@
 """Validation: every segment of the validation images by fixed prompts, at original resolution."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +17,7 @@ from mobile_sam.data.index import Index, IndexedImage
 from mobile_sam.data.masks import Mask, encode
 from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt
 from mobile_sam.data.transforms import image_to_model_frame
+from mobile_sam.files import unfinished_path
 from mobile_sam.frames import points_to_model_frame, upscale_logits
 from mobile_sam.layout import RunPaths, validated
 from mobile_sam.metrics import dice, iou
@@ -82,7 +82,7 @@ def validate(config: RunConfig, what: str) -> None:
             )
     target = paths.validation(what)
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished = unfinished_path(target)
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), unfinished, compression="zstd")
     unfinished.replace(target)
     for prompt in dict.fromkeys(row["prompt"] for row in rows):

@@ -4,7 +4,6 @@ import gc
 import hashlib
 import json
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -26,6 +25,7 @@ from mobile_sam.data.records import Record
 from mobile_sam.data.rows import ROW_OPTIONS, ROW_VERSION, Rows, read_rows
 from mobile_sam.data.splits import Records, Sources, find_splits
 from mobile_sam.data.written import Written
+from mobile_sam.files import unfinished_path
 from mobile_sam.options import Data
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def _index(
     kept: Path | None,
 ) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished = unfinished_path(target)
     try:
         written = _write(unfinished, records, options, num_workers, KeptRows(kept), problems)
         if kept is not None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mobile_sam.data.index import DatasetError, open_index
+from mobile_sam.files import unfinished_path
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def keep(index: Path, kept: Path, stamps: list[str], counts: list[int]) -> None:
     stamps: of each image in the order of the index, empty for one that must be read again;
     counts: rows of each image.
     """
-    unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+    unfinished = unfinished_path(kept)
     try:
         os.link(index, unfinished)
     except OSError:  # a file system without links

@@ -19,7 +19,8 @@ from mobile_sam.extraction.shards import Shard, missing_shards, put, write_shard
 from mobile_sam.features.arrays import FeatureArrays, identity, open_arrays
 from mobile_sam.features.encoding import Stored, encode, to_parts
 from mobile_sam.features.locks import changing, using
-from mobile_sam.layout import RunPaths, write_json
+from mobile_sam.files import write_json
+from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from mobile_sam.features.arrays import (
 )
 from mobile_sam.features.encoding import FeatureError
 from mobile_sam.features.locks import alone, changing
-from mobile_sam.layout import RunPaths, write_json
+from mobile_sam.files import write_json
+from mobile_sam.layout import RunPaths
 
 log = logging.getLogger(__name__)
 

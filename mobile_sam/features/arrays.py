@@ -4,7 +4,6 @@ One chunk for each image and view, with a crc32c; whole shards. The attributes o
 what the features are of; a store of something else is refused.
 """
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from mobile_sam.features.encoding import (
     Stored,
     check_written,
 )
+from mobile_sam.files import unfinished_path
 from mobile_sam.models.roles import teacher_digest
 from mobile_sam.options import level_name
 
@@ -172,7 +172,7 @@ def create_arrays(path: Path, expected: Identity, shard: int | None = None) -> F
     """A new store without rows at `path`, where nothing may be."""
     shard = shard or SHARD
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = unfinished_path(path)
     group = zarr.create_group(unfinished)
     for level, shape in level_shapes(expected).items():
         for suffix, (dtype, missing) in PARTS[expected["dtype"]].items():

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mobile_sam.config import ConfigError
+from mobile_sam.files import unfinished_path
 from mobile_sam.models.weights import load_file
 
 FORMAT, VERSION = "mobile_sam checkpoint", 2
@@ -27,18 +28,6 @@ def save(path: Path, content: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
-
-
-def unfinished_path(path: Path) -> Path:
-    """Where this process writes what becomes `path`."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def remove_unfinished(directory: Path) -> None:
-    """Remove what killed writers left in a directory; no writer may be at work there."""
-    for path in directory.glob(".*.*"):
-        if path.suffix.removeprefix(".").isdigit():
-            path.unlink()
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """The student of a finished stage: as a model, and as weights for the original code."""
 
 import logging
-import os
 
 import torch
 
 from mobile_sam.config import RunConfig
+from mobile_sam.files import unfinished_path
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.sam import Sam
@@ -36,7 +36,7 @@ def export_weights(config: RunConfig) -> None:
     model = start_student(config)
     load_student(model, config, normalise(config)[-1].directory)
     target = RunPaths(config).weights
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished = unfinished_path(target)
     torch.save(to_original(model), unfinished)
     unfinished.replace(target)
     if any(".se." in key for key in model.state_dict()):

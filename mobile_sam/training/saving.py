@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.files import remove_unfinished, unfinished_path
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import canonical, normalise
 from mobile_sam.stage import Stage
@@ -62,16 +63,15 @@ class Saves:
         self.first = trained.fabric.is_global_zero
         self.resume = self.paths.state(stage) / "resume.pt"
         self.best = self.paths.state(stage) / "best.pt"
-        previous = self._previous()
-        self.key = state_key(config, stage, self.paths.index, previous)
-        self.previous = previous
+        self.previous = self._previous()
+        self.key = state_key(config, stage, self.paths.index, self.previous)
 
     def begin(self) -> Progress:
         """Restore the resume state, or else what the stage before has left."""
         if self.first:
             for directory in (self.resume.parent, self.paths.checkpoint(self.stage).parent):
                 directory.mkdir(parents=True, exist_ok=True)
-                checkpoint.remove_unfinished(directory)
+                remove_unfinished(directory)
         if self.resume.is_file():
             content = checkpoint.load(self.resume)
             if content["key"] == self.key:
@@ -142,6 +142,6 @@ class Saves:
 
 def _write_table(progress: Progress, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = checkpoint.unfinished_path(path)
+    unfinished = unfinished_path(path)
     pd.DataFrame(progress.table()).to_csv(unfinished, index=False)
     unfinished.replace(path)
