@@ -62,9 +62,12 @@ class Learner(nn.Module):
         """Means over the rounds; each after the first answers one more click."""
         found: list[Losses] = []
         for number in range(self.objective.rounds):
-            answers = answer_prompts(self.student, self.decoders, self.objective, embedding, batch)
+            last = number + 1 == self.objective.rounds
+            answers = answer_prompts(
+                self.student, self.decoders, self.objective, embedding, batch, last
+            )
             found.append({name: loss.mean(1) for name, loss in answers.losses.items()})
-            if number + 1 < self.objective.rounds:
+            if not last:
                 batch = with_clicks(
                     batch, answers.low_res_logits, answers.predicted, answers.target, number
                 )

@@ -25,14 +25,15 @@ from mobile_sam.training.supervision import (
 class Answers(NamedTuple):
     """What a round gave. losses: (B, P) by name, unweighted.
 
+    The rest is for the click that follows, and empty where none does:
     low_res_logits: (B, P, 1, S/4, S/4), of the masks that a person would go on with; no gradient.
     predicted: (B, P, S, S) bool, these masks. target: (B, P, S, S) bool, what clicks correct to.
     """
 
     losses: Losses
-    low_res_logits: Tensor
-    predicted: Tensor
-    target: Tensor
+    low_res_logits: Tensor = torch.empty(0)
+    predicted: Tensor = torch.empty(0)
+    target: Tensor = torch.empty(0)
 
 
 def answer_prompts(
@@ -41,14 +42,17 @@ def answer_prompts(
     goal: Objective,
     embedding: Tensor,
     batch: Sample,
+    last: bool = False,
 ) -> Answers:
     """The answers to a batch's prompts on its embeddings (B, C, S/16, S/16).
 
+    last: whether no click follows.
     More prompts than `goal.prompts_per_pass` are decoded in parts, each of which is decoded again
     for its gradient: then memory holds the intermediate results of one part.
     """
     parts = list(_parts(batch, goal.prompts_per_pass))
-    found = []
+    found: list[Losses] = []
+    for_clicks = []
     for part in parts:
         teachers = [(d.share, _decode_by(d, part)) for d in decoders]
         arguments = (student, goal, embedding, part, teachers)
@@ -58,11 +62,12 @@ def answer_prompts(
             )
         else:
             losses, low_res_logits = _answer(*arguments)
-        found.append(_for_clicks(losses, low_res_logits, part, goal, teachers, student.img_size))
-    names = found[0].losses
+        found.append({name: loss.view(part.labels.shape[:2]) for name, loss in losses.items()})
+        if not last:
+            for_clicks.append(_for_clicks(low_res_logits, part, goal, teachers, student.img_size))
     return Answers(
-        {name: torch.cat([answers.losses[name] for answers in found], dim=1) for name in names},
-        *(torch.cat(tensors, dim=1) for tensors in zip(*(a[1:] for a in found), strict=True)),
+        {name: torch.cat([losses[name] for losses in found], dim=1) for name in found[0]},
+        *(torch.cat(tensors, dim=1) for tensors in zip(*for_clicks, strict=True)),
     )
 
 
@@ -91,26 +96,20 @@ def _answer(
 
 
 def _for_clicks(
-    losses: Losses,
     low_res_logits: Tensor,
     part: Sample,
     goal: Objective,
     teachers: Sequence[tuple[float, Decoded]],
     img_size: int,
-) -> Answers:
-    shape = part.labels.shape[:2]
-    predicted, target = low_res_logits.new_zeros(*shape, 0, 0), part.masks
-    if goal.rounds > 1:
-        predicted = (upscaled(low_res_logits, img_size) > 0).view(*shape, img_size, img_size)
-        if goal.clicks == "teacher":
-            best = most_confident(teachers[0][1], _ambiguous(part, goal))
-            target = (upscaled(best, img_size) > 0).view(predicted.shape)
-    return Answers(
-        {name: loss.view(shape) for name, loss in losses.items()},
-        low_res_logits.unflatten(0, shape),
-        predicted,
-        target,
-    )
+) -> tuple[Tensor, Tensor, Tensor]:
+    """low_res_logits, predicted and target of `Answers`."""
+    shape, size = part.labels.shape[:2], (img_size, img_size)
+    predicted = (upscaled(low_res_logits, img_size) > 0).view(*shape, *size)
+    target = part.masks
+    if goal.clicks == "teacher":
+        best = most_confident(teachers[0][1], _ambiguous(part, goal))
+        target = (upscaled(best, img_size) > 0).view(*shape, *size)
+    return low_res_logits.unflatten(0, shape), predicted, target
 
 
 def _parts(batch: Sample, prompts_per_pass: int) -> Iterator[Sample]:
