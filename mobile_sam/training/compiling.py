@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mobile_sam.config import ConfigError
 from mobile_sam.models.sam import Sam
+from mobile_sam.training.recompute import statistics_kept
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,7 @@ def compile_encoder(student: Sam, images: int, fabric: Fabric) -> None:
     check_compiler(fabric.device.type)
     encoder = student.image_encoder
     shape = (images, 3, student.img_size, student.img_size)
-    dtype = next(encoder.parameters()).dtype
-    batch = torch.zeros(shape, dtype=dtype, device=fabric.device)
+    batch = torch.zeros(shape, dtype=student.dtype, device=fabric.device)
     with _unchanged(encoder):
         eager = _seconds(encoder, batch, fabric)
         # For each shape code of its own: what is computed must not depend on the shapes before.
@@ -76,14 +76,11 @@ def check_compiler(device: str) -> None:
 @contextmanager
 def _unchanged(module: nn.Module) -> Iterator[None]:
     """Leave no trace of a measurement: neither gradients nor statistics."""
-    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    try:
-        yield
-    finally:
-        module.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                buffer.copy_(before[name])
+    with statistics_kept(module):
+        try:
+            yield
+        finally:
+            module.zero_grad(set_to_none=True)
 
 
 def _seconds(encoder: nn.Module, images: Tensor, fabric: Fabric) -> float:

@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 
 # What schedulers and Ctrl-C send; SIGUSR1 is SLURM's warning before the time limit.
 _ASK_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_FAREWELL = "asked to end; the same command goes on from here"
 
 
 class Interrupted(SystemExit):
@@ -61,11 +62,11 @@ class Interruption:
         """End all ranks, after what is to be kept has been saved."""
         self.fabric.barrier()
         if self.fabric.is_global_zero:
-            log.info("asked to end; the same command goes on from here")
+            log.info(_FAREWELL)
         end_all(self.fabric, Interrupted())
 
     def end_if_asked(self) -> None:
         """End this rank, where ranks work independently and keep what they finish."""
         if self.asked:
-            log.info("asked to end; the same command goes on from here")
+            log.info(_FAREWELL)
             raise Interrupted

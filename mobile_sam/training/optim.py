@@ -105,9 +105,10 @@ def freeze_parts(learner: Learner, freeze: Freeze, freeze_batchnorm: bool) -> No
         module.requires_grad_(not frozen)
         module.train(not frozen)
     if freeze_batchnorm:
-        for module in _batchnorms(learner):
+        for module in batchnorms(learner):
             module.eval()
 
 
-def _batchnorms(module: nn.Module) -> Iterator[nn.Module]:
+def batchnorms(module: nn.Module) -> Iterator[nn.Module]:
+    """The BatchNorm layers within."""
     return (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))

@@ -9,6 +9,7 @@ from torch import nn
 
 from mobile_sam.config import ConfigError
 from mobile_sam.models.tiny_vit import TinyViTEncoder
+from mobile_sam.training.optim import batchnorms
 
 
 def recompute_encoder(encoder: Any) -> None:
@@ -31,14 +32,11 @@ def recompute_encoder(encoder: Any) -> None:
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
     """Keep the statistics of BatchNorm within, where a second pass would count a batch twice."""
-    statistics = [
-        buffer
-        for norm in module.modules()
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm)
-        for buffer in norm.buffers()
-    ]
+    statistics = [buffer for norm in batchnorms(module) for buffer in norm.buffers()]
     before = [buffer.clone() for buffer in statistics]
-    yield
-    with torch.no_grad():
-        for buffer, value in zip(statistics, before, strict=True):
-            buffer.copy_(value)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(statistics, before, strict=True):
+                buffer.copy_(value)

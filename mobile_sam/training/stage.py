@@ -226,8 +226,7 @@ class StageTraining:
         student = self.learner.student
         if self.average is not None:
             student = cast(Sam, self.average.module)
-        in_64_bits = next(student.parameters()).dtype == torch.float64
-        return copy.deepcopy(student).float() if in_64_bits else student
+        return copy.deepcopy(student).float() if student.dtype == torch.float64 else student
 
     def _stops_early(self) -> bool:
         patience = self.config.early_stopping
