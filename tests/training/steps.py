@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from mobile_sam.data.dataset import Sample
 from mobile_sam.models.build import build_sam_model
@@ -67,3 +68,32 @@ def encoder_gradient(model: Learner) -> float:
     """The sum of absolute gradients in the student's image encoder."""
     gradients = [p.grad for p in model.student.image_encoder.parameters()]
     return sum(float(g.abs().sum()) for g in gradients if g is not None)
+
+
+def own_decoder(model: Learner) -> TeacherDecoder:
+    """A teacher's decoder with the weights of the student, which later changes leave alone."""
+    same = build_sam_model("tiny_sam", 64)
+    same.load_state_dict(model.student.state_dict())
+    return TeacherDecoder(same, "neck", 1.0, CPU)
+
+
+def course_of_descent(model: Learner, part: nn.Module, noise: float, steps: int) -> list[float]:
+    """Losses of a student that was its own teacher until `part` of it was perturbed.
+
+    noise: relative to the mean absolute value of each parameter of `part`, which alone is trained.
+    """
+    sample = batch()
+    with torch.no_grad():
+        teacher = model.student.image_encoder(sample.image)
+        for parameter in part.parameters():
+            parameter.add_(noise * parameter.abs().mean() * torch.randn_like(parameter))
+    sample = sample._replace(teacher={"neck": teacher})
+    optimizer = torch.optim.Adam(part.parameters(), lr=1e-3)
+    course = []
+    for _ in range(steps):
+        loss = model(sample)["loss"].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        course.append(loss.item())
+    return course

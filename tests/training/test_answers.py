@@ -7,19 +7,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.mask_decoder import Decoded
 from mobile_sam.options import PROMPT_LOSSES
 from mobile_sam.training.answers import (
     ANSWER_LOSSES,
-    TeacherDecoder,
     answer_losses,
     mask_bce,
     mask_dice,
     mask_tokens,
     predicted_iou,
 )
-from tests.training.steps import CPU, batch, decoded, encoder_gradient, learner, teacher_decoder
+from tests.training.steps import (
+    batch,
+    course_of_descent,
+    decoded,
+    encoder_gradient,
+    learner,
+    own_decoder,
+    teacher_decoder,
+)
 
 LOGIT = math.log(3.0)  # probability 3/4
 EVERYWHERE = torch.ones(3, 1, 8, 8)
@@ -107,9 +113,7 @@ def test_each_reaches_the_encoder_and_not_the_teacher(name: str) -> None:
 @pytest.mark.parametrize("name", PROMPT_LOSSES)
 def test_a_student_that_is_the_teacher_has_no_loss(name: str) -> None:
     model = learner(supervised={}, answers={name: 1.0}).eval()
-    same = build_sam_model("tiny_sam", 64)
-    same.load_state_dict(model.student.state_dict())
-    model.decoders = (TeacherDecoder(same, "neck", 1.0, CPU),)
+    model.decoders = (own_decoder(model),)
     sample = batch()
     with torch.no_grad():
         embedding = model.student.image_encoder(sample.image)
@@ -121,21 +125,6 @@ def test_a_student_that_is_the_teacher_has_no_loss(name: str) -> None:
 def test_descending_from_a_perturbed_student_comes_back(name: str) -> None:
     torch.manual_seed(0)
     model = learner(supervised={}, answers={name: 1.0}).train()
-    same = build_sam_model("tiny_sam", 64)
-    same.load_state_dict(model.student.state_dict())
-    model.decoders = (TeacherDecoder(same, "neck", 1.0, CPU),)
-    sample = batch()
-    with torch.no_grad():
-        teacher = model.student.image_encoder(sample.image)
-        for parameter in model.student.parameters():
-            parameter.add_(0.2 * parameter.abs().mean() * torch.randn_like(parameter))
-    sample = sample._replace(teacher={"neck": teacher})
-    optimizer = torch.optim.Adam(model.student.parameters(), lr=1e-3)
-    course = []
-    for _ in range(60):
-        loss = model(sample)["loss"].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        course.append(loss.item())
+    model.decoders = (own_decoder(model),)
+    course = course_of_descent(model, model.student, noise=0.2, steps=60)
     assert course[-1] < 0.05 * course[0]

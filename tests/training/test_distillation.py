@@ -15,7 +15,7 @@ from mobile_sam.training.distillation import (
     mse,
     relation,
 )
-from tests.training.steps import batch, encoder_gradient, learner
+from tests.training.steps import batch, course_of_descent, encoder_gradient, learner
 
 NECK = {"neck": Level(None)}
 
@@ -130,18 +130,5 @@ def test_descending_from_a_perturbed_student_comes_back(name: str) -> None:
     torch.manual_seed(0)
     model = learner(supervised={}, features={name: 1.0})
     model.train()  # random weights without normalisation give embeddings of mere noise
-    sample = batch()
-    with torch.no_grad():
-        teacher = model.student.image_encoder(sample.image)
-        for parameter in model.student.image_encoder.parameters():
-            parameter.add_(0.1 * parameter.abs().mean() * torch.randn_like(parameter))
-    sample = sample._replace(teacher={"neck": teacher})
-    optimizer = torch.optim.Adam(model.student.image_encoder.parameters(), lr=1e-3)
-    course = []
-    for _ in range(40):
-        loss = model(sample)["loss"].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        course.append(loss.item())
+    course = course_of_descent(model, model.student.image_encoder, noise=0.1, steps=40)
     assert course[-1] < 0.03 * course[0]

@@ -49,6 +49,18 @@ class Project:
         names = set(re.findall(r"^(?:local)?rule (\w+):", result.stdout + result.stderr, re.M))
         return {name.replace("_my_", "_") for name in names} - {"all"}
 
+    def start(self) -> subprocess.Popen[bytes]:
+        """Begin the workflow; what it prints goes to a file."""
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+        command += ["--directory", str(self.directory), "--cores", "2"]
+        with (self.directory / "snakemake.log").open("w") as output:
+            return subprocess.Popen(
+                [*command, "--config", f"run={self.file}"],
+                cwd=self.directory,
+                stdout=output,
+                stderr=output,
+            )
+
     def run(self, *arguments: str) -> None:
         result = snakemake(self.directory, "--config", f"run={self.file}", *arguments)
         assert result.returncode == 0, result.stderr[-3000:]
@@ -228,30 +240,22 @@ def test_killed_in_stage_2_the_same_command_ends_in_the_same_weights(
 
 
 def _kill_in_stage_2(project: Project) -> None:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--directory", str(project.directory), "--cores", "2"]
-    with (project.directory / "snakemake.log").open("w") as output:
-        running = subprocess.Popen(
-            [*command, "--config", f"run={project.file}"],
-            cwd=project.directory,
-            stdout=output,
-            stderr=output,
-        )
-        resume = project.directory / "results/mobile_sam/my/state/01_finetune/resume.pt"
-        deadline = time.monotonic() + 180
-        while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 3):
-            assert running.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        trainers = [
-            process
-            for process in psutil.Process(running.pid).children(recursive=True)
-            if "train" in process.cmdline() and "01_finetune" in process.cmdline()
-        ]
-        assert trainers
-        for process in trainers:
-            process.send_signal(signal.SIGKILL)
-        assert running.wait() == 1
+    running = project.start()
+    resume = project.directory / "results/mobile_sam/my/state/01_finetune/resume.pt"
+    deadline = time.monotonic() + 180
+    while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 3):
+        assert running.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    trainers = [
+        process
+        for process in psutil.Process(running.pid).children(recursive=True)
+        if "train" in process.cmdline() and "01_finetune" in process.cmdline()
+    ]
+    assert trainers
+    for process in trainers:
+        process.send_signal(signal.SIGKILL)
+    assert running.wait() == 1
     assert not (
         project.directory / "results/mobile_sam/my/stages/01_finetune/checkpoint.pt"
     ).exists()

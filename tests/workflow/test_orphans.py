@@ -1,6 +1,5 @@
 """What is left of a training whose Snakemake was killed."""
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,7 +8,6 @@ import psutil
 import pytest
 
 from mobile_sam.training import checkpoint
-from tests.conftest import ROOT
 from tests.workflow.test_caching import Project, changed
 
 
@@ -22,12 +20,7 @@ def test_a_trainer_does_not_outlive_snakemake_and_saves_before_it_ends(
     settings = changed(project.settings, 1, end_epoch=2000)
     project.write(settings | {"num_epochs": 2000, "save_every_minutes": 60})
     run = project.directory / "results/mobile_sam/my"
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--directory", str(project.directory), "--cores", "2"]
-    with (project.directory / "snakemake.log").open("w") as output:
-        running = subprocess.Popen(
-            [*command, "--config", f"run={project.file}"], stdout=output, stderr=output
-        )
+    running = project.start()
     log, resume = run / "logs/train_01_finetune.log", run / "state/01_finetune/resume.pt"
     deadline = time.monotonic() + 180
     while not (log.is_file() and "done in" in log.read_text()):
