@@ -32,8 +32,8 @@ lint: install
 
 # The original code, to compare with; it is imported in processes of its own only.
 oracle: install
-	test -d $(VENV)/oracle || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--target $(VENV)/oracle mobilesam-mirror==1.0.0 segment-anything-py==1.0.1
+	test -d $(VENV)/oracle/lvis || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(VENV)/oracle mobilesam-mirror==1.0.0 segment-anything-py==1.0.1 lvis==0.5.3
 
 test: lint oracle
 	pytest
