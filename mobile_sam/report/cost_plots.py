@@ -45,9 +45,7 @@ def plot_cost(measured: Measured, table: pd.DataFrame) -> Picture:
             low = row["encoder_ms_low"] + row["decoder_ms_low"]
             high = row["encoder_ms_high"] + row["decoder_ms_high"]
             axes.plot([low, high], [row["miou"]] * 2, color=drawn.colour, linewidth=1)
-            axes.plot(
-                row["total_ms"], row["miou"], drawn.marker, color=drawn.colour, markersize=8
-            )
+            axes.plot(row["total_ms"], row["miou"], drawn.marker, color=drawn.colour, markersize=8)
         axes.set_xscale("log")
         axes.set(xlabel="milliseconds for an image and a prompt", ylabel=f"mean IoU by {label}")
         axes.margins(0.12)

@@ -99,9 +99,7 @@ def _by_image(objects: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def _difference(
-    what: str, against: str, prompt: str, sums: dict[str, pd.DataFrame]
-) -> Difference:
+def _difference(what: str, against: str, prompt: str, sums: dict[str, pd.DataFrame]) -> Difference:
     first, second = sums[what], sums[against]
     if list(first.index) != list(second.index) or not np.array_equal(first["size"], second["size"]):
         raise UserError(

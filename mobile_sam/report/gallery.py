@@ -100,7 +100,9 @@ def shots(measured: Measured, chosen: dict[str, list[Choice]]) -> dict[str, list
     if not images:
         return {name: [] for name in chosen}
     tables = {
-        what.name: dict(iter(read_masks(what.table, images, measured.first_prompt).groupby("image_id")))
+        what.name: dict(
+            iter(read_masks(what.table, images, measured.first_prompt).groupby("image_id"))
+        )
         for what in measured.models
     }
     made = {image: _layers(image, measured.models, tables) for image in images}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -125,3 +126,35 @@ def _warnings(
 
 def _sentence(parts: Sequence[str]) -> str:
     return "; ".join(parts) + "."
+
+
+class Tile(NamedTuple):
+    """A number to read at a glance."""
+
+    number: str
+    label: str
+    detail: str
+
+
+def tiles(
+    measured: Measured, summary: pd.DataFrame, differences: Sequence[Difference]
+) -> list[Tile]:
+    """The main what by box and point, and how far it is from start, teacher and filled box."""
+    miou = _mious(summary)
+    found = [
+        Tile(f"{miou[measured.main, prompt]:.3f}", f"mIoU by {prompt_label(prompt)}", measured.main)
+        for prompt in ("box", "point")
+        if (measured.main, prompt) in miou
+    ]
+    mine = {d.against: d for d in differences if _of_main(d, measured)}
+    for name in measured.of_kind("start", "stage", "teacher", "compared", "baseline"):
+        if name in mine and len(found) < _MOST_TILES:
+            d = mine[name]
+            sure = "beyond chance" if d.beyond_chance else "could be chance"
+            detail = f"{signed(d.low)} to {signed(d.high)}, {sure}" if d.images > 1 else "one image"
+            label = f"by {prompt_label(d.prompt)} against {name}"
+            found.append(Tile(signed(d.difference), label, detail))
+    return found
+
+
+_MOST_TILES = 6

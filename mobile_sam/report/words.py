@@ -14,12 +14,15 @@ class Words(NamedTuple):
 PROMPTS = {
     "box": Words("box", "the ground-truth box; the one mask that is the answer to it"),
     "point": Words("point", "the pixel deepest inside the segment; the one mask"),
-    "center": Words("centre", "the centre of the ground-truth box, which may lie outside; one mask"),
+    "center": Words(
+        "centre", "the centre of the ground-truth box, which may lie outside; one mask"
+    ),
     "box_best_of_3": Words(
         "box, best of 3", "the box; of three masks the one that fits best, as no user could know"
     ),
     "point_best_of_3": Words(
-        "point, best of 3", "the point; of three masks the one that fits best, as no user could know"
+        "point, best of 3",
+        "the point; of three masks the one that fits best, as no user could know",
     ),
     "box_chosen_of_3": Words(
         "box, chosen of 3", "the box; of three masks the one that the model itself rates highest"
@@ -38,7 +41,9 @@ PROMPTS = {
 MEASURES = {
     "miou": Words("mIoU", "intersection over union of prediction and truth, mean over segments"),
     "dice": Words("Dice", "twice the intersection over the sum of both areas; kinder than IoU"),
-    "boundary_iou": Words("boundary IoU", "IoU of the bands along both outlines: is the edge right?"),
+    "boundary_iou": Words(
+        "boundary IoU", "IoU of the bands along both outlines: is the edge right?"
+    ),
     "boundary_f": Words("boundary F", "share of outline that lies on the other outline, both ways"),
     "j_and_f": Words("J&F", "mean of IoU and boundary F"),
 }
