@@ -112,7 +112,7 @@ def thresholds(numbers: Numbers) -> Section | None:
     columns = [
         CHECKPOINT,
         Column("prompt", "prompt"),
-        Column("miou", f"mIoU nearest {measured.mask_threshold:g}", "{:.3f}"),
+        Column("miou", f"mIoU at {measured.mask_threshold:g}", "{:.3f}"),
         Column("best_threshold", "best threshold", "{:g}"),
         Column("best_miou", "mIoU there", "{:.3f}"),
         Column("gain", "gain", "{:+.3f}"),
@@ -141,7 +141,7 @@ def threshold_table(sweeps: pd.DataFrame, mask_threshold: float) -> pd.DataFrame
     for (name, prompt), some in sweeps.groupby(["checkpoint", "prompt"], sort=False):
         apart = (some["threshold"] - mask_threshold).abs()
         near = some.assign(apart=apart).sort_values("apart", kind="stable")
-        used, best = near.iloc[0], near.loc[near["miou"].idxmax()]
+        used, best = near.iloc[0], near.iloc[int(near["miou"].argmax())]
         rows.append(
             {"checkpoint": name, "prompt": prompt, "miou": used["miou"]}
             | {"best_threshold": best["threshold"], "best_miou": best["miou"]}
@@ -176,7 +176,7 @@ def precision(numbers: Numbers) -> Section | None:
     table = numbers.measured.precision
     if table is None:
         return None
-    measures = [name for name in table if name != "checkpoint"]
+    measures = [str(name) for name in table if name != "checkpoint"]
     columns = [CHECKPOINT, *(Column(name, name, "{:.3f}") for name in measures)]
     return Section(
         "precision",

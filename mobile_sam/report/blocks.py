@@ -7,6 +7,9 @@ from typing import Any, ClassVar, NamedTuple
 import pandas as pd
 
 from mobile_sam.report.pictures import Picture
+from mobile_sam.report.words import DASH, MINUS
+
+_MOST_IN_A_ROW = 6
 
 
 class Column(NamedTuple):
@@ -94,6 +97,12 @@ class View:
     cells: list[tuple[str, str | None, str]]
     chosen: str
 
+    @property
+    def per_row(self) -> int:
+        """Cells side by side on paper: all of a few, half of many."""
+        count = len(self.cells)
+        return count if count <= _MOST_IN_A_ROW else -(-count // 2)
+
 
 @dataclass(frozen=True)
 class Views:
@@ -119,7 +128,7 @@ class Section:
 
 def _cell(value: Any, how: str) -> Cell:
     if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
-        return Cell("–", None, missing=True)
+        return Cell(DASH, None, missing=True)
     if not how:
         return Cell(str(value))
-    return Cell(how.format(value).replace("-", "−"), float(value))
+    return Cell(how.format(value).replace("-", MINUS), float(value))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mobile_sam.report.measured import What
 
@@ -20,6 +21,11 @@ class Style:
     colour: str
     dashes: str
     marker: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """What matplotlib needs to draw a line without markers."""
+        return {"color": self.colour, "linestyle": self.dashes}
 
 
 def numbered(number: int) -> Style:

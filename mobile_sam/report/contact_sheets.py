@@ -11,59 +11,64 @@ from PIL import Image
 from mobile_sam.report.gallery import Layer, Shot
 from mobile_sam.report.overlays import blended, coloured, outlined
 
-_CELL, _GAP, _INCHES = 256, 8, 1.7  # pixels of a cell and between cells; inches of a cell
+# Pixels: of a cell, from one to the next, and of the headings. One of each is one of the PNG.
+_CELL, _PITCH, _HEAD, _DPI = 240, 248, 36, 100
 
 
 def write_sheet(shots: Sequence[Shot], target: Path, title: str) -> None:
     """Draw the shots with their layers, or a sentence where there is none."""
     if not shots:
-        figure = Figure(figsize=(6, 1), layout="constrained")
+        figure = Figure(figsize=(6, 1))
         figure.text(0.5, 0.5, f"{title}: no image", ha="center", va="center")
-        figure.savefig(target, dpi=130, metadata={"Software": None})
+        figure.savefig(target, dpi=_DPI, metadata={"Software": None})
         return
     columns = list(dict.fromkeys(layer.name for shot in shots for layer in shot.layers))
-    pitch = _CELL + _GAP
-    canvas = np.full((pitch * len(shots), pitch * (len(columns) + 1), 3), 255, dtype=np.uint8)
-    figure = Figure(figsize=(_INCHES * (len(columns) + 1), _INCHES * len(shots) + 0.5))
-    axes = figure.add_axes((0, 0, 1, _INCHES * len(shots) / (_INCHES * len(shots) + 0.5)))
-    axes.set_axis_off()
-    for row, shot in enumerate(shots):
-        by_name = {layer.name: layer for layer in shot.layers}
-        cells = [shot.thumbnail, *(_cell(shot, by_name.get(name)) for name in columns)]
-        for column, pixels in enumerate(cells):
-            small = _fitted(pixels)
-            top, left = row * pitch, column * pitch
-            canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
-        for column, name in enumerate(columns, start=1):
-            layer = by_name.get(name)
-            if layer is not None and layer.mean_iou is not None:
-                axes.text(
-                    column * pitch + 8,
-                    row * pitch + 24,
-                    f"{layer.mean_iou:.2f}",
-                    color="white",
-                    fontsize=7,
-                    bbox={"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0},
-                )
-    axes.imshow(canvas, interpolation="none", aspect="auto")
+    height, width = _PITCH * len(shots), _PITCH * (len(columns) + 1)
+    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
+    figure = Figure(figsize=(width / _DPI, (height + _HEAD) / _DPI), dpi=_DPI)
     for column, name in enumerate(["image", *columns]):
-        place = (column + 0.5) / (len(columns) + 1)
-        figure.text(place, 1 - 0.3 / figure.get_figheight(), name, ha="center", fontsize=8)
-    figure.savefig(target, dpi=150, metadata={"Software": None})
+        _write(figure, (column + 0.5) * _PITCH, height + _HEAD / 2, name, ha="center", size=9)
+    for row, shot in enumerate(shots):
+        top = row * _PITCH
+        _paste(canvas, shot.thumbnail, top, 0)
+        for layer in shot.layers:
+            left = (1 + columns.index(layer.name)) * _PITCH
+            _paste(canvas, _with(shot, layer), top, left)
+            if layer.mean_iou is not None:
+                _write(figure, left + 8, height - top - 16, f"{layer.mean_iou:.2f}", boxed=True)
+    figure.figimage(canvas, 0, 0, zorder=-1)
+    figure.savefig(target, dpi=_DPI, metadata={"Software": None})
 
 
-def _cell(shot: Shot, layer: Layer | None) -> NDArray[np.uint8]:
-    if layer is None:
-        return shot.thumbnail
+def _write(
+    figure: Figure,
+    x: float,
+    y: float,
+    words: str,
+    ha: str = "left",
+    size: int = 8,
+    boxed: bool = False,
+) -> None:
+    """Words at a place in pixels from the lower left, white on black where they are boxed."""
+    width, height = figure.get_size_inches() * _DPI
+    box = {"facecolor": "black", "alpha": 0.6, "pad": 2, "linewidth": 0} if boxed else None
+    colour = "white" if boxed else "black"
+    text = figure.text(x / width, y / height, words, ha=ha, va="center", fontsize=size)
+    text.set(color=colour, bbox=box)
+
+
+def _paste(canvas: NDArray[np.uint8], pixels: NDArray[np.uint8], top: int, left: int) -> None:
+    image = Image.fromarray(pixels)
+    scale = _CELL / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    canvas[top : top + height, left : left + width] = small
+
+
+def _with(shot: Shot, layer: Layer) -> NDArray[np.uint8]:
+    """The thumbnail under a layer, and under the outline of the truth where that is another."""
     size, truth = shot.thumbnail.shape[:2], shot.layers[0]
     layers = [coloured(layer.masks, size)]
     if layer is not truth:
         layers.append(outlined(truth.masks, size))
     return blended(shot.thumbnail, *layers)
-
-
-def _fitted(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    image = Image.fromarray(pixels)
-    scale = _CELL / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

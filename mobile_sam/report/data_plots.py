@@ -114,6 +114,6 @@ def _bars(axes: Axes, counts: dict[str, int]) -> None:
 
 
 def _histograms(axes: Axes, values: dict[str, pd.Series], edges: np.ndarray) -> None:
-    for number, (split, series) in enumerate(values.items()):
+    for number, series in enumerate(values.values()):
         counts, _ = np.histogram(series, edges)
         axes.stairs(counts, edges, color=COLOURS[number], linewidth=1.6)

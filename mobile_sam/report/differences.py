@@ -5,14 +5,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from mobile_sam.config import UserError
 from mobile_sam.metrics.intervals import paired_difference
 from mobile_sam.report.colours import COLOURS, GREY
 from mobile_sam.report.measured import Measured
 from mobile_sam.report.pictures import Picture
-from mobile_sam.report.plots import plain_prompts
-from mobile_sam.report.words import prompt_label
+from mobile_sam.report.plots import each, plain_prompts
+from mobile_sam.report.words import MINUS, prompt_label
 
 
 class Difference(NamedTuple):
@@ -58,23 +59,21 @@ def plot_differences(measured: Measured, differences: list[Difference]) -> Pictu
     """Each difference with its interval, a panel for each prompt."""
     prompts = [p for p in plain_prompts(measured) if any(d.prompt == p for d in differences)]
 
-    def panel_of(prompt: str):  # noqa: ANN202
-        def panel(axes: Axes) -> None:
-            shown = [d for d in differences if d.prompt == prompt]
-            for place, found in enumerate(shown):
-                colour = _colour(found)
-                axes.plot([found.low, found.high], [place] * 2, color=colour, linewidth=2)
-                marker = "o" if found.beyond_chance else "D"
-                axes.plot(found.difference, place, marker, color=colour, markersize=6)
-            axes.axvline(0, color=GREY, linewidth=1)
-            axes.set_yticks(range(len(shown)), [f"{d.what} − {d.against}" for d in shown])
-            axes.tick_params(axis="y", labelsize=7.5)
-            axes.set_ylim(len(shown) - 0.5, -0.5)
-            axes.set_xlabel("difference of mean IoU")
-            axes.set_title(f"by {prompt_label(prompt)}")
-            axes.grid(visible=False, axis="y")
-
-        return panel
+    def panel(axes: Axes, prompt: str) -> None:
+        shown = [d for d in differences if d.prompt == prompt]
+        for place, found in enumerate(shown):
+            colour = _colour(found)
+            axes.plot([found.low, found.high], [place] * 2, color=colour, linewidth=2)
+            marker = "o" if found.beyond_chance else "D"
+            axes.plot(found.difference, place, marker, color=colour, markersize=6)
+        axes.axvline(0, color=GREY, linewidth=1)
+        axes.set_yticks(range(len(shown)), [f"{d.what}\n{MINUS} {d.against}" for d in shown])
+        axes.tick_params(axis="y", labelsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlabel("difference of mean IoU")
+        axes.set_title(f"by {prompt_label(prompt)}")
+        axes.grid(visible=False, axis="y")
 
     most = max((sum(d.prompt == p for d in differences) for p in prompts), default=0)
     return Picture(
@@ -82,10 +81,9 @@ def plot_differences(measured: Measured, differences: list[Difference]) -> Pictu
         "Differences of mean IoU with their intervals",
         "Right of the line the first of the two is better. Blue and round: better beyond chance; "
         "orange and round: worse beyond chance; a grey diamond: could be chance.",
-        tuple(panel_of(prompt) for prompt in prompts),
+        each(panel, prompts),
         as_table(differences),
-        height=max(1.6, 0.9 + 0.24 * most),
-        width=5,
+        height=max(1.6, 0.9 + 0.36 * most),
     )
 
 
@@ -108,14 +106,15 @@ def _difference(what: str, against: str, prompt: str, sums: dict[str, pd.DataFra
         )
     count = first["size"].to_numpy()
     found = paired_difference(first["sum"].to_numpy(), second["sum"].to_numpy(), count)
-    means = [float(table["sum"].sum() / count.sum()) for table in (first, second)]
+    mean, mean_against = (float(table["sum"].sum() / count.sum()) for table in (first, second))
     return Difference(
         what,
         against,
         prompt,
         len(first),
         int(count.sum()),
-        *means,
+        mean,
+        mean_against,
         found.difference,
         found.low,
         found.high,

@@ -14,6 +14,7 @@ from mobile_sam.data.masks import Mask, decode
 from mobile_sam.report.measured import Measured, What
 from mobile_sam.report.reading import read_masks
 from mobile_sam.report.tables import by_image
+from mobile_sam.report.words import signed
 
 _SIDE = 512  # pixels of the longest side
 _LEAST_DROP = 0.005  # of an image's mean IoU, to be called worse
@@ -78,18 +79,16 @@ def choose(measured: Measured) -> dict[str, list[Choice]]:
 
 def _worse(measured: Measured, table: pd.DataFrame) -> list[Choice]:
     """Images with the largest drop of their mean IoU in any step, each image once."""
-    drops = [
-        (table.at[image, what] - table.at[image, before], str(image), what, before)
-        for what, before in measured.steps
-        if what in table and before in table
-        for image in table.index
-    ]
+    drops: list[tuple[float, str, str, str]] = []
+    for what, before in measured.steps:
+        if what in table and before in table:
+            changes = (table[what] - table[before]).to_dict()
+            drops += [(change, str(image), what, before) for image, change in changes.items()]
     found: dict[str, Choice] = {}
-    for change, image, what, before in sorted(drops):
-        if change > -_LEAST_DROP or len(found) == measured.examples:
-            break
-        if image not in found:
-            words = f"{before} {table.at[image, before]:.3f}, {what} {table.at[image, what]:.3f}"
+    for change, image, what, before in sorted(drop for drop in drops if drop[0] <= -_LEAST_DROP):
+        if image not in found and len(found) < measured.examples:
+            was, now = table[before][image], table[what][image]
+            words = f"{before} {was:.3f} → {what} {now:.3f} ({signed(change)})"
             found[image] = Choice(image, words, what)
     return list(found.values())
 
@@ -100,9 +99,7 @@ def shots(measured: Measured, chosen: dict[str, list[Choice]]) -> dict[str, list
     if not images:
         return {name: [] for name in chosen}
     tables = {
-        what.name: dict(
-            iter(read_masks(what.table, images, measured.first_prompt).groupby("image_id"))
-        )
+        what.name: _by_image(read_masks(what.table, images, measured.first_prompt))
         for what in measured.models
     }
     made = {image: _layers(image, measured.models, tables) for image in images}
@@ -113,6 +110,10 @@ def shots(measured: Measured, chosen: dict[str, list[Choice]]) -> dict[str, list
         ]
         for name, some in chosen.items()
     }
+
+
+def _by_image(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {str(image): some for image, some in rows.groupby("image_id")}
 
 
 def _layers(

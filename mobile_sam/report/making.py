@@ -6,7 +6,7 @@ from mobile_sam.report.data_plots import plot_data
 from mobile_sam.report.numbers import Numbers
 from mobile_sam.report.quality import CHECKPOINT
 from mobile_sam.report.training_plots import plot_epochs
-from mobile_sam.report.words import prompt_label
+from mobile_sam.report.words import DASH, prompt_label
 
 
 def cost(numbers: Numbers) -> Section | None:
@@ -61,7 +61,7 @@ def training(numbers: Numbers) -> Section | None:
         for key in found.stages
         if key != "run" or found.stages["run"].nunique() > 1
     ]
-    note = "Distillation, focal, Dice and IoU are weights of the losses; – is a loss not in use."
+    note = f"Distillation, focal, Dice and IoU are weights of losses; {DASH}: not in use."
     return Section(
         "training",
         "Training",

@@ -54,6 +54,7 @@ class Measured:
     whats: in the order of all tables. main: the name of the one that the page is about.
     pairs: (what, against) of the comparisons of interest, in order.
     steps: (what, before) in which an image should not get worse; worse: what to call those that do.
+    chain: whether steps follow each other, as the stages of a run do.
     objects: a row for each segment, prompt and what, without masks: columns of the tables in
     `validation/`, and `checkpoint` is the what's name. sweeps: mean IoU by threshold; columns
     checkpoint, prompt, threshold, miou. precision: AP; columns checkpoint, and what was measured.
@@ -74,10 +75,17 @@ class Measured:
     training: Training | None = None
     data: Summary | None = None
     origin: Origin | None = None
+    chain: bool = False
 
     @property
     def names(self) -> list[str]:
         return [what.name for what in self.whats]
+
+    @property
+    def rivals(self) -> list[str]:
+        """What competes with the main what: other runs, or other checkpoints of the same kind."""
+        kind = next(what.kind for what in self.whats if what.name == self.main)
+        return [name for name in self.of_kind(kind) if name != self.main]
 
     @property
     def models(self) -> list[What]:

@@ -18,6 +18,7 @@ from mobile_sam.report.reading import (
     read_sweep,
     read_times,
 )
+from mobile_sam.report.words import DASH
 from mobile_sam.schedule import normalise
 from mobile_sam.teachers import named_teachers
 from mobile_sam.training import checkpoint
@@ -35,6 +36,7 @@ def measured_run(config: RunConfig) -> Measured:
         pairs=_pairs(whats, steps, main),
         steps=steps,
         worse="Where a stage made it worse",
+        chain=True,
         objects=joined([read_objects(what.table, what.name) for what in whats]),
         sweeps=pd.concat([read_sweep(w.table, w.name) for w in whats], ignore_index=True),
         mask_threshold=config.mask_threshold,
@@ -150,7 +152,7 @@ def _stages(config: RunConfig, epochs: pd.DataFrame) -> pd.DataFrame:
             {
                 "stage": stage.directory,
                 "run": config.run_name,
-                "epochs": f"{stage.start_epoch + 1}–{stage.end_epoch}",
+                "epochs": f"{stage.start_epoch + 1}{DASH}{stage.end_epoch}",
                 "lambda": stage.lambda_coef if stage.distillation else None,
                 **{name: weight or None for name, weight in weights.items()},
                 "learning_rate": stage.learning_rate,

@@ -114,9 +114,9 @@ def _read(configs: Sequence[RunConfig]) -> tuple[list[_Read], list[_Read]]:
 
 
 def _merged(reads: list[_Read]) -> list[_Read]:
-    """One for all runs when they measured the same, else one for each."""
+    """The one of most prompts for all runs when they measured the same, else one for each."""
     if all(_same(reads[0].objects, read.objects) for read in reads[1:]):
-        return reads[:1]
+        return [max(reads, key=lambda read: len(read.objects))]
     renamed = []
     for read in reads:
         name = f"{read.what.name} of {read.run}"
@@ -126,10 +126,11 @@ def _merged(reads: list[_Read]) -> list[_Read]:
 
 
 def _same(first: pd.DataFrame, second: pd.DataFrame) -> bool:
-    if len(first) != len(second):
-        return False
-    names = all(first[c].astype(str).equals(second[c].astype(str)) for c in _ROWS)
-    return names and first["iou"].equals(second["iou"])
+    """Whether two tables say the same of the prompts that are in both."""
+    common = set(first["prompt"].unique()) & set(second["prompt"].unique())
+    tables = [t[t["prompt"].isin(common)].reset_index(drop=True) for t in (first, second)]
+    names = all(tables[0][c].astype(str).equals(tables[1][c].astype(str)) for c in _ROWS)
+    return bool(common) and names and tables[0]["iou"].equals(tables[1]["iou"])
 
 
 def _best(finals: list[_Read]) -> str:

@@ -1,4 +1,4 @@
-"""Masks as transparent layers over a thumbnail: a tint and an outline in a colour of each object."""
+"""Masks as transparent layers over a thumbnail: a tint and an outline in each object's colour."""
 
 import base64
 import io

@@ -20,7 +20,7 @@ mpl.use("Agg")
 
 _INK = "#1b1b1c"  # becomes the text colour of the page
 _PER_ROW = 2
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "axes.edgecolor": _INK,
     "axes.grid": True,
     "axes.labelcolor": _INK,
@@ -48,7 +48,7 @@ class Picture:
 
     name: stem of its files. alt: what it shows, for those who do not see it. note: how to read it.
     table: the numbers behind it. key: the style of each line, by its label. height: inches of a
-    panel, which is 4.4 wide.
+    panel, and its width.
     """
 
     name: str
@@ -57,8 +57,8 @@ class Picture:
     panels: tuple[Panel, ...]
     table: pd.DataFrame
     key: dict[str, Style] = field(default_factory=dict)
-    height: float = 2.9
-    width: float = 4.4
+    height: float = 2.7
+    width: float = 4.1
 
     def write(self, directory: Path) -> None:
         """Write `<name>.png`, with all panels and the key, and `<name>.csv`."""
@@ -93,7 +93,7 @@ class Picture:
 
 
 def _handle(style: Style, label: str) -> Line2D:
-    return Line2D([], [], color=style.colour, linestyle=style.dashes, linewidth=2, label=label)
+    return Line2D([], [], linewidth=2, label=label, **style.line)
 
 
 def _svg(panel: Panel, size: tuple[float, float]) -> Markup:

@@ -1,7 +1,6 @@
 """The pictures of what validation measured."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,10 +15,13 @@ from mobile_sam.report.words import SIZES, prompt_label
 _BINS = 20
 _LINE = 1.7
 
+PromptPanel = Callable[[Axes, str], None]
+Draw = Callable[[Axes, pd.DataFrame, Style], None]
+
 
 def plain_prompts(measured: Measured) -> list[str]:
     """Box and point, which everybody knows, or the first prompts there are."""
-    plain = [prompt for prompt in ("box", "point") if prompt in measured.prompts]
+    plain = [prompt for prompt in measured.prompts if prompt in {"box", "point"}]
     return plain or measured.prompts[:2]
 
 
@@ -53,7 +55,7 @@ def plot_results(measured: Measured, summary: pd.DataFrame) -> Picture:
         "results",
         "Mean IoU of everything that was validated, by prompt",
         "Further right is better. The square is what the page is about.",
-        _each(panel, prompts),
+        each(panel, prompts),
         table,
         height=max(1.6, 0.8 + 0.27 * len(measured.whats)),
     )
@@ -74,9 +76,7 @@ def plot_histogram(measured: Measured) -> Picture:
     table = pd.concat(frames, ignore_index=True)
 
     def draw(axes: Axes, rows: pd.DataFrame, style: Style) -> None:
-        axes.stairs(
-            rows["objects"], edges, color=style.colour, linestyle=style.dashes, linewidth=_LINE
-        )
+        axes.stairs(rows["objects"], edges, linewidth=_LINE, **style.line)
         axes.set(xlabel="IoU of a segment", ylabel="segments", xlim=(0, 1))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -119,14 +119,8 @@ def plot_thresholds(measured: Measured) -> Picture:
 
     def draw(axes: Axes, rows: pd.DataFrame, style: Style) -> None:
         axes.axvline(measured.mask_threshold, color=GREY, linewidth=1)
-        axes.plot(
-            rows["threshold"],
-            rows["miou"],
-            color=style.colour,
-            linestyle=style.dashes,
-            linewidth=_LINE,
-        )
-        best = rows.loc[rows["miou"].idxmax()]
+        axes.plot(rows["threshold"], rows["miou"], linewidth=_LINE, **style.line)
+        best = rows.iloc[int(rows["miou"].argmax())]
         axes.plot(best["threshold"], best["miou"], style.marker, color=style.colour)
         axes.set(xlabel="threshold of mask logits", ylabel="mean IoU")
 
@@ -188,24 +182,21 @@ def _groups(objects: pd.DataFrame, prompts: Sequence[str]) -> list:
     return list(chosen.groupby(["checkpoint", "prompt"], sort=False, observed=True))
 
 
-def _line(axes: Axes, x: Sequence[float], y: pd.Series, style: Style) -> None:
-    axes.plot(
-        x,
-        y,
-        marker=style.marker,
-        color=style.colour,
-        linestyle=style.dashes,
-        linewidth=_LINE,
-        markersize=4.5,
-    )
+def _line(axes: Axes, x: Sequence[float] | pd.Series, y: pd.Series, style: Style) -> None:
+    axes.plot(x, y, marker=style.marker, markersize=4.5, linewidth=_LINE, **style.line)
 
 
-def _each(panel: Panel, prompts: Sequence[str]) -> tuple[Panel, ...]:
-    return tuple(partial(panel, prompt=prompt) for prompt in prompts)
+def each(panel: PromptPanel, prompts: Sequence[str]) -> tuple[Panel, ...]:
+    """A panel for each prompt."""
+
+    def of(prompt: str) -> Panel:
+        return lambda axes: panel(axes, prompt)
+
+    return tuple(of(prompt) for prompt in prompts)
 
 
 def _lines(
-    measured: Measured, table: pd.DataFrame, draw: Panel, name: str, alt: str, note: str
+    measured: Measured, table: pd.DataFrame, draw: Draw, name: str, alt: str, note: str
 ) -> Picture:
     """A picture of a panel for each prompt of `table`, where `draw` draws each what's rows."""
     style = styles(measured.whats)
@@ -221,4 +212,4 @@ def _lines(
 
     drawn = set(table["checkpoint"])
     key = {what: style[what] for what in measured.names if what in drawn}
-    return Picture(name, alt, note, _each(panel, prompts), table, key)
+    return Picture(name, alt, note, each(panel, prompts), table, key)

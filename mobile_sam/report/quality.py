@@ -10,7 +10,7 @@ from mobile_sam.report.measured import Measured
 from mobile_sam.report.numbers import Numbers
 from mobile_sam.report.plots import plain_prompts, plot_histogram, plot_results, plot_sizes
 from mobile_sam.report.tables import by_class
-from mobile_sam.report.words import MEASURES, PROMPTS, prompt_label
+from mobile_sam.report.words import MEASURES, MINUS, PROMPTS, prompt_label
 
 CHECKPOINT = Column("checkpoint", "checkpoint")
 _SHORT = ("miou", "boundary_iou")
@@ -64,7 +64,7 @@ def differences(numbers: Numbers) -> Section | None:
     if not found:
         return None
     table = as_table(found)
-    table["pair"] = [f"{d.what} − {d.against}" for d in found]
+    table["pair"] = [f"{d.what} {MINUS} {d.against}" for d in found]
     table["prompt"] = [prompt_label(d.prompt) for d in found]
     columns = [
         Column("pair", "difference of"),
@@ -141,14 +141,14 @@ def wide(
     cells: list[tuple[str, str]],
     with_measure: bool = True,
 ) -> tuple[list[Column], pd.DataFrame]:
-    """Columns and rows of a table with a row for each what, a column for each prompt and measure."""
+    """A table with a row for each what and a column for each prompt and measure."""
     columns = [CHECKPOINT]
     frame = pd.DataFrame({"checkpoint": measured.names})
     for prompt, measure in cells:
         values = summary[summary["prompt"] == prompt].set_index("checkpoint")[measure]
         frame[f"{prompt} {measure}"] = frame["checkpoint"].map(values)
         label, words = prompt_label(prompt), MEASURES[measure]
-        heading = f"{words.label} by {label}" if with_measure else label
+        heading = f"{words.label} by\N{NO-BREAK SPACE}{label}" if with_measure else label
         columns.append(Column(f"{prompt} {measure}", heading, "{:.3f}", words.meaning))
     return columns, frame
 

@@ -35,7 +35,7 @@ def read_objects(path: Path, name: str) -> pd.DataFrame:
     if table.num_rows == 0:
         raise UserError(f"{path}: the table is empty; validate again on images with segments")
     frame = table.to_pandas(split_blocks=True, self_destruct=True)
-    frame["checkpoint"] = pd.Categorical.from_codes(np.zeros(len(frame), dtype=int), [name])
+    frame["checkpoint"] = pd.Categorical([name] * len(frame))
     return frame
 
 

@@ -53,7 +53,8 @@ def clicks(objects: pd.DataFrame) -> pd.DataFrame:
     for limit in (80, 90):
         used = sessions[f"noc_{limit}"].astype(float)
         columns[f"noc_{limit}"] = used
-        columns[f"never_{limit}"] = (used >= _NEVER) & (sessions["iou"] < limit / 100)
+        never = (used >= _NEVER) & (sessions["iou"] < limit / 100)
+        columns[f"never_{limit}"] = never.astype(float)
     grouped = _grouped(sessions.assign(**columns))
     table = grouped[list(columns)].mean()
     table.insert(0, "objects", grouped.size())

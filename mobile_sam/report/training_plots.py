@@ -48,15 +48,7 @@ def _panel(
     x = rows["epoch"] + 1
     for name, label in lines.items():
         style = key[label]
-        axes.plot(
-            x,
-            rows[name],
-            marker=style.marker,
-            markersize=3,
-            color=style.colour,
-            linestyle=style.dashes,
-            linewidth=1.6,
-        )
+        axes.plot(x, rows[name], marker=style.marker, markersize=3, linewidth=1.6, **style.line)
     if set(lines) <= set(_OVERLAPS):
         axes.set_ylim(0, 1)
     elif (rows[list(lines)] > 0).any(axis=None):
@@ -86,4 +78,4 @@ def _shade_stages(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _short(stage: str, count: int) -> str:
     """The stage's number alone where names would overlap."""
-    return stage if count <= 3 else stage.split("_")[0]
+    return stage if count <= 3 else stage.partition("_")[0]

@@ -7,125 +7,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from mobile_sam.report.differences import Difference
-from mobile_sam.report.measured import Measured
-from mobile_sam.report.words import prompt_label
+from mobile_sam.report.measured import Kind, Measured
+from mobile_sam.report.words import prompt_label, signed
 
-
-def verdict(
-    measured: Measured, summary: pd.DataFrame, differences: Sequence[Difference]
-) -> list[str]:
-    """The first sentence is the answer, the others say where it comes from and how it compares."""
-    miou = _mious(summary)
-    mine = {d.against: d for d in differences if _of_main(d, measured)}
-    sentences = [_headline(measured, miou, mine), *_steps(measured, differences)]
-    for kinds in (("teacher",), ("compared",)):
-        against = [mine[name] for name in measured.of_kind(*kinds) if name in mine]
-        if against:
-            sentences.append(_sentence([_relation(d) for d in against]))
-    rivals = [mine[n] for n in measured.of_kind("stage") if n in mine and _is_rival(measured, n)]
-    if rivals:
-        sentences.append(_sentence([_relation(d) for d in rivals]))
-    sentences += _warnings(measured, miou, mine)
-    return sentences
-
-
-def _mious(summary: pd.DataFrame) -> dict[tuple[str, str], float]:
-    return {(row.checkpoint, row.prompt): row.miou for row in summary.itertuples()}
-
-
-def _of_main(found: Difference, measured: Measured) -> bool:
-    return found.what == measured.main and found.prompt == measured.first_prompt
-
-
-def _is_rival(measured: Measured, name: str) -> bool:
-    """Whether it is another run's, rather than a stage before."""
-    return measured.training is None or measured.training.epochs["run"].nunique() > 1
-
-
-def _headline(
-    measured: Measured, miou: dict[tuple[str, str], float], mine: dict[str, Difference]
-) -> str:
-    reached = [
-        f"{miou[measured.main, prompt]:.3f} by {prompt_label(prompt)}"
-        for prompt in ("box", "point")
-        if (measured.main, prompt) in miou
-    ] or [f"{miou[measured.main, measured.first_prompt]:.3f} by {measured.first_prompt}"]
-    words = f"{measured.main} reaches a mean IoU of {' and '.join(reached)}"
-    start = [mine[name] for name in measured.of_kind("start") if name in mine]
-    if start:
-        by = f"by {prompt_label(measured.first_prompt)} "
-        words += "; " + by + _change(start[0])
-    return words + "."
-
-
-def _change(found: Difference) -> str:
-    """`0.120 more than start (0.692), ...`."""
-    return f"{_apart(found)} {found.against} ({found.miou_against:.3f}), {_chance(found)}"
-
-
-def _relation(found: Difference) -> str:
-    return f"{found.what} is {_change(found)}"
-
-
-def _apart(found: Difference) -> str:
-    if found.difference == 0:
-        return "the same as"
-    return f"{abs(found.difference):.3f} {'above' if found.difference > 0 else 'below'}"
-
-
-def _chance(found: Difference) -> str:
-    if math.isnan(found.low):
-        return "of one image, from which no interval follows"
-    interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
-    return f"{interval}: {'beyond chance' if found.beyond_chance else 'could be chance'}"
-
-
-def signed(value: float) -> str:
-    """Three decimals with a sign."""
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def _steps(measured: Measured, differences: Sequence[Difference]) -> list[str]:
-    """What each stage brought, where there is more than one."""
-    steps = [
-        d
-        for step in measured.steps
-        for d in differences
-        if (d.what, d.against) == step and d.prompt == measured.first_prompt
-    ]
-    stages = set(measured.of_kind("stage"))
-    if len(steps) < 2 or not {d.what for d in steps} <= stages or "start" not in measured.names:
-        return []
-    words = [
-        f"{d.what} brought {signed(d.difference)} ({'beyond chance' if d.beyond_chance else 'could be chance'})"
-        for d in steps
-    ]
-    return [_sentence([f"Of this, {', '.join(words)}"])]
-
-
-def _warnings(
-    measured: Measured, miou: dict[tuple[str, str], float], mine: dict[str, Difference]
-) -> list[str]:
-    """The filled box, and a better checkpoint of the same run."""
-    sentences, prompt = [], measured.first_prompt
-    for name in measured.of_kind("baseline"):
-        if name in mine:
-            found = mine[name]
-            relation = "above" if found.difference > 0 else "not above"
-            sentences.append(
-                f"It is {relation} the filled box ({found.miou_against:.3f}), the mask that takes "
-                "no model."
-            )
-    own = [n for n in measured.of_kind("start", "stage", "best") if (n, prompt) in miou]
-    if own:
-        best = max(own, key=lambda name: miou[name, prompt])
-        if miou[best, prompt] > miou.get((measured.main, prompt), math.inf):
-            sentences.append(f"The best of all steps is {best} with {miou[best, prompt]:.3f}.")
-    return sentences
-
-
-def _sentence(parts: Sequence[str]) -> str:
-    return "; ".join(parts) + "."
+_MOST_TILES = 6
 
 
 class Tile(NamedTuple):
@@ -136,25 +21,121 @@ class Tile(NamedTuple):
     detail: str
 
 
+def verdict(
+    measured: Measured, summary: pd.DataFrame, differences: Sequence[Difference]
+) -> list[str]:
+    """The first sentence is the answer; the others say where it comes from and how it compares."""
+    mious, mine = _mious(summary), _of_main(measured, differences)
+    sentences = [_headline(measured, mious), *_against_start(measured, mine)]
+    sentences += _steps(measured, differences)
+    against = [*measured.of_kind("teacher"), *measured.of_kind("compared")]
+    if not measured.chain:
+        against = measured.of_kind("stage") + against
+    sentences += [_relation(mine[name]) for name in against if name in mine]
+    return sentences + _against_box(measured, mine) + _better_step(measured, mious)
+
+
 def tiles(
     measured: Measured, summary: pd.DataFrame, differences: Sequence[Difference]
 ) -> list[Tile]:
-    """The main what by box and point, and how far it is from start, teacher and filled box."""
-    miou = _mious(summary)
+    """The main what by box and point, and how far it is from start, teacher and others."""
+    mious, mine = _mious(summary), _of_main(measured, differences)
+    main = measured.main
     found = [
-        Tile(f"{miou[measured.main, prompt]:.3f}", f"mIoU by {prompt_label(prompt)}", measured.main)
-        for prompt in ("box", "point")
-        if (measured.main, prompt) in miou
+        Tile(f"{mious[main, prompt]:.3f}", f"mIoU by {prompt_label(prompt)}", main)
+        for prompt in _headed(measured, mious)
     ]
-    mine = {d.against: d for d in differences if _of_main(d, measured)}
-    for name in measured.of_kind("start", "stage", "teacher", "compared", "baseline"):
-        if name in mine and len(found) < _MOST_TILES:
-            d = mine[name]
-            sure = "beyond chance" if d.beyond_chance else "could be chance"
-            detail = f"{signed(d.low)} to {signed(d.high)}, {sure}" if d.images > 1 else "one image"
-            label = f"by {prompt_label(d.prompt)} against {name}"
-            found.append(Tile(signed(d.difference), label, detail))
+    kinds: tuple[Kind, ...] = ("start", "teacher", "compared", "stage", "baseline")
+    names = [name for kind in kinds for name in measured.of_kind(kind) if name in mine]
+    for name in names[: _MOST_TILES - len(found)]:
+        label = f"by {prompt_label(mine[name].prompt)} against {name}"
+        found.append(Tile(signed(mine[name].difference), label, _chance(mine[name])))
     return found
 
 
-_MOST_TILES = 6
+def _mious(summary: pd.DataFrame) -> dict[tuple[str, str], float]:
+    keys = zip(summary["checkpoint"], summary["prompt"], strict=True)
+    return dict(zip(keys, summary["miou"], strict=True))
+
+
+def _of_main(measured: Measured, differences: Sequence[Difference]) -> dict[str, Difference]:
+    """The main what against others by the first prompt, by their names."""
+    prompt = measured.first_prompt
+    return {d.against: d for d in differences if (d.what, d.prompt) == (measured.main, prompt)}
+
+
+def _headed(measured: Measured, mious: dict[tuple[str, str], float]) -> list[str]:
+    plain = [prompt for prompt in ("box", "point") if (measured.main, prompt) in mious]
+    return plain or [measured.first_prompt]
+
+
+def _headline(measured: Measured, mious: dict[tuple[str, str], float]) -> str:
+    reached = [
+        f"{mious[measured.main, prompt]:.3f} by {prompt_label(prompt)}"
+        for prompt in _headed(measured, mious)
+    ]
+    words = f"{measured.main} reaches a mean IoU of {' and '.join(reached)}"
+    prompt = measured.first_prompt
+    others = [mious[n, prompt] for n in measured.rivals if (n, prompt) in mious]
+    if others and not measured.chain and mious[measured.main, prompt] >= max(others):
+        words += f", the best of {len(others) + 1}"
+    return f"{words}."
+
+
+def _against_start(measured: Measured, mine: dict[str, Difference]) -> list[str]:
+    return [_relation(mine[name]) for name in measured.of_kind("start") if name in mine]
+
+
+def _relation(found: Difference) -> str:
+    """`By box a is 0.120 above b (0.692): +0.101 to +0.140, beyond chance.`"""
+    apart = f"{abs(found.difference):.3f} {'above' if found.difference > 0 else 'below'}"
+    if found.difference == 0:
+        apart = "the same as"
+    return (
+        f"By {prompt_label(found.prompt)}, {found.what} is {apart} {found.against} "
+        f"({found.miou_against:.3f}): {_chance(found)}."
+    )
+
+
+def _chance(found: Difference) -> str:
+    if math.isnan(found.low):
+        return "from one image, of which nothing follows for others"
+    return f"{signed(found.low)} to {signed(found.high)}, {_sure(found)}"
+
+
+def _sure(found: Difference) -> str:
+    return "beyond chance" if found.beyond_chance else "could be chance"
+
+
+def _steps(measured: Measured, differences: Sequence[Difference]) -> list[str]:
+    """What each stage brought, where there is more than one."""
+    by_pair = {(d.what, d.against): d for d in differences if d.prompt == measured.first_prompt}
+    steps = [by_pair[step] for step in measured.steps if step in by_pair]
+    if not measured.chain or len(steps) < 2:
+        return []
+    words = [f"{d.what} brought {signed(d.difference)} ({_sure(d)})" for d in steps]
+    return [f"Step by step: {', '.join(words)}."]
+
+
+def _against_box(measured: Measured, mine: dict[str, Difference]) -> list[str]:
+    baselines = [mine[name] for name in measured.of_kind("baseline") if name in mine]
+    return [
+        f"It is {'above' if found.difference > 0 else 'not above'} the filled box "
+        f"({found.miou_against:.3f}), the mask that takes no model."
+        for found in baselines
+    ]
+
+
+def _better_step(measured: Measured, mious: dict[tuple[str, str], float]) -> list[str]:
+    """Start, another stage or another epoch, where that is better than the main what."""
+    if not measured.chain:
+        return []
+    own = {
+        name: mious[name, measured.first_prompt]
+        for name in measured.of_kind("start", "stage", "best")
+        if (name, measured.first_prompt) in mious
+    }
+    best = max(own, key=lambda name: own[name])
+    if own[best] <= own.get(measured.main, math.inf):
+        return []
+    return [f"The best of its own steps is {best} with {own[best]:.3f}, not the last."]

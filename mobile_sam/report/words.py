@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+
 
 class Words(NamedTuple):
     """A label for headings, and what it means in simple words."""
@@ -42,7 +44,7 @@ MEASURES = {
     "miou": Words("mIoU", "intersection over union of prediction and truth, mean over segments"),
     "dice": Words("Dice", "twice the intersection over the sum of both areas; kinder than IoU"),
     "boundary_iou": Words(
-        "boundary IoU", "IoU of the bands along both outlines: is the edge right?"
+        "boundary IoU", "IoU of the bands along both outlines; says whether the edge is right"
     ),
     "boundary_f": Words("boundary F", "share of outline that lies on the other outline, both ways"),
     "j_and_f": Words("J&F", "mean of IoU and boundary F"),
@@ -55,6 +57,11 @@ AUTOMATIC = {
     "ar": Words("AR@1000", "share of segments found, mean over the limits IoU 0.50, 0.55, … 0.95"),
     "abo": Words("ABO", "mean IoU of each segment with the mask that fits it best"),
 }
+
+
+def signed(value: float) -> str:
+    """Three decimals with a sign."""
+    return f"{value:+.3f}".replace("-", MINUS)
 
 
 def prompt_label(prompt: str) -> str:
