@@ -8,13 +8,12 @@ later one gives the answer before it as a mask prompt.
 
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_sam.data.masks import Mask, interior_point
+from mobile_sam.data.masks import Mask, inner_distance, interior_point
 from mobile_sam.data.prompts import Prompt, points_prompt
 from mobile_sam.evaluation.encoded import Answer, EncodedImage
 from mobile_sam.metrics import iou
@@ -106,21 +105,15 @@ def next_click(prediction: Mask, truth: Mask, clicks: Sequence[_Click]) -> _Clic
     missed. Without an error left to click on, the first click is made again.
     """
     missed, extra = truth & ~prediction, prediction & ~truth
-    for x, y, _ in clicks:
-        missed[y, x] = extra[y, x] = False
-    depths = [_depths(error) for error in (missed, extra)]
-    on_segment = depths[0].max() >= depths[1].max()
+    for column, row, _ in clicks:
+        missed[row, column] = extra[row, column] = False
+    depths = [inner_distance(error) for error in (missed, extra)]
+    on_segment = bool(depths[0].max() >= depths[1].max())
     deepest = depths[0] if on_segment else depths[1]
     if deepest.max() == 0:
         return clicks[0]
     y, x = np.unravel_index(int(deepest.argmax()), truth.shape)
-    return int(x), int(y), bool(on_segment)
-
-
-def _depths(mask: Mask) -> NDArray[np.float32]:
-    """Distance (H, W) of each pixel from what is not in the mask; the image ends there too."""
-    padded = np.pad(mask, 1).astype(np.uint8)
-    return cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    return int(x), int(y), on_segment
 
 
 def _prompt(clicks: Sequence[_Click]) -> Prompt:

@@ -15,7 +15,8 @@ from mobile_sam.data.index import Index, IndexedImage, Segment
 from mobile_sam.data.masks import Mask, encode
 from mobile_sam.evaluation.encoded import Answer, EncodedImage, frame_of, prompts_at_once
 from mobile_sam.evaluation.protocols import Measuring, answers
-from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou, number_of_clicks
+from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
+from mobile_sam.metrics.clicks import number_of_clicks
 from mobile_sam.models.mask_decoder import NUM_MASKS
 from mobile_sam.models.sam import Sam
 
@@ -45,7 +46,7 @@ def measured(
         return
     records = ((position, index[position]) for position in positions)
     progress = _Progress(name, len(positions))
-    for (position, record), frame in _read_ahead(records, model.img_size, readers):
+    for (_, record), frame in _read_ahead(records, model.img_size, readers):
         yield from _of_image(model, frame, record, how, name)
         progress.step()
 

@@ -77,9 +77,7 @@ def read_about(path: Path) -> dict[str, Any]:
     if b"thresholds" not in metadata:
         raise ConfigError(f"{path}: of an older version; delete it and validate again")
     return {
-        key.decode(): json.loads(value)
-        for key, value in metadata.items()
-        if key != b"ARROW:schema"
+        key.decode(): json.loads(value) for key, value in metadata.items() if key != b"ARROW:schema"
     }
 
 

@@ -22,13 +22,14 @@ def square(x0: int, y0: int, side: int) -> Mask:
 
 
 class Obedient(EncodedImage):
-    """A stand-in for a model that adds a disc at each click on a segment, and knows no more.
+    """A stand-in for a model that is right within a radius of each click, and learns no more.
 
-    Its low_res_logits are the mask logits themselves.
+    Its low_res_logits are the mask logits themselves. A prompt is of the first of its truths that
+    has the first click.
     """
 
-    def __init__(self, radius: int) -> None:
-        self.radius = radius
+    def __init__(self, radius: int, truths: list[Mask]) -> None:
+        self.radius, self.truths = radius, truths
         self.asked: list[tuple[int, int]] = []  # prompts and their points, of each pass
 
     def decode(self, prompts, masks=None, outputs=None):  # type: ignore[no-untyped-def]
@@ -37,10 +38,12 @@ class Obedient(EncodedImage):
         logits = masks.clone()
         y, x = np.mgrid[:SIZE, :SIZE]
         for number, prompt in enumerate(prompts):
-            for (px, py), label in zip(prompt.points, prompt.labels, strict=True):
-                if label >= 0:
-                    disc = (x - px) ** 2 + (y - py) ** 2 <= self.radius**2
-                    logits[number, 0, torch.from_numpy(disc)] = 1.0 if label == 1 else -1.0
+            first = tuple(int(value) for value in prompt.points[0][::-1])
+            truth = next(mask for mask in self.truths if mask[first])
+            for px, py in prompt.points[prompt.labels >= 0]:
+                near = (x - px) ** 2 + (y - py) ** 2 <= self.radius**2
+                right = torch.from_numpy(truth[near]).float() * 2 - 1
+                logits[number, 0, torch.from_numpy(near)] = right
         return Decoded(logits, torch.full((len(prompts), 1), 0.5), torch.zeros(0))
 
     def upscale(self, low_res_logits: Tensor) -> Tensor:
@@ -52,9 +55,9 @@ def first(*masks: Mask) -> tuple[Tensor, Tensor]:
     return logits, torch.zeros(len(masks))
 
 
-def session(image: Obedient, truths: list[Mask], protocols: tuple[str, ...]) -> dict[str, Answer]:
-    start = first(*[NOTHING] * len(truths))
-    found = answers_by_clicks(image, truths, start, 0.0, protocols)  # type: ignore[arg-type]
+def session(image: Obedient, protocols: tuple[str, ...]) -> dict[str, Answer]:
+    start = first(*[NOTHING] * len(image.truths))
+    found = answers_by_clicks(image, image.truths, start, 0.0, protocols)  # type: ignore[arg-type]
     return {answer.prompt: answer for answer in found}
 
 
@@ -102,9 +105,8 @@ def test_without_an_error_the_first_click_is_made_again() -> None:
 
 
 def test_rows_show_three_and_five_clicks() -> None:
-    truths = [square(2, 2, 28), square(8, 8, 8)]
-    image = Obedient(radius=2)
-    found = session(image, truths, ("box", "clicks"))
+    image = Obedient(2, [square(2, 2, 28), square(0, 0, 32)])
+    found = session(image, ("box", "clicks"))
     assert list(found) == ["clicks_3", "clicks_5"]
     areas = [found[name].masks.sum((1, 2)).tolist() for name in found]
     assert areas[0][0] < areas[1][0]
@@ -113,9 +115,10 @@ def test_rows_show_three_and_five_clicks() -> None:
 
 
 def test_a_session_ends_at_the_goal_and_counts_to_twenty_at_most() -> None:
-    easy, hard = square(4, 4, 3), square(0, 0, 32)
-    image = Obedient(radius=3)
-    found = session(image, [easy, hard], ("box", "noc"))
+    y, x = np.mgrid[:SIZE, :SIZE]
+    easy, hard = (x - 9) ** 2 + (y - 9) ** 2 <= 9, square(0, 0, 32)
+    image = Obedient(3, [easy, hard])
+    found = session(image, ("box", "noc"))
     assert list(found) == ["noc"]
     assert found["noc"].ious is not None
     counts = [len(ious) for ious in found["noc"].ious]
@@ -128,8 +131,8 @@ def test_a_session_ends_at_the_goal_and_counts_to_twenty_at_most() -> None:
 
 def test_both_protocols_together_give_the_same_rows_as_alone() -> None:
     truths = [square(4, 4, 5), square(2, 2, 28)]
-    both = session(Obedient(radius=3), truths, ("box", "clicks", "noc"))
-    clicks = session(Obedient(radius=3), truths, ("box", "clicks"))
+    both = session(Obedient(3, truths), ("box", "clicks", "noc"))
+    clicks = session(Obedient(3, truths), ("box", "clicks"))
     assert list(both) == ["clicks_3", "clicks_5", "noc"]
     for name in clicks:
         assert torch.equal(both[name].masks, clicks[name].masks)
@@ -137,7 +140,7 @@ def test_both_protocols_together_give_the_same_rows_as_alone() -> None:
 
 def test_a_session_that_is_done_at_once_asks_nothing() -> None:
     truth = square(4, 4, 8)
-    image = Obedient(radius=3)
+    image = Obedient(3, [truth])
     found = list(answers_by_clicks(image, [truth], first(truth), 0.0, ("box", "noc")))
     assert found[0].ious == ((1.0,),)
     assert image.asked == []

@@ -128,7 +128,9 @@ def test_only_the_protocols_asked_for_are_measured(model: Sam, index: Index) -> 
     assert list(dict.fromkeys(row["prompt"] for row in few)) == ["box", "clicks_3", "clicks_5"]
     counted = rows_of(model, index, replace(HOW, protocols=("box", "noc")))
     assert {row["prompt"] for row in counted} == {"box", "noc"}
-    everything = {(r["image_id"], r["segment_id"]): r for r in rows_of(model, index) if r["prompt"] == "noc"}
+    everything = {
+        (r["image_id"], r["segment_id"]): r for r in rows_of(model, index) if r["prompt"] == "noc"
+    }
     for row in counted:
         if row["prompt"] == "noc":
             same = everything[row["image_id"], row["segment_id"]]
@@ -159,9 +161,10 @@ def test_what_is_unknown_counts_for_nothing(model: Sam, index: Index) -> None:
     filled = list(measured(None, [half_known], [0], HOW, "box_filled"))  # type: ignore[arg-type]
     asked = list(measured(model, [half_known], [0], replace(HOW, mask_threshold=-1e9), "x"))  # type: ignore[arg-type]
     for segment in record.segments:
-        known = record.mask(segment).sum() / np.any(
-            [record.mask(s) for s in record.segments], axis=0
-        ).sum()
+        known = (
+            record.mask(segment).sum()
+            / np.any([record.mask(s) for s in record.segments], axis=0).sum()
+        )
         assert select(asked, "box", record, segment)["iou"] == pytest.approx(known)
         x0, y0, x1, y1 = segment.box
         inside = np.zeros(record.size, dtype=bool)
