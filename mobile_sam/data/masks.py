@@ -100,15 +100,16 @@ def interior_point(mask: Mask) -> tuple[int, int]:
 
     mask: (H, W), not empty. What lies outside the image counts as background.
     """
-    y, x = np.unravel_index(int(inner_distance(mask).argmax()), mask.shape)
+    y, x = np.unravel_index(int(squared_depth(mask).argmax()), mask.shape)
     return int(x), int(y)
 
 
-def inner_distance(mask: Mask) -> NDArray[np.float32]:
-    """Distance (H, W) in pixels of each pixel of the mask from what is not in it, 0 elsewhere.
+def squared_depth(mask: Mask) -> NDArray[np.int64]:
+    """Squared distance (H, W) in pixels of each pixel of the mask from what is not in it; else 0.
 
-    What lies outside the image is not in the mask.
+    What lies outside the image is not in the mask. Squares of distances between pixels are whole
+    numbers: rounded to them, equal depths are equal, and the deepest pixel is always the same one.
     """
     padded = np.pad(mask, 1).astype(np.uint8)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return depth[1:-1, 1:-1].astype(np.float32)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    return np.rint(np.square(depth, dtype=np.float64)).astype(np.int64)
