@@ -40,9 +40,14 @@ def read_detections(truth: Json, results: list[Json], image_ids: Collection[int]
                 f"image of {sizes[image_id]}, (H, W); give masks in the image frame"
             )
     rows = [row for row in results if row["image_id"] in image_ids]
-    areas = coco.area([row["segmentation"] for row in rows]).tolist() if rows else []
     keys = ("image_id", "category_id", "segmentation", "score")
     return [
-        {**{key: row[key] for key in keys}, "id": number, "area": area, "iscrowd": 0}
-        for number, (row, area) in enumerate(zip(rows, areas, strict=True), start=1)
+        {
+            **{key: row[key] for key in keys},
+            "id": number,
+            # One by one: pycocotools 2.0.11 fails for a list of more than 255.
+            "area": int(coco.area(row["segmentation"])),
+            "iscrowd": 0,
+        }
+        for number, row in enumerate(rows, start=1)
     ]

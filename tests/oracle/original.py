@@ -111,19 +111,22 @@ def random_state(task: Task) -> Any:
 
 
 def evaluate_lvis(task: Task) -> Any:
-    """LVIS' measures of masks for `truth` and `results`, on `image_ids` where given."""
+    """LVIS' measures of masks for each of `cases`: truth, results, and chosen images or None."""
     import numpy as np
 
     np.float = float  # NumPy 2 has the name no more
     from lvis import LVIS, LVISEval, LVISResults
 
-    Path("lvis.json").write_text(json.dumps(task["truth"]))
-    truth = LVIS("lvis.json")
-    evaluation = LVISEval(truth, LVISResults(truth, task["results"]), "segm")
-    if task["image_ids"] is not None:
-        evaluation.params.img_ids = task["image_ids"]
-    evaluation.run()
-    return {name: float(value) for name, value in evaluation.get_results().items()}
+    answers = []
+    for annotations, results, image_ids in task["cases"]:
+        Path("lvis.json").write_text(json.dumps(annotations))
+        truth = LVIS("lvis.json")
+        evaluation = LVISEval(truth, LVISResults(truth, results), "segm")
+        if image_ids is not None:
+            evaluation.params.img_ids = image_ids
+        evaluation.run()
+        answers.append({name: float(value) for name, value in evaluation.get_results().items()})
+    return answers
 
 
 def main() -> None:
