@@ -60,7 +60,7 @@ DISTIL: dict[str, dict[str, Any]] = {
 }
 ALONE = {name: Recipe(name) for name in DISTIL}
 BEFORE = {f"{name}, then fine-tune": Recipe(name, 0.5) for name in DISTIL}
-FINETUNE = {"fine-tune": Recipe(None)}
+FINETUNE = {"fine-tune": Recipe(None, unlabelled=False)}
 RECIPES = FINETUNE | ALONE | BEFORE
 FEW = {
     **FINETUNE,
