@@ -11,7 +11,7 @@ sys.path.insert(0, workflow.basedir)
 from mobile_sam.config import UserError
 from mobile_sam.datasets import known_dataset
 from mobile_sam.fetch import checkpoint_path
-from mobile_sam.layout import RunPaths, needs_features, validated
+from mobile_sam.layout import RunPaths, compared, needs_features, trained, validated
 from mobile_sam.plan import (
     check_inputs,
     fingerprint,

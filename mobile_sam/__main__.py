@@ -99,10 +99,15 @@ def export(config: RunConfig, args: argparse.Namespace) -> None:
 
 def validate(config: RunConfig, args: argparse.Namespace) -> None:
     from mobile_sam.layout import validated
-    from mobile_sam.validation import validate
+    from mobile_sam.validation import join_parts, validate
 
+    if args.step and not args.what:
+        raise ConfigError(f"--step {args.step}: say of what; add --what")
     for what in [args.what] if args.what else validated(config):
-        validate(config, what)
+        if args.step == "join":
+            join_parts(config, what)
+        else:
+            validate(config, what, args.part if args.step == "part" else None)
 
 
 def report(config: RunConfig, args: argparse.Namespace) -> None:
@@ -171,8 +176,12 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--stage", help="NN_name; default: all unfinished stages")
         if name == "validate":
             verb.add_argument(
-                "--what", help="box_filled, start, NN_name, teacher or teacher_2; default: all"
+                "--what",
+                help="box_filled, start, NN_name, NN_name_best, teacher or teacher_2, or what "
+                "`compare` names; default: all",
             )
+            verb.add_argument("--step", choices=["part", "join"], help="default: all images")
+            verb.add_argument("--part", type=int, default=0, help="which of validate_jobs")
     verb = verbs.add_parser("fetch", help="download known checkpoints and data sets")
     verb.add_argument("names", nargs="+", choices=sorted({*KNOWN_CHECKPOINTS, *KNOWN_DATASETS}))
     verb.add_argument("--log", type=Path, help="write the log there too")

@@ -13,7 +13,7 @@ from mobile_sam.config import DIRECTORY_KEYS, ConfigError, RunConfig
 from mobile_sam.datasets import check_available, known_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, FetchError, check_reachable
 from mobile_sam.files import write_json
-from mobile_sam.layout import RunPaths, needs_features
+from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, needs_features
 from mobile_sam.runs import Runs, known_overlays
 from mobile_sam.teachers import named_teachers, random_number, teacher_configs, teacher_key
 
@@ -67,10 +67,13 @@ def _missing_weights(config: RunConfig) -> Iterator[str]:
     asked = {"checkpoint": config.checkpoint}
     for number, teacher in enumerate(teacher_configs(config)):
         asked[teacher_key(number, "checkpoint")] = teacher.teacher_checkpoint
+    asked |= {f"compare[{number}]": value for number, value in enumerate(config.compare)}
+    compared(config)
     for key, value in asked.items():
-        if value in {None, "imagenet"} or value.startswith("run:"):
+        if value is None or value.startswith("run:"):
             continue
-        if random_number(value) is not None:
+        no_file = value == "imagenet" or random_number(value) is not None
+        if no_file and not key.startswith("compare"):
             continue
         if value in KNOWN_CHECKPOINTS:
             try:
@@ -86,6 +89,7 @@ def known_checkpoints(runs: Runs) -> set[str]:
     """Known checkpoints that any of the runs starts from or learns from."""
     asked = {config.checkpoint for config in runs.all}
     asked |= {t.teacher_checkpoint for config in runs.all for t in teacher_configs(config)}
+    asked |= {weights for config in runs.all for weights in config.compare}
     return {name for name in asked if name in KNOWN_CHECKPOINTS}
 
 
@@ -195,15 +199,27 @@ def write_settings(runs: Runs) -> None:
 
 def validation_settings(config: RunConfig, what: str) -> str:
     """Sorted-key JSON of the settings that the validation of `what` depends on."""
-    keys = {"mask_threshold"} if what != "box_filled" else set()
     teachers = named_teachers(config)
-    if what == "start":
+    keys = set(_MEASURING) if what != BOX_FILLED else set()
+    if what == START:
         model = {"model_type", "img_size", "seed", "iou_head_depth", "iou_head_hidden_dim"}
         keys |= model | {"checkpoint", "decoder_from_teacher"}
     if what in teachers:
         config = teachers[what]
         keys |= {"teacher_checkpoint", "teacher_model_type", "img_size", "seed"}
+    if what in compared(config):
+        keys.add("img_size")
     return json.dumps({key: getattr(config, key) for key in keys}, sort_keys=True)
+
+
+_MEASURING = (
+    "mask_threshold",
+    "thresholds",
+    "protocols",
+    "automatic_images",
+    "automatic_points",
+    "detections",
+)
 
 
 def rule_name(text: str) -> str:

@@ -100,7 +100,15 @@ def interior_point(mask: Mask) -> tuple[int, int]:
 
     mask: (H, W), not empty. What lies outside the image counts as background.
     """
-    padded = np.pad(mask, 1).astype(np.uint8)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
+    y, x = np.unravel_index(int(inner_distance(mask).argmax()), mask.shape)
     return int(x), int(y)
+
+
+def inner_distance(mask: Mask) -> NDArray[np.float32]:
+    """Distance (H, W) in pixels of each pixel of the mask from what is not in it, 0 elsewhere.
+
+    What lies outside the image is not in the mask.
+    """
+    padded = np.pad(mask, 1).astype(np.uint8)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return depth[1:-1, 1:-1].astype(np.float32)

@@ -10,14 +10,41 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
         "start": start + (teacher if settings.decoder_from_teacher else []),
     }
     needed |= {
-        stage.directory: paths.checkpoint(stage, settings.use_checkpoint)
-        for stage in normalise(settings)
+        name: [paths.checkpoint(stage, kept)]
+        # Where the best epoch is the last one, the table is the same and is not measured again.
+        + ([paths.validation(stage.directory)] if kept == "best" else [])
+        for name, (stage, kept) in trained(settings).items()
     }
     for name, alone in named_teachers(settings).items():
         weights = RunPaths(alone).teacher_weights
         needed[name] = [weights] if weights else []
+    needed |= {name: [weights] for name, weights in compared(settings).items()}
+    jobs = settings.validate_jobs
 
     for what in validated(settings):
+        for part in range(jobs if jobs > 1 else 0):
+
+            rule:
+                name:
+                    f"validate_{run}_{rule_name(what)}_{part}_of_{jobs}"
+                input:
+                    paths.index,
+                    needed[what],
+                output:
+                    temp(paths.validation_part(what, part)),
+                log:
+                    paths.logs / f"validate_{what}_{part}_of_{jobs}.log",
+                benchmark:
+                    paths.benchmarks / f"validate_{what}_{part}_of_{jobs}.tsv"
+                threads: 8
+                params:
+                    settings=paths.settings,
+                    what=what,
+                    part=part,
+                    depends_on=validation_settings(settings, what),
+                shell:
+                    "exec python -m mobile_sam validate --what {params.what} --step part "
+                    "--part {params.part} --config {params.settings} --log {log}"
 
         rule:
             name:
@@ -25,6 +52,11 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             input:
                 paths.index,
                 needed[what],
+                (
+                    [paths.validation_part(what, part) for part in range(jobs)]
+                    if jobs > 1
+                    else []
+                ),
             output:
                 paths.validation(what),
             log:
@@ -34,9 +66,10 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             params:
                 settings=paths.settings,
                 what=what,
+                step="--step join" if jobs > 1 else "",
                 depends_on=validation_settings(settings, what),
             shell:
-                "exec python -m mobile_sam validate --what {params.what} "
+                "exec python -m mobile_sam validate --what {params.what} {params.step} "
                 "--config {params.settings} --log {log}"
 
     rule:
