@@ -51,11 +51,11 @@ def encode_runs(counts: list[int], size: Size) -> bytes:
     return coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"]
 
 
-def check_code(counts: bytes, size: Size) -> bytes:
-    """The same code, when it covers (H, W) exactly; else ValueError. Decoders trust it blindly.
+def run_lengths(counts: bytes) -> NDArray[np.int64]:
+    """Pixels of each run of a compressed code: background first, in turns, down the columns.
 
-    The code is COCO's: 5 bits a character, the sixth says that more follow; from the fourth run on
-    the difference to the run before the last.
+    Raises ValueError for a code that is cut off. The code is COCO's: 5 bits a character, the sixth
+    says that more follow; from the fourth run on the difference to the run before the last.
     """
     digits = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(digits & 32 == 0)
@@ -70,6 +70,12 @@ def check_code(counts: bytes, size: Size) -> bytes:
     runs -= np.where(digits[ends] & 16, np.int64(1) << (5 * lengths), 0)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def check_code(counts: bytes, size: Size) -> bytes:
+    """The same code, when it covers (H, W) exactly; else ValueError. Decoders trust it blindly."""
+    runs = run_lengths(counts)
     if runs.min() < 0 or runs.sum() != size[0] * size[1]:
         raise ValueError(
             f"the code covers {runs.sum()} pixels of {size[0] * size[1]}; export it again"
