@@ -11,9 +11,17 @@ sys.path.insert(0, workflow.basedir)
 from mobile_sam.config import UserError
 from mobile_sam.datasets import known_dataset
 from mobile_sam.fetch import checkpoint_path
-from mobile_sam.layout import RunPaths, compared, needs_features, trained, validated
+from mobile_sam.layout import (
+    BOX_FILLED,
+    RunPaths,
+    compared,
+    needs_features,
+    trained,
+    validated,
+)
 from mobile_sam.plan import (
     check_inputs,
+    cost_settings,
     fingerprint,
     known_checkpoints,
     results_table,

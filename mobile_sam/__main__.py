@@ -13,7 +13,7 @@ from mobile_sam.config import ConfigError, RunConfig, UserError
 from mobile_sam.datasets import KNOWN_DATASETS, fetch_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
 from mobile_sam.files import write_json
-from mobile_sam.layout import RunPaths, needs_features
+from mobile_sam.layout import BOX_FILLED, RunPaths, needs_features
 from mobile_sam.runs import load_run
 from mobile_sam.teachers import teacher_configs
 
@@ -99,15 +99,25 @@ def export(config: RunConfig, args: argparse.Namespace) -> None:
 
 def validate(config: RunConfig, args: argparse.Namespace) -> None:
     from mobile_sam.layout import validated
-    from mobile_sam.validation import join_parts, validate
+    from mobile_sam.validation import join_parts, validate, write_average_precision
 
     if args.step and not args.what:
         raise ConfigError(f"--step {args.step}: say of what; add --what")
     for what in [args.what] if args.what else validated(config):
         if args.step == "join":
             join_parts(config, what)
-        else:
-            validate(config, what, args.part if args.step == "part" else None)
+        elif args.step == "part":
+            validate(config, what, args.part)
+        if args.step is None:
+            validate(config, what)
+        if args.step == "ap" or (not args.what and config.detections and what != BOX_FILLED):
+            write_average_precision(config, what)
+
+
+def cost(config: RunConfig, args: argparse.Namespace) -> None:
+    from mobile_sam.validation import measure_costs
+
+    measure_costs(config)
 
 
 def report(config: RunConfig, args: argparse.Namespace) -> None:
@@ -138,6 +148,7 @@ RUN_VERBS: dict[str, tuple[Callable[[RunConfig, argparse.Namespace], None], str]
     "train": (train, "train a stage, or all of them"),
     "export": (export, "write weights.pt for the original code"),
     "validate": (validate, "measure every segment of the validation images"),
+    "cost": (cost, "measure what the models of a run cost on this machine"),
     "report": (report, "draw the report from tables that exist"),
 }
 
@@ -180,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
                 help="box_filled, start, NN_name, NN_name_best, teacher or teacher_2, or what "
                 "`compare` names; default: all",
             )
-            verb.add_argument("--step", choices=["part", "join"], help="default: all images")
+            verb.add_argument("--step", choices=["part", "join", "ap"], help="default: all images")
             verb.add_argument("--part", type=int, default=0, help="which of validate_jobs")
     verb = verbs.add_parser("fetch", help="download known checkpoints and data sets")
     verb.add_argument("names", nargs="+", choices=sorted({*KNOWN_CHECKPOINTS, *KNOWN_DATASETS}))

@@ -23,6 +23,8 @@ def check_inputs(runs: Runs) -> None:
 
     The message says what to put where, and that an overlay brings its own data.
     """
+    for config in runs.named:
+        check_detections(config)
     for config in runs.all:
         problems = [*_missing_directories(config), *_missing_weights(config)]
         if problems:
@@ -61,6 +63,22 @@ def _missing_directories(config: RunConfig) -> Iterator[str]:
             )
     if config.data.subset is not None and not Path(config.data.subset).is_file():
         yield f"data.subset: there is no file {config.data.subset!r}; write the ids of images there"
+
+
+def check_detections(config: RunConfig) -> None:
+    """Raise ConfigError unless the boxes of `detections` have a COCO file to be measured by."""
+    if config.detections is None:
+        return
+    if not Path(config.detections).is_file():
+        raise ConfigError(
+            f"detections: there is no file {config.detections!r}; write a detector's boxes there, "
+            "as JSON of COCO's results, or set detections to null"
+        )
+    if not (config.val_mask_dir or "").lower().endswith(".json"):
+        raise ConfigError(
+            f"detections: {config.detections!r} needs classes and image ids of a COCO file, and "
+            f"val_mask_dir is {config.val_mask_dir!r}; give the COCO file there"
+        )
 
 
 def _missing_weights(config: RunConfig) -> Iterator[str]:
@@ -138,19 +156,23 @@ def _line(name: str, stat: os.stat_result) -> str:
 
 
 def results_table(config: RunConfig) -> str:
-    """The report's path and its table of mIoU, as text for a terminal."""
+    """The report's path and a short table of mIoU, as text for a terminal."""
     report = RunPaths(config).report
     with (report / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    rows = [row for row in rows if row["prompt"] in _SHOWN]
     prompts = list(dict.fromkeys(row["prompt"] for row in rows))
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         table.setdefault(row["checkpoint"], {})[row["prompt"]] = f"{float(row['miou']):.3f}"
     width = max(len(name) for name in [*table, "checkpoint"])
-    lines = [f"{'checkpoint':<{width}}" + "".join(f"{f'mIoU {p}':>12}" for p in prompts)]
+    lines = [f"{'checkpoint':<{width}}" + "".join(f"{f'mIoU {p}':>15}" for p in prompts)]
     for name, cells in table.items():
-        lines.append(f"{name:<{width}}" + "".join(f"{cells.get(p, '-'):>12}" for p in prompts))
+        lines.append(f"{name:<{width}}" + "".join(f"{cells.get(p, '-'):>15}" for p in prompts))
     return "\n".join([f"run {config.run_name}", *lines, f"report: {report / 'index.html'}"])
+
+
+_SHOWN = ("box", "point", "clicks_3")
 
 
 def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
@@ -210,6 +232,14 @@ def validation_settings(config: RunConfig, what: str) -> str:
     if what in compared(config):
         keys.add("img_size")
     return json.dumps({key: getattr(config, key) for key in keys}, sort_keys=True)
+
+
+def cost_settings(config: RunConfig) -> str:
+    """Sorted-key JSON of the settings that the cost of a run's models depends on."""
+    keys = ("model_type", "img_size", "iou_head_depth", "iou_head_hidden_dim", "cost_repeats")
+    settings = {key: getattr(config, key) for key in (*keys, "compare")}
+    teachers = {name: t.teacher_model_type for name, t in named_teachers(config).items()}
+    return json.dumps(settings | {"teachers": teachers}, sort_keys=True)
 
 
 _MEASURING = (

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from mobile_sam.data.index import Index, IndexedImage, Segment
-from mobile_sam.data.masks import Mask, encode
+from mobile_sam.data.masks import Mask, decode, encode
 from mobile_sam.evaluation.encoded import Answer, EncodedImage, frame_of, prompts_at_once
+from mobile_sam.evaluation.everything import found_of_everything
 from mobile_sam.evaluation.protocols import Measuring, answers
 from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
 from mobile_sam.metrics.clicks import number_of_clicks
@@ -46,25 +48,35 @@ def measured(
         return
     records = ((position, index[position]) for position in positions)
     progress = _Progress(name, len(positions))
-    for (_, record), frame in _read_ahead(records, model.img_size, readers):
-        yield from _of_image(model, frame, record, how, name)
+    for (position, record), frame in _read_ahead(records, model.img_size, readers):
+        with torch.no_grad():
+            image = EncodedImage(model, frame, record)
+            rows = [*_by_prompts(image, record, how)]
+            if position < how.automatic_images:
+                rows += _without_prompts(image, record, how)
+        yield from ({"checkpoint": name, **row} for row in rows)
         progress.step()
 
 
-@torch.no_grad()
-def _of_image(
-    model: Sam, frame: Tensor, record: IndexedImage, how: Measuring, name: str
-) -> list[Row]:
-    image = EncodedImage(model, frame, record)
+def _by_prompts(image: EncodedImage, record: IndexedImage, how: Measuring) -> Iterator[Row]:
     rows: dict[str, list[Row]] = {}
     count = prompts_at_once(record.size, NUM_MASKS)
     for start in range(0, len(record.segments), count):
         segments = record.segments[start : start + count]
         truths = [record.mask(segment) for segment in segments]
         for answer in answers(image, truths, how):
-            found = _rows(record, segments, truths, answer)
-            rows.setdefault(answer.prompt, []).extend({"checkpoint": name, **r} for r in found)
-    return [row for of_prompt in rows.values() for row in of_prompt]
+            rows.setdefault(answer.prompt, []).extend(_rows(record, segments, truths, answer))
+    return chain.from_iterable(rows.values())
+
+
+def _without_prompts(image: EncodedImage, record: IndexedImage, how: Measuring) -> Iterator[Row]:
+    found = found_of_everything(image, record, how.automatic_points, how.mask_threshold)
+    for segment, (best, share) in zip(record.segments, found, strict=True):
+        mask, guess = np.zeros(record.size, dtype=bool), float("nan")
+        if best is not None:
+            mask, guess = decode(best.code, record.size), best.predicted_iou
+        row = _row(record, segment, record.mask(segment), "automatic", mask, guess)
+        yield row | {"recall": share}
 
 
 def _rows(

@@ -18,7 +18,7 @@ def best_overlaps(
     Their mean is the average best overlap (ABO; Uijlings et al. 2013, "Selective Search for Object
     Recognition"). One proposal may be the best for many segments.
     """
-    return _overlaps(truths, proposals, size).max(axis=0, initial=0.0)
+    return pairwise_overlaps(truths, proposals, size).max(axis=0, initial=0.0)
 
 
 def recall_shares(
@@ -41,15 +41,15 @@ def recall_shares(
             f"the scores are {np.shape(scores)}; give one for each of {len(proposals)} proposals"
         )
     order = np.argsort(-np.asarray(scores, float), kind="stable")[:most]
-    overlaps = _overlaps(truths, [proposals[i] for i in order], size)
+    overlaps = pairwise_overlaps(truths, [proposals[i] for i in order], size)
     found = [_matched(overlaps, min(threshold, 1 - 1e-10)) for threshold in THRESHOLDS]
     return np.mean(found, axis=0)
 
 
-def _overlaps(
+def pairwise_overlaps(
     truths: Sequence[bytes], proposals: Sequence[bytes], size: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """(P, T) IoU of each proposal with each segment."""
+    """IoU (P, T) of each proposal with each segment; arguments as in `best_overlaps`."""
     if not truths or not proposals:
         return np.zeros((len(proposals), len(truths)))
     found, true = (

@@ -72,6 +72,52 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
                 "exec python -m mobile_sam validate --what {params.what} {params.step} "
                 "--config {params.settings} --log {log}"
 
+        if settings.detections and what != BOX_FILLED:
+
+            rule:
+                name:
+                    f"average_precision_{run}_{rule_name(what)}"
+                input:
+                    settings.detections,
+                    paths.mask_dir("val"),
+                    needed[what],
+                output:
+                    paths.average_precision(what),
+                log:
+                    paths.logs / f"average_precision_{what}.log",
+                benchmark:
+                    paths.benchmarks / f"average_precision_{what}.tsv"
+                threads: 8
+                params:
+                    settings=paths.settings,
+                    what=what,
+                    depends_on=validation_settings(settings, what),
+                shell:
+                    "exec python -m mobile_sam validate --what {params.what} --step ap "
+                    "--config {params.settings} --log {log}"
+
+    if settings.cost_repeats:
+
+        rule:
+            name:
+                f"cost_{run}"
+            input:
+                # Latency is measured last, and alone.
+                ancient([paths.validation(what) for what in validated(settings)]),
+                list(compared(settings).values()),
+            output:
+                paths.cost,
+            log:
+                paths.logs / "cost.log",
+            benchmark:
+                paths.benchmarks / "cost.tsv"
+            threads: workflow.cores or 8
+            params:
+                settings=paths.settings,
+                depends_on=cost_settings(settings),
+            shell:
+                "exec python -m mobile_sam cost --config {params.settings} --log {log}"
+
     rule:
         name:
             f"report_{run}"
@@ -79,6 +125,16 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             paths.index,
             [paths.validation(what) for what in validated(settings)],
             [paths.metrics(stage) for stage in normalise(settings)],
+            (
+                [
+                    paths.average_precision(what)
+                    for what in validated(settings)
+                    if what != BOX_FILLED
+                ]
+                if settings.detections
+                else []
+            ),
+            [paths.cost] if settings.cost_repeats else [],
         output:
             report(
                 paths.report / "index.html",
