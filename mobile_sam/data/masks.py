@@ -90,7 +90,8 @@ def boxes_and_areas(codes: list[bytes], size: Size) -> tuple[NDArray[np.int64], 
     objects = [{"size": list(size), "counts": code} for code in codes]
     boxes = coco.toBbox(objects).astype(np.int64)
     boxes[:, 2:] += boxes[:, :2]
-    return boxes, coco.area(objects).astype(np.int64)
+    # One by one: pycocotools 2.0.11 fails for a list of more than 255.
+    return boxes, np.array([coco.area(code) for code in objects], dtype=np.int64)
 
 
 def bounding_box(mask: Mask) -> tuple[int, int, int, int]:

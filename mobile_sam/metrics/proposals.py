@@ -42,7 +42,7 @@ def recall_shares(
         )
     order = np.argsort(-np.asarray(scores, float), kind="stable")[:most]
     overlaps = pairwise_overlaps(truths, [proposals[i] for i in order], size)
-    found = [_matched(overlaps, min(threshold, 1 - 1e-10)) for threshold in THRESHOLDS]
+    found = [_matched(overlaps, threshold) for threshold in THRESHOLDS]
     return np.mean(found, axis=0)
 
 

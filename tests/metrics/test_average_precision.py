@@ -81,6 +81,39 @@ def test_lvis_is_that_of_its_authors(tmp_path: Path) -> None:
     assert ours[-1] != ours[3]
 
 
+@pytest.mark.parametrize(("false", "ap"), [(299, 1.0), (300, 0.0)])
+def test_the_detection_of_rank_300_counts_in_lvis_and_the_next_does_not(
+    false: int, ap: float
+) -> None:
+    truth, results = one_object(2, false)
+    truth["images"][0] |= {"neg_category_ids": [2], "not_exhaustive_category_ids": []}
+    found = average_precision(truth, results)
+    assert (found["AP"], found["AR"], found["APr"]) == pytest.approx((ap, ap, ap))
+    assert math.isnan(found["APf"])
+
+
+@pytest.mark.parametrize(("false", "ap", "ar"), [(99, 0.01, 1.0), (100, 0.0, 0.0)])
+def test_the_detection_of_rank_100_counts_in_coco_and_the_next_does_not(
+    false: int, ap: float, ar: float
+) -> None:
+    found = average_precision(*one_object(1, false))
+    assert (found["AP"], found["AR"]) == pytest.approx((ap, ar))
+
+
+def one_object(category: int, false: int) -> tuple[Any, Any]:
+    """One object of category 1, found after so many false detections of the given category."""
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[10:20, 10:20] = True
+    common = {"image_id": 1, "category_id": 1, "segmentation": rle(mask)}
+    elsewhere = {"category_id": category, "segmentation": rle(~mask), "score": 0.9}
+    truth = {
+        "images": [{"id": 1, "height": SIZE[0], "width": SIZE[1]}],
+        "annotations": [{"id": 1, "area": 100, **common}],
+        "categories": [{"id": 1, "frequency": "r"}, {"id": 2, "frequency": "f"}],
+    }
+    return truth, [{**common, "score": 0.5}, *[common | elsewhere] * false]
+
+
 def test_what_is_not_known_of_an_image_costs_nothing() -> None:
     """A false detection counts where the category is known to be absent, and only there."""
     truth, results = federated_data_set(1)
