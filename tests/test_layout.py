@@ -59,6 +59,14 @@ def test_every_key_has_a_test_of_its_effect() -> None:
     }
     assert rest == {
         "mask_threshold",  # test_the_threshold_binarises_the_logits
+        "protocols",  # test_only_the_protocols_asked_for_are_measured
+        "thresholds",  # test_the_runs_own_threshold_is_swept
+        "automatic_images",  # test_some_images_are_segmented_without_prompts
+        "automatic_points",  # test_some_images_are_segmented_without_prompts
+        "detections",  # test_detections.py
+        "compare",  # test_other_weights_are_measured_beside
+        "validate_jobs",  # test_jobs_that_share_a_validation_write_the_bytes_of_one
+        "cost_repeats",  # test_cost_is_measured_as_often_as_is_asked_for
         "use_checkpoint",  # test_what_is_validated_and_exported_is_chosen
         "report_examples",  # test_the_number_of_examples_is_a_setting
         "num_workers",  # test_workers_read_the_samples

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_sam.data.masks import Mask, inner_distance, interior_point
+from mobile_sam.data.masks import Mask, interior_point, squared_depth
 from mobile_sam.data.prompts import Prompt, points_prompt
 from mobile_sam.evaluation.encoded import Answer, EncodedImage
 from mobile_sam.metrics import iou
@@ -107,7 +107,7 @@ def next_click(prediction: Mask, truth: Mask, clicks: Sequence[_Click]) -> _Clic
     missed, extra = truth & ~prediction, prediction & ~truth
     for column, row, _ in clicks:
         missed[row, column] = extra[row, column] = False
-    depths = [inner_distance(error) for error in (missed, extra)]
+    depths = [squared_depth(error) for error in (missed, extra)]
     on_segment = bool(depths[0].max() >= depths[1].max())
     deepest = depths[0] if on_segment else depths[1]
     if deepest.max() == 0:
