@@ -94,7 +94,7 @@ def write_costs(
         cost = costs[blueprint]
         rows.append({"checkpoint": name, "architecture": blueprint.model_type, **asdict(cost)})
         log.info(
-            "%s: %.1f M parameters  encoder %.1f GFLOPs, %.1f ms  decoder %.1f GFLOPs, %.1f ms"
+            "%s: %.1f M parameters  encoder %.3g GFLOPs, %.1f ms  decoder %.3g GFLOPs, %.1f ms"
             "  %.0f MiB",
             *(name, cost.parameters / 1e6, cost.gflops_encoder, cost.encoder_ms),
             *(cost.gflops_decoder, cost.decoder_ms, cost.memory_mib),
