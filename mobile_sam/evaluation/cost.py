@@ -16,8 +16,10 @@ from mobile_sam.config import RunConfig, UserError
 from mobile_sam.evaluation.machine import device_name, forget_peak, peak_memory
 from mobile_sam.evaluation.passes import Passes, count_flops, latency, passes
 from mobile_sam.files import unfinished_path
-from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.build import build_sam_model, iou_head_shape
+from mobile_sam.models.recognise import recognised
 from mobile_sam.models.sam import Sam
+from mobile_sam.models.weights import load_state_file
 from mobile_sam.teachers import named_teachers
 
 log = logging.getLogger(__name__)
@@ -92,7 +94,7 @@ def write_costs(
         cost = costs[blueprint]
         rows.append({"checkpoint": name, "architecture": blueprint.model_type, **asdict(cost)})
         log.info(
-            "%s: %.1f M parameters  encoder %.1f GFLOPs, %.1f ms  decoder %.1f GFLOPs, %.1f ms"
+            "%s: %.1f M parameters  encoder %.3g GFLOPs, %.1f ms  decoder %.3g GFLOPs, %.1f ms"
             "  %.0f MiB",
             *(name, cost.parameters / 1e6, cost.gflops_encoder, cost.encoder_ms),
             *(cost.gflops_decoder, cost.decoder_ms, cost.memory_mib),
@@ -113,6 +115,13 @@ def blueprints(config: RunConfig) -> dict[str, Blueprint]:
         for name, teacher in named_teachers(config).items()
     }
     return {"start": student, **teachers}
+
+
+def blueprint_of(weights: Path, img_size: int, model_type: str | None = None) -> Blueprint:
+    """Of a file of weights, for `extra`; its architecture is recognised unless it is given."""
+    state = load_state_file(weights)
+    name = model_type or recognised(state, str(weights))
+    return Blueprint(name, img_size, *iou_head_shape(state))
 
 
 def measure_cost(build: Callable[[], Sam], repeats: int) -> Cost:

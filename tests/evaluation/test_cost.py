@@ -15,6 +15,7 @@ from mobile_sam.evaluation import cost as cost_module
 from mobile_sam.evaluation.cost import (
     Blueprint,
     Cost,
+    blueprint_of,
     blueprints,
     count_parameters,
     measure_cost,
@@ -23,6 +24,7 @@ from mobile_sam.evaluation.cost import (
 from mobile_sam.evaluation.machine import device_name, forget_peak, peak_memory
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
+from mobile_sam.models.weights import to_original
 from tests.conftest import ROOT, tiny_settings
 
 HEADER = (
@@ -117,6 +119,13 @@ def test_a_run_without_teachers_and_with_other_checkpoints(
     table = pd.read_csv(tmp_path / "costs.csv")
     assert list(table["checkpoint"]) == ["start", "mine", "run_other"]
     assert measured == [Blueprint("tiny_sam", 64), extra["mine"]]
+
+
+def test_the_blueprint_of_weights_is_read_off_their_file(tmp_path: Path) -> None:
+    drawn = Blueprint("tiny_sam_se", 128, 2, 48)
+    torch.save(to_original(drawn()), tmp_path / "weights.pt")
+    assert blueprint_of(tmp_path / "weights.pt", 128) == drawn
+    assert blueprint_of(tmp_path / "weights.pt", 64, "tiny_sam").model_type == "tiny_sam"
 
 
 def test_parameters_are_those_of_the_published_code() -> None:
