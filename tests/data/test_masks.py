@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mobile_sam.data.masks import bounding_box, decode, encode, interior_point
+from mobile_sam.data.masks import bounding_box, decode, encode, interior_point, run_lengths
 
 
 def test_codes_are_lossless() -> None:
@@ -27,3 +27,11 @@ def test_interior_point_lies_deepest() -> None:
 def test_the_border_of_the_image_counts_as_background() -> None:
     mask = np.ones((5, 5), dtype=bool)
     assert interior_point(mask) == (2, 2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_run_lengths_are_those_of_the_columns(share: float) -> None:
+    mask = np.random.default_rng(1).random((37, 53)) < share
+    runs = run_lengths(encode(mask))
+    assert np.array_equal(np.repeat(np.arange(len(runs)) % 2 == 1, runs), mask.T.ravel())
+    assert (runs[1:] > 0).all()
