@@ -13,18 +13,17 @@ import torch
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.data.index import Index
-from mobile_sam.evaluation.cost import Blueprint, write_costs
+from mobile_sam.evaluation.cost import blueprint_of, write_costs
 from mobile_sam.evaluation.detections import detected_precision
 from mobile_sam.evaluation.measure import measured
 from mobile_sam.evaluation.protocols import measuring
 from mobile_sam.evaluation.tables import join_tables, read_about, write_table
 from mobile_sam.files import write_json
 from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, trained, validated
-from mobile_sam.models.build import iou_head_shape
-from mobile_sam.models.recognise import load_any, recognised
+from mobile_sam.models.recognise import load_any
 from mobile_sam.models.roles import load_teacher, start_student
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.weights import file_digest, load_state_file
+from mobile_sam.models.weights import file_digest
 from mobile_sam.plan import check_detections, validation_settings
 from mobile_sam.runs import load_run
 from mobile_sam.teachers import named_teachers
@@ -99,7 +98,10 @@ def measure_costs(config: RunConfig) -> None:
     """Write parameters, operations, latency and memory of the run's models, on this machine."""
     if not config.cost_repeats:
         raise ConfigError("cost_repeats: 0 measures no cost; set it to 1 or more")
-    extra = {name: _blueprint(path, config.img_size) for name, path in compared(config).items()}
+    extra = {
+        name: blueprint_of(path, config.img_size, _model_type_beside(path))
+        for name, path in compared(config).items()
+    }
     write_costs(config, RunPaths(config).cost, config.cost_repeats, extra)
 
 
@@ -130,12 +132,6 @@ def _model_type_beside(weights: Path) -> str | None:
     """The architecture of a run's weights, by the settings beside them; None for other files."""
     settings = weights.with_name("run.json")
     return load_run(settings).model_type if settings.is_file() else None
-
-
-def _blueprint(weights: Path, img_size: int) -> Blueprint:
-    state = load_state_file(weights)
-    model_type = _model_type_beside(weights) or recognised(state, str(weights))
-    return Blueprint(model_type, img_size, *iou_head_shape(state))
 
 
 def _digest(model: Sam) -> str:

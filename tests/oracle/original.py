@@ -99,6 +99,24 @@ def predict(task: Task) -> Any:
     return frame, answers
 
 
+def automatic(task: Task) -> Any:
+    """Records of `SamAutomaticMaskGenerator` on an image, for each set of `options`."""
+    from mobile_sam import SamAutomaticMaskGenerator
+
+    model = mobile_sam(task)
+    model.mask_threshold = task["mask_threshold"]
+    answers = []
+    for options in task["options"]:
+        if "point_grids" in options:
+            options["point_grids"] = [grid.numpy() for grid in options["point_grids"]]
+        records = SamAutomaticMaskGenerator(model, **options).generate(task["image"].numpy())
+        for record in records:
+            if not isinstance(record["segmentation"], dict):
+                record["segmentation"] = torch.from_numpy(record["segmentation"].copy())
+        answers.append(records)
+    return answers
+
+
 def random_state(task: Task) -> Any:
     """The state of an original model, and its embedding of `images`."""
     torch.manual_seed(5)
