@@ -13,7 +13,7 @@ import torch
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.data.index import Index
-from mobile_sam.evaluation.cost import blueprint_of, write_costs
+from mobile_sam.evaluation.cost import blueprint_of, blueprints, write_costs
 from mobile_sam.evaluation.detections import detected_precision
 from mobile_sam.evaluation.measure import measured
 from mobile_sam.evaluation.protocols import measuring
@@ -102,7 +102,7 @@ def measure_costs(config: RunConfig) -> None:
         name: blueprint_of(path, config.img_size, _model_type_beside(path))
         for name, path in compared(config).items()
     }
-    write_costs(config, RunPaths(config).cost, config.cost_repeats, extra)
+    write_costs(blueprints(config) | extra, RunPaths(config).cost, config.cost_repeats)
 
 
 def _positions(count: int, part: int | None, jobs: int) -> range:

@@ -75,20 +75,14 @@ class Cost:
     img_size: int
 
 
-def write_costs(
-    config: RunConfig,
-    target: Path,
-    repeats: int = 10,
-    extra: Mapping[str, Blueprint] | None = None,
-) -> None:
-    """Write a CSV with the cost of each model of a run: checkpoint, architecture, then `Cost`.
+def write_costs(models: Mapping[str, Blueprint], target: Path, repeats: int) -> None:
+    """Write a CSV with the cost of each model by its name: checkpoint, architecture, then `Cost`.
 
-    Its rows are `start`, which stands for all stages, the teachers, and `extra` by their names.
     Weights are random: they change nothing. Equal blueprints are measured once.
     """
     costs: dict[Blueprint, Cost] = {}
     rows = []
-    for name, blueprint in (blueprints(config) | dict(extra or {})).items():
+    for name, blueprint in models.items():
         if blueprint not in costs:
             costs[blueprint] = measure_cost(blueprint, repeats)
         cost = costs[blueprint]
@@ -106,7 +100,10 @@ def write_costs(
 
 
 def blueprints(config: RunConfig) -> dict[str, Blueprint]:
-    """Of the student, as `start`, and of each teacher, whose IoU head is taken to be SAM's own."""
+    """Of a run: the student as `start`, which stands for all stages, and the teachers by name.
+
+    The IoU head of a teacher is taken to be SAM's own.
+    """
     student = Blueprint(
         config.model_type, config.img_size, config.iou_head_depth, config.iou_head_hidden_dim
     )
@@ -118,7 +115,7 @@ def blueprints(config: RunConfig) -> dict[str, Blueprint]:
 
 
 def blueprint_of(weights: Path, img_size: int, model_type: str | None = None) -> Blueprint:
-    """Of a file of weights, for `extra`; its architecture is recognised unless it is given."""
+    """Of a file of weights; its architecture is recognised unless it is given."""
     state = load_state_file(weights)
     name = model_type or recognised(state, str(weights))
     return Blueprint(name, img_size, *iou_head_shape(state))

@@ -45,7 +45,7 @@ def two_teachers(output_dir: Path) -> RunConfig:
 def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     directory = tmp_path_factory.mktemp("costs")
     ballast = torch.ones(2**26)  # 256 MiB of this process, which are no cost of a model
-    write_costs(two_teachers(directory), directory / "new" / "costs.csv", repeats=3)
+    write_costs(blueprints(two_teachers(directory)), directory / "new" / "costs.csv", 3)
     assert ballast.all()
     assert [path.name for path in (directory / "new").iterdir()] == ["costs.csv"]
     return pd.read_csv(directory / "new" / "costs.csv")
@@ -115,7 +115,7 @@ def test_a_run_without_teachers_and_with_other_checkpoints(
     )
     config = parse_config(tiny_settings(ROOT, tmp_path, teacher_checkpoint=None), "test")
     extra = {"mine": Blueprint("tiny_sam_se", 64), "run_other": Blueprint("tiny_sam", 64)}
-    write_costs(config, tmp_path / "costs.csv", 5, extra)
+    write_costs(blueprints(config) | extra, tmp_path / "costs.csv", 5)
     table = pd.read_csv(tmp_path / "costs.csv")
     assert list(table["checkpoint"]) == ["start", "mine", "run_other"]
     assert measured == [Blueprint("tiny_sam", 64), extra["mine"]]
