@@ -19,8 +19,8 @@ def find_splits(sources: Sources, options: Data, seed: int) -> tuple[Records, li
     """Records of each split, and a sentence for each file that has no counterpart.
 
     sources: images and annotations of each split, `train` and `val`; without `val`, a share of the
-    training images validates, drawn with `seed`; `val` may be alone. Images of `unlabelled`, where it is given, are
-    all used: a subset chooses among images with masks.
+    training images validates, drawn with `seed`; `val` may be alone. Images of `unlabelled`, where
+    it is given, are all used: a subset chooses among images with masks.
     """
     records: Records = {}
     problems: list[str] = []
