@@ -14,7 +14,9 @@ from mobile_sam.fetch import checkpoint_path
 from mobile_sam.layout import (
     BOX_FILLED,
     RunPaths,
+    comparable,
     compared,
+    comparison,
     needs_features,
     trained,
     validated,
@@ -24,6 +26,7 @@ from mobile_sam.plan import (
     cost_settings,
     fingerprint,
     known_checkpoints,
+    report_pictures,
     results_table,
     rule_name,
     validation_settings,
@@ -62,6 +65,7 @@ rule all:
     input:
         [PATHS[settings.run_name].report / "index.html" for settings in RUNS.named],
         [PATHS[settings.run_name].weights for settings in RUNS.named],
+        [comparison(configs) / "index.html" for configs in comparable(RUNS.named)],
 
 
 include: "workflow/rules/data.smk"
@@ -76,3 +80,5 @@ onstart:
 onsuccess:
     for settings in RUNS.named:
         print(results_table(settings))
+    for configs in comparable(RUNS.named):
+        print(f"comparison: {comparison(configs) / 'index.html'}")

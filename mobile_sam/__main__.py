@@ -128,6 +128,14 @@ def report(config: RunConfig, args: argparse.Namespace) -> None:
     print(write_report(config))
 
 
+def compare(args: argparse.Namespace) -> None:
+    from mobile_sam.layout import comparison
+    from mobile_sam.report import write_comparison
+
+    configs = [load_run(path) for path in args.runs]
+    print(write_comparison(configs, args.out or comparison(configs)))
+
+
 def evaluate(args: argparse.Namespace) -> None:
     from mobile_sam.assessment import assess
     from mobile_sam.evaluation.protocols import measuring
@@ -184,6 +192,7 @@ RUN_VERBS: dict[str, tuple[Callable[[RunConfig, argparse.Namespace], None], str]
 
 
 OTHER_VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "compare": compare,
     "evaluate": evaluate,
     "fetch": fetch,
     "schema": schema,
@@ -228,6 +237,10 @@ def parser() -> argparse.ArgumentParser:
             )
             verb.add_argument("--step", choices=["part", "join", "ap"], help="default: all images")
             verb.add_argument("--part", type=int, default=0, help="which of validate_jobs")
+    verb = verbs.add_parser("compare", help="draw one report of several runs over the same data")
+    verb.add_argument("--runs", type=Path, nargs="+", required=True, help="their run.json files")
+    verb.add_argument("--out", type=Path, help="default: a directory of the project")
+    verb.add_argument("--log", type=Path, help="write the log there too")
     _add_evaluate(verbs)
     verb = verbs.add_parser("fetch", help="download known checkpoints and data sets")
     verb.add_argument("names", nargs="+", choices=sorted({*KNOWN_CHECKPOINTS, *KNOWN_DATASETS}))

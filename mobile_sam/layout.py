@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,7 @@ class RunPaths:
         return None if checkpoint in {None, "imagenet"} else weights_path(str(checkpoint))
 
 
+_LONGEST_NAME = 120  # of a directory
 BOX_FILLED, START = "box_filled", "start"
 
 
@@ -252,6 +254,22 @@ def compared(config: RunConfig) -> dict[str, Path]:
             )
         found[name] = path
     return found
+
+
+def comparable(configs: Sequence[RunConfig]) -> list[tuple[RunConfig, ...]]:
+    """Runs whose numbers compare, two or more together: of one data set, at one threshold."""
+    groups: dict[tuple[Path, float], list[RunConfig]] = {}
+    for config in configs:
+        groups.setdefault((RunPaths(config).dataset, config.mask_threshold), []).append(config)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def comparison(configs: Sequence[RunConfig]) -> Path:
+    """The directory of the report that compares several runs of a project."""
+    name = "+".join(config.run_name for config in configs)
+    if len(name) > _LONGEST_NAME:
+        name = f"{configs[0].run_name}+{len(configs) - 1}-{_digest(name)}"
+    return RunPaths(configs[0]).project / "comparisons" / name
 
 
 def splits_by_fraction(config: RunConfig) -> bool:

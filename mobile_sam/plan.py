@@ -172,6 +172,35 @@ def results_table(config: RunConfig) -> str:
     return "\n".join([f"run {config.run_name}", *lines, f"report: {report / 'index.html'}"])
 
 
+def report_pictures(config: RunConfig) -> dict[str, str]:
+    """What a report always draws with these settings: names of PNGs, and what each shows."""
+    pictures = {
+        "results": "results",
+        "differences": "differences beyond chance",
+        "sizes": "by size of the segments",
+        "iou_histogram": "distribution of IoU",
+        "calibration": "calibration of the predicted IoU",
+        "thresholds": "threshold sweep",
+        "epochs": "epochs",
+        "data": "data",
+    }
+    if {"clicks", "noc"} & set(config.protocols):
+        pictures["clicks"] = "corrective clicks"
+    if config.cost_repeats:
+        pictures["cost"] = "quality and latency"
+    if config.report_examples:
+        pictures |= {
+            f"gallery_{group}": f"images: {text}"
+            for group, text in (
+                ("best", "the best"),
+                ("median", "the median"),
+                ("worst", "the worst"),
+                ("worse", "where a stage made it worse"),
+            )
+        }
+    return pictures
+
+
 _SHOWN = ("box", "point", "clicks_3")
 
 

@@ -143,36 +143,20 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
                 labels={"part": "whole report"},
             ),
             report(
-                paths.report / "data.png",
-                category=settings.run_name,
-                caption="../report/data.rst",
-                labels={"part": "data"},
-            ),
-            report(
-                paths.report / "epochs.png",
-                category=settings.run_name,
-                caption="../report/epochs.rst",
-                labels={"part": "epochs"},
-            ),
-            report(
-                paths.report / "iou_histogram.png",
-                category=settings.run_name,
-                caption="../report/iou_histogram.rst",
-                labels={"part": "distribution of IoU"},
-            ),
-            report(
-                paths.report / "examples.png",
-                category=settings.run_name,
-                caption="../report/examples.rst",
-                labels={"part": "examples"},
-            ),
-            report(
                 paths.report / "summary.csv",
                 category=settings.run_name,
                 caption="../report/summary.rst",
                 labels={"part": "summary"},
             ),
-            paths.report / "epochs.csv",
+            [
+                report(
+                    paths.report / f"{name}.png",
+                    category=settings.run_name,
+                    caption=f"../report/{name}.rst",
+                    labels={"part": part},
+                )
+                for name, part in report_pictures(settings).items()
+            ],
         log:
             paths.logs / "report.log",
         benchmark:
@@ -182,3 +166,43 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             examples=settings.report_examples,
         shell:
             "exec python -m mobile_sam report --config {params.settings} --log {log} > /dev/null"
+
+
+# One report for several runs whose numbers compare.
+for configs in comparable(RUNS.named):
+    target = comparison(configs)
+    compared_paths = [PATHS[settings.run_name] for settings in configs]
+
+    rule:
+        name:
+            f"compare_{rule_name(target.name)}"
+        input:
+            [paths.report / "index.html" for paths in compared_paths],
+            [
+                paths.validation(what)
+                for paths in compared_paths
+                for what in validated(paths.config)
+            ],
+        output:
+            report(
+                target / "index.html",
+                category="comparison",
+                caption="../report/index.rst",
+                labels={"part": "whole report"},
+            ),
+            report(
+                target / "summary.csv",
+                category="comparison",
+                caption="../report/summary.rst",
+                labels={"part": "summary"},
+            ),
+        log:
+            target / "compare.log",
+        benchmark:
+            target / "compare.tsv"
+        params:
+            settings=[paths.settings for paths in compared_paths],
+            target=target,
+        shell:
+            "exec python -m mobile_sam compare --runs {params.settings} --out {params.target} "
+            "--log {log} > /dev/null"
