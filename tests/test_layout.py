@@ -10,8 +10,8 @@ import pytest
 from mobile_sam import fetch, plan
 from mobile_sam.config import ConfigError, RunConfig, affects, parse_config
 from mobile_sam.fetch import KnownCheckpoint
-from mobile_sam.layout import RunPaths, feature_key, needs_features
-from mobile_sam.options import Data
+from mobile_sam.layout import RunPaths, comparable, comparison, feature_key, needs_features
+from mobile_sam.options import Data, Synthetic
 from mobile_sam.plan import check_inputs, shared_settings
 from mobile_sam.runs import resolve
 from tests.conftest import directories
@@ -232,3 +232,15 @@ def test_weights_that_cannot_be_fetched_are_an_error_before_any_job(
     assert "overlay=demo" in message
     (tmp_path / "mobile_sam.pt").write_bytes(b"x")
     check_inputs(runs)
+
+
+def test_runs_of_other_data_or_another_threshold_do_not_compare() -> None:
+    a, b = (BASE.model_copy(update={"run_name": name}) for name in ("a", "b"))
+    other = BASE.model_copy(update={"run_name": "c", "synthetic": Synthetic(train=3)})
+    strict = BASE.model_copy(update={"run_name": "d", "mask_threshold": 1.0})
+    assert comparable([a, other, strict, b]) == [(a, b)]
+    assert comparable([a, other]) == []
+    assert comparison([a, b]).name == "a+b"
+    many = [BASE.model_copy(update={"run_name": f"{k}" * 30}) for k in range(9)]
+    assert len(comparison(many).name) < 100
+    assert comparison(many) != comparison(many[:-1])

@@ -31,7 +31,7 @@ def proposal(code: bytes, score: float) -> AutomaticMask:
     return AutomaticMask(code, 1, (0, 0, 1, 1), score, 1.0, (0.0, 0.0), Crop(0, 0, 64, 64, 0))
 
 
-def found(config: RunConfig, proposals: list[AutomaticMask] | None = None) -> list[Any]:
+def found(config: RunConfig) -> list[Any]:
     model = start_student(config).eval()
     record = Index(RunPaths(config).index, "val")[0]
     with torch.no_grad():
