@@ -1,15 +1,21 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.data.index import Index
 from mobile_sam.data.masks import decode
+from mobile_sam.evaluation.measure import measured
+from mobile_sam.evaluation.protocols import measuring
 from mobile_sam.layout import RunPaths, validated
+from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.weights import to_original
 from mobile_sam.training.run import train_run
-from mobile_sam.validation import validate
+from mobile_sam.validation import join_parts, validate
 from tests.conftest import TWO_STAGES
 
 Make = Callable[..., RunConfig]
@@ -31,16 +37,19 @@ def rows(config: RunConfig, what: str) -> pd.DataFrame:
 def test_each_segment_is_measured_by_each_prompt(config: RunConfig) -> None:
     index = Index(RunPaths(config).index, "val")
     segments = sum(len(index[i].segments) for i in range(len(index)))
-    for what in ("start", "00_distill", "01_finetune", "teacher"):
-        assert rows(config, what).groupby("prompt").size().to_dict() == {
-            "box": segments,
-            "point": segments,
-        }
+    prompts = ["box", "box_best_of_3", "box_chosen_of_3"]
+    prompts += ["point", "point_best_of_3", "point_chosen_of_3", "clicks_3", "clicks_5", "noc"]
+    expected = dict.fromkeys([*prompts, "center"], segments)
+    for what in ("start", "00_distill", "01_finetune_best", "teacher"):
+        assert rows(config, what).groupby("prompt", sort=False).size().to_dict() == expected
     assert set(rows(config, "box_filled")["prompt"]) == {"box"}
 
 
 def test_the_numbers_are_those_of_the_stored_masks(config: RunConfig) -> None:
-    for row in rows(config, "01_finetune").itertuples():
+    table = rows(config, "01_finetune")
+    kept = table[table["prediction"].notna()]
+    assert set(kept["prompt"]) == {"box", "point"}
+    for row in kept.itertuples():
         size = (row.height, row.width)
         prediction, truth = decode(row.prediction, size), decode(row.truth, size)
         union = (prediction | truth).sum()
@@ -56,11 +65,79 @@ def test_the_filled_box_is_the_box(config: RunConfig) -> None:
         assert row.iou == pytest.approx(truth.sum() / box)
 
 
-def test_two_validations_write_equal_bytes(config: RunConfig) -> None:
-    path = RunPaths(config).validation("01_finetune")
+@pytest.mark.parametrize("what", ["box_filled", "01_finetune", "teacher"])
+def test_two_validations_write_equal_bytes(config: RunConfig, what: str) -> None:
+    path = RunPaths(config).validation(what)
     before = path.read_bytes()
-    validate(config, "01_finetune")
+    path.unlink()
+    validate(config, what)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["box_filled", "00_distill", "00_distill_best"])
+def test_jobs_that_share_a_validation_write_the_bytes_of_one(config: RunConfig, what: str) -> None:
+    paths = RunPaths(config)
+    before = paths.validation(what).read_bytes()
+    shared = config.model_copy(update={"validate_jobs": 2})
+    for part in (1, 0):
+        validate(shared, what, part)
+    assert paths.validation(what).read_bytes() == before
+    paths.validation(what).unlink()
+    join_parts(shared, what)
+    assert paths.validation(what).read_bytes() == before
+
+
+def test_parts_of_other_settings_are_not_joined(config: RunConfig) -> None:
+    shared = config.model_copy(update={"validate_jobs": 2})
+    validate(shared, "start", 0)
+    validate(shared.model_copy(update={"mask_threshold": 0.5}), "start", 1)
+    with pytest.raises(ConfigError, match=r"start\.1of2\.parquet: of other settings"):
+        join_parts(shared, "start")
+    with pytest.raises(ConfigError, match="--part: 2, but validate_jobs is 2"):
+        validate(shared, "start", 2)
+
+
+def test_a_best_epoch_that_is_the_last_is_not_measured_again(
+    tiny: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny(num_epochs=1)
+    train_run(config)
+    for what in ("00_finetune", "00_finetune_best"):
+        validate(config, what)
+    caplog.set_level("INFO")
+    validate(config, "00_finetune_best")
+    assert "the weights are those of 00_finetune, and so is the table" in caplog.text
+    last, best = (rows(config, what) for what in ("00_finetune", "00_finetune_best"))
+    assert set(best.pop("checkpoint")) == {"00_finetune_best"}
+    pd.testing.assert_frame_equal(best, last.drop(columns="checkpoint"))
+    caplog.clear()
+    other = config.model_copy(update={"mask_threshold": 1.0})
+    validate(other, "00_finetune_best")
+    assert "the weights are those of" not in caplog.text
+    assert rows(config, "00_finetune_best")["iou"].tolist() != last["iou"].tolist()
+
+
+def test_without_images_to_look_at_no_epoch_is_best(tiny: Make) -> None:
+    assert validated(tiny(val_images=0)) == ["box_filled", "start", "00_finetune", "teacher"]
+
+
+def test_other_weights_are_measured_beside(tiny: Make, tmp_path: Path) -> None:
+    config = tiny()
+    other = build_sam_model("tiny_sam_se", 64, seed=5)
+    torch.save(to_original(other), tmp_path / "their model.pt")
+    compare = config.model_copy(update={"compare": (str(tmp_path / "their model.pt"),)})
+    assert validated(compare)[-1] == "their_model"
+    validate(compare, "their_model")
+    index = Index(RunPaths(config).index, "val")
+    expected = measured(other.eval(), index, range(len(index)), measuring(config), "x")
+    assert rows(compare, "their_model")["iou"].tolist() == [row["iou"] for row in expected]
+
+
+@pytest.mark.parametrize("name", ["start.pt", "teacher.pt", "00_finetune.pt"])
+def test_other_weights_have_a_name_of_their_own(tiny: Make, tmp_path: Path, name: str) -> None:
+    config = tiny().model_copy(update={"compare": (str(tmp_path / name),)})
+    with pytest.raises(ConfigError, match="rename the file"):
+        validated(config)
 
 
 def test_the_threshold_binarises_the_logits(config: RunConfig) -> None:
@@ -68,9 +145,11 @@ def test_the_threshold_binarises_the_logits(config: RunConfig) -> None:
         changed = config.model_copy(update={"mask_threshold": threshold})
         validate(changed, "start")
         table = rows(config, "start")
-        return sum(decode(r.prediction, (r.height, r.width)).sum() for r in table.itertuples())
+        kept = table[table["prediction"].notna()]
+        return sum(decode(r.prediction, (r.height, r.width)).sum() for r in kept.itertuples())
 
-    assert pixels(-1e9) == rows(config, "start").eval("height * width").sum()
+    kept = rows(config, "start").query("prompt in ('box', 'point')")
+    assert pixels(-1e9) == kept.eval("height * width").sum()
     assert pixels(1e9) == 0
 
 

@@ -51,11 +51,11 @@ def encode_runs(counts: list[int], size: Size) -> bytes:
     return coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"]
 
 
-def check_code(counts: bytes, size: Size) -> bytes:
-    """The same code, when it covers (H, W) exactly; else ValueError. Decoders trust it blindly.
+def run_lengths(counts: bytes) -> NDArray[np.int64]:
+    """Pixels of each run of a compressed code: background first, in turns, down the columns.
 
-    The code is COCO's: 5 bits a character, the sixth says that more follow; from the fourth run on
-    the difference to the run before the last.
+    Raises ValueError for a code that is cut off. The code is COCO's: 5 bits a character, the sixth
+    says that more follow; from the fourth run on the difference to the run before the last.
     """
     digits = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(digits & 32 == 0)
@@ -70,6 +70,12 @@ def check_code(counts: bytes, size: Size) -> bytes:
     runs -= np.where(digits[ends] & 16, np.int64(1) << (5 * lengths), 0)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def check_code(counts: bytes, size: Size) -> bytes:
+    """The same code, when it covers (H, W) exactly; else ValueError. Decoders trust it blindly."""
+    runs = run_lengths(counts)
     if runs.min() < 0 or runs.sum() != size[0] * size[1]:
         raise ValueError(
             f"the code covers {runs.sum()} pixels of {size[0] * size[1]}; export it again"
@@ -84,7 +90,8 @@ def boxes_and_areas(codes: list[bytes], size: Size) -> tuple[NDArray[np.int64], 
     objects = [{"size": list(size), "counts": code} for code in codes]
     boxes = coco.toBbox(objects).astype(np.int64)
     boxes[:, 2:] += boxes[:, :2]
-    return boxes, coco.area(objects).astype(np.int64)
+    # One by one: pycocotools 2.0.11 fails for a list of more than 255.
+    return boxes, np.array([coco.area(code) for code in objects], dtype=np.int64)
 
 
 def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
@@ -100,7 +107,16 @@ def interior_point(mask: Mask) -> tuple[int, int]:
 
     mask: (H, W), not empty. What lies outside the image counts as background.
     """
+    y, x = np.unravel_index(int(squared_depth(mask).argmax()), mask.shape)
+    return int(x), int(y)
+
+
+def squared_depth(mask: Mask) -> NDArray[np.int64]:
+    """Squared distance (H, W) in pixels of each pixel of the mask from what is not in it; else 0.
+
+    What lies outside the image is not in the mask. Squares of distances between pixels are whole
+    numbers: rounded to them, equal depths are equal, and the deepest pixel is always the same one.
+    """
     padded = np.pad(mask, 1).astype(np.uint8)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
-    return int(x), int(y)
+    return np.rint(np.square(depth, dtype=np.float64)).astype(np.int64)

@@ -45,8 +45,20 @@ class SamPredictor:
         pixels = image if image_format == "RGB" else image[..., ::-1]
         self.reset_image()
         frame = image_to_model_frame(np.ascontiguousarray(pixels), self.model.img_size)
-        self.features = self.model.image_encoder(frame[None].to(self.device))
-        self.original_size = (image.shape[0], image.shape[1])
+        embedding = self.model.image_encoder(frame[None].to(self.device))
+        self.set_image_embedding(embedding, (image.shape[0], image.shape[1]))
+
+    def set_image_embedding(self, image_embedding: Tensor, image_size: tuple[int, int]) -> None:
+        """Take an image of (H, W) pixels that is encoded already, (1, C, S/16, S/16)."""
+        prompts = self.model.prompt_encoder
+        wanted = (1, prompts.embed_dim, prompts.grid_size, prompts.grid_size)
+        if image_embedding.shape != wanted:
+            raise ValueError(
+                f"image_embedding: of shape {tuple(image_embedding.shape)}; it must be {wanted}, "
+                f"one image as this model's encoder gives it"
+            )
+        self.features = image_embedding
+        self.original_size = image_size
         self.is_image_set = True
 
     def get_image_embedding(self) -> Tensor:
@@ -102,15 +114,27 @@ class SamPredictor:
         mask_input: (B, 1, S/4, S/4).
         Returns masks (B, M, H, W), predicted_iou (B, M), low_res_logits (B, M, S/4, S/4).
         """
-        embedding = self.get_image_embedding()
-        points, labels = self._tokens(point_coords, point_labels, boxes, mask_input)
-        low_res_logits, predicted_iou = self.model.decode(
-            embedding, points, labels, mask_input, multimask_output
+        low_res_logits, predicted_iou = self.decode(
+            point_coords, point_labels, boxes, mask_input, multimask_output
         )
         masks = upscale_logits(low_res_logits, self.model.img_size, self.original_size)
         if not return_logits:
             masks = masks > self.mask_threshold
         return masks, predicted_iou, low_res_logits
+
+    @torch.no_grad()
+    def decode(
+        self,
+        point_coords: Tensor | None,
+        point_labels: Tensor | None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        multimask_output: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """low_res_logits and predicted_iou of `predict_torch`, which takes the same prompts."""
+        embedding = self.get_image_embedding()
+        points, labels = self._tokens(point_coords, point_labels, boxes, mask_input)
+        return self.model.decode(embedding, points, labels, mask_input, multimask_output)
 
     def _tokens(
         self,

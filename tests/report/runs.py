@@ -21,7 +21,9 @@ ERRORS = {
     "box_filled": 0.0,
     "start": 0.09,
     "00_distill": 0.05,
+    "00_distill_best": 0.048,
     "01_finetune": 0.03,
+    "01_finetune_best": 0.029,
     "teacher": 0.015,
 }
 
@@ -66,9 +68,9 @@ def write_extras(config: RunConfig) -> None:
         row |= {"encoder_ms_high": 22 * factor, "decoder_ms": 5.0, "decoder_ms_low": 4.0}
         row |= {"decoder_ms_high": 7.0, "memory_mib": 500.0 * factor, "device": "cpu"}
         rows.append(row | {"threads": 1, "img_size": 64})
-    pd.DataFrame(rows).to_csv(paths.validation("cost").with_suffix(".csv"), index=False)
+    pd.DataFrame(rows).to_csv(paths.cost, index=False)
     for name, value in (("start", 0.2), ("teacher", 0.4)):
-        path = paths.validation(name).with_suffix(".ap.json")
+        path = paths.average_precision(name)
         path.write_text(json.dumps({"AP": value, "AP50": value + 0.2}))
     for directory, name, seconds in (
         (paths.shared_logs, "index", 6.0),
