@@ -15,7 +15,7 @@ from mobile_sam.layout import RunPaths, validated
 from mobile_sam.schedule import normalise
 from mobile_sam.training import checkpoint
 from tests.conftest import TWO_STAGES, tiny_settings
-from tests.report.tables import PLAIN, write_table
+from tests.report.tables import PLAIN, write_made_up
 
 ERRORS = {
     "box_filled": 0.0,
@@ -35,7 +35,7 @@ def write_run(
     prompts: Sequence[str] = PLAIN,
     **changes: Any,
 ) -> RunConfig:
-    """A finished run of two stages; `errors` are those of `write_table`, by what."""
+    """A finished run of two stages; `errors` are those of `write_made_up`, by what."""
     settings = {"num_epochs": 4, "stage_schedule": TWO_STAGES, "report_examples": 2} | changes
     config = parse_config(tiny_settings(scenes, output_dir, **settings), "test")
     paths = RunPaths(config)
@@ -43,7 +43,7 @@ def write_run(
         index_dataset(paths.sources, paths.index, config.data, config.seed)
     index = Index(paths.index, "val")
     for what in validated(config):
-        write_table(index, paths.validation(what), what, (ERRORS | (errors or {}))[what], prompts)
+        write_made_up(index, paths.validation(what), what, (ERRORS | (errors or {}))[what], prompts)
     for stage in normalise(config):
         epochs = np.arange(stage.start_epoch, stage.end_epoch)
         metrics = {"epoch": epochs, "step": 3 * epochs, "loss": 1 / (1 + epochs)}

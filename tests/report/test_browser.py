@@ -199,12 +199,12 @@ def test_a_phone_scrolls_in_one_direction(opened: Opened, unfolded: bool) -> Non
 def test_paper_has_every_overlay_and_what_is_folded(opened: Opened) -> None:
     opened.page.emulate_media(media="print")
     first = opened.page.locator(".shot").first
-    assert len(shown(first)) == first.locator(".cell").count() == 6
+    assert len(shown(first)) == first.locator(".cell").count() == 8
     places = first.evaluate(
         """shot => new Set([...shot.querySelectorAll('.cell')]
              .map(cell => JSON.stringify(cell.getBoundingClientRect()))).size"""
     )
-    assert places == 6
+    assert places == 8
     assert not opened.page.locator(".controls").is_visible()
     heights = opened.page.evaluate(
         "[...document.querySelectorAll('details > :not(summary)')].map(box => box.offsetHeight)"

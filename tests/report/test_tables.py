@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mobile_sam.config import RunConfig, UserError
+from mobile_sam.evaluation.tables import SCHEMA
 from mobile_sam.layout import RunPaths
 from mobile_sam.report.behaviour import calibration_tables, threshold_table
 from mobile_sam.report.cost_plots import with_quality
@@ -15,7 +16,7 @@ from mobile_sam.report.differences import all_differences
 from mobile_sam.report.reading import joined, read_masks, read_objects, read_sweep, read_times
 from mobile_sam.report.tables import automatic, by_class, by_image, by_size, clicks, summary
 from tests.report.objects import measured, row, table
-from tests.report.tables import EVERY, SCHEMA, THRESHOLDS
+from tests.report.tables import EVERY, THRESHOLDS
 
 
 def test_the_summary_is_the_mean_over_segments_by_what_and_prompt() -> None:
