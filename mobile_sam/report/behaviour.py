@@ -154,7 +154,8 @@ def threshold_table(sweeps: pd.DataFrame, mask_threshold: float) -> pd.DataFrame
 def _prompt_by_prompt(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows that compare lie together."""
     order = in_order({row["prompt"] for row in rows})
-    return pd.DataFrame(sorted(rows, key=lambda row: order.index(row["prompt"])))
+    rows = sorted(rows, key=lambda row: order.index(row["prompt"]))
+    return pd.DataFrame(rows)
 
 
 def automatic(numbers: Numbers) -> Section | None:
