@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobile_sam.report.gallery import Layer, Shot
-from mobile_sam.report.overlays import blended, coloured, outlined
+from mobile_sam.report.overlays import blended
 
 # Pixels: of a cell, from one to the next, and of the headings. One of each is one of the PNG.
 _CELL, _PITCH, _HEAD, _DPI = 240, 248, 36, 100
@@ -67,8 +67,5 @@ def _paste(canvas: NDArray[np.uint8], pixels: NDArray[np.uint8], top: int, left:
 
 def _with(shot: Shot, layer: Layer) -> NDArray[np.uint8]:
     """The thumbnail under a layer, and under the outline of the truth where that is another."""
-    size, truth = shot.thumbnail.shape[:2], shot.layers[0]
-    layers = [coloured(layer.masks, size)]
-    if layer is not truth:
-        layers.append(outlined(truth.masks, size))
+    layers = [layer.pixels] if layer is shot.layers[0] else [layer.pixels, shot.outline]
     return blended(shot.thumbnail, *layers)

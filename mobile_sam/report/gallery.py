@@ -12,6 +12,7 @@ from PIL import Image
 from mobile_sam.data.images import read_image
 from mobile_sam.data.masks import Mask, decode
 from mobile_sam.report.measured import Measured, What
+from mobile_sam.report.overlays import coloured, outlined
 from mobile_sam.report.reading import read_masks
 from mobile_sam.report.tables import by_image
 from mobile_sam.report.words import signed
@@ -22,10 +23,10 @@ _LEAST_DROP = 0.005  # of an image's mean IoU, to be called worse
 
 @dataclass(frozen=True)
 class Layer:
-    """The masks of one what, (H, W) of the thumbnail each; mean_iou is None for the truth."""
+    """Masks of one what as palette indices (H, W), see `overlays`; mean_iou: None for the truth."""
 
     name: str
-    masks: list[Mask]
+    pixels: NDArray[np.uint8]
     mean_iou: float | None
 
 
@@ -33,13 +34,14 @@ class Layer:
 class Shot:
     """One image: a thumbnail (H, W, 3), and a layer for the truth and each what, in order.
 
-    words: why it is shown. chosen: the layer that is seen first.
+    words: why it is shown. chosen: the layer that is seen first. outline: of the truth.
     """
 
     image_id: str
     words: str
     chosen: str
     thumbnail: NDArray[np.uint8]
+    outline: NDArray[np.uint8]
     layers: tuple[Layer, ...]
 
 
@@ -118,16 +120,19 @@ def _by_image(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _layers(
     image: str, models: Sequence[What], tables: dict[str, dict[str, pd.DataFrame]]
-) -> tuple[NDArray[np.uint8], tuple[Layer, ...]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[Layer, ...]]:
+    """Thumbnail, outline and layers of an image."""
     of_image = {what.name: tables[what.name].get(image) for what in models}
     rows = {name: table for name, table in of_image.items() if table is not None and len(table)}
     first = next(iter(rows.values()))
     thumbnail = _thumbnail(Path(first["image_path"].iloc[0]))
-    layers = [Layer(TRUTH, _masks(first, "truth", thumbnail.shape[:2]), None)]
+    size = thumbnail.shape[:2]
+    truth = _masks(first, "truth", size)
+    layers = [Layer(TRUTH, coloured(truth, size), None)]
     for name, table in rows.items():
-        masks = _masks(table, "prediction", thumbnail.shape[:2])
-        layers.append(Layer(name, masks, float(table["iou"].mean())))
-    return thumbnail, tuple(layers)
+        pixels = coloured(_masks(table, "prediction", size), size)
+        layers.append(Layer(name, pixels, float(table["iou"].mean())))
+    return thumbnail, outlined(truth, size), tuple(layers)
 
 
 def _thumbnail(path: Path) -> NDArray[np.uint8]:

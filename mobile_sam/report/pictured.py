@@ -6,7 +6,7 @@ from mobile_sam.report.blocks import Section, View, Views
 from mobile_sam.report.contact_sheets import write_sheet
 from mobile_sam.report.gallery import Shot, choose, shots
 from mobile_sam.report.measured import Measured
-from mobile_sam.report.overlays import coloured, layer_uri, outlined, photo_uri
+from mobile_sam.report.overlays import layer_uri, photo_uri
 from mobile_sam.report.words import prompt_label
 
 _NOTE = (
@@ -51,18 +51,18 @@ def gallery(measured: Measured, directory: Path) -> Section | None:
 
 
 def _view(shot: Shot) -> View:
-    size = shot.thumbnail.shape[:2]
+    height, width = shot.thumbnail.shape[:2]
     cells: list[tuple[str, str | None, str]] = [("image", None, "")]
     for layer in shot.layers:
         mean = "" if layer.mean_iou is None else f"{layer.mean_iou:.2f}"
-        cells.append((layer.name, layer_uri(coloured(layer.masks, size)), mean))
+        cells.append((layer.name, layer_uri(layer.pixels), mean))
     return View(
         title=shot.image_id,
         words=shot.words,
-        width=size[1],
-        height=size[0],
+        width=width,
+        height=height,
         photo=photo_uri(shot.thumbnail),
-        outline=layer_uri(outlined(shot.layers[0].masks, size)),
+        outline=layer_uri(shot.outline),
         cells=cells,
         chosen=shot.chosen,
     )

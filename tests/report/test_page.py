@@ -10,12 +10,14 @@ from PIL import Image
 
 from mobile_sam.config import ConfigError, RunConfig, UserError
 from mobile_sam.layout import RunPaths, validated
+from mobile_sam.plan import report_pictures
 from mobile_sam.report import write_comparison, write_evaluation, write_report
 from mobile_sam.report.of_run import measured_run
 from mobile_sam.report.of_runs import measured_runs
 from mobile_sam.report.of_tables import measured_tables
 from mobile_sam.report.tables import summary
 from mobile_sam.report.words import PROMPTS
+from tests.conftest import ROOT
 from tests.report.runs import ERRORS, write_extras, write_run
 
 ALWAYS = (
@@ -70,6 +72,13 @@ def test_png_and_csv_lie_beside_the_page(page: Path) -> None:
     table = pd.read_csv(page.with_name("summary.csv"))
     assert list(table.columns[:5]) == ["checkpoint", "prompt", "objects", "miou", "dice"]
     assert list(table["checkpoint"].unique()) == list(ERRORS)
+
+
+def test_snakemake_finds_every_picture_and_its_caption(finished: RunConfig, page: Path) -> None:
+    for name in ("index", "summary", *report_pictures(finished)):
+        assert (ROOT / "workflow" / "report" / f"{name}.rst").read_text().strip()
+    for name in report_pictures(finished):
+        assert page.with_name(f"{name}.png").is_file()
 
 
 def test_equal_inputs_give_equal_bytes(finished: RunConfig, page: Path) -> None:
