@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -97,7 +96,9 @@ def child(who: str, task: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     records = generator.generate(task["image"].numpy())
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # `ru_maxrss` would start at the memory of the parent.
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     codes = [record["segmentation"]["counts"] for record in records]
     return {"seconds": seconds, "codes": codes, "peak_mb": peak}
 
