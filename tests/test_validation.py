@@ -23,7 +23,7 @@ Make = Callable[..., RunConfig]
 
 @pytest.fixture
 def config(tiny: Make) -> RunConfig:
-    config = tiny(num_epochs=4, stage_schedule=TWO_STAGES, report_examples=2)
+    config = tiny(num_epochs=4, stage_schedule=TWO_STAGES)
     train_run(config)
     for what in validated(config):
         validate(config, what)
@@ -158,3 +158,16 @@ def test_what_is_not_there_is_named(config: RunConfig) -> None:
         ConfigError, match="there is no 'x'; there are box_filled, start, 00_distill"
     ):
         validate(config, "x")
+
+
+def test_every_teacher_is_measured(tiny: Make) -> None:
+    more = [{"checkpoint": "random", "model_type": "tiny_teacher_vit"}]
+    config = tiny(more_teachers=more)
+    train_run(config)
+    for what in validated(config):
+        validate(config, what)
+    first, second = (rows(config, what) for what in ("teacher", "teacher_2"))
+    assert set(second["checkpoint"]) == {"teacher_2"}
+    assert len(first) == len(second)
+    assert first["predicted_iou"].tolist() != second["predicted_iou"].tolist()
+    assert validated(config)[-2:] == ["teacher", "teacher_2"]

@@ -4,12 +4,12 @@ import pandas as pd
 
 from mobile_sam.metrics.calibration import calibration as calibrate
 from mobile_sam.report.blocks import Block, Column, Drawing, Section, Table
+from mobile_sam.report.click_plots import plot_clicks
 from mobile_sam.report.measured import Measured
 from mobile_sam.report.numbers import Numbers
 from mobile_sam.report.plots import (
     plain_prompts,
     plot_calibration,
-    plot_clicks,
     plot_thresholds,
 )
 from mobile_sam.report.quality import CHECKPOINT
@@ -21,9 +21,9 @@ from mobile_sam.report.words import AUTOMATIC, prompt_label
 def clicks(numbers: Numbers) -> Section | None:
     """IoU after some clicks, and clicks until an IoU."""
     measured = numbers.measured
-    blocks: list[Block] = []
-    if "clicks_5" in measured.prompts:
-        blocks.append(Drawing(plot_clicks(measured, numbers.summary)))
+    if not {"clicks_5", "noc"} & set(measured.prompts):
+        return None
+    blocks: list[Block] = [Drawing(plot_clicks(measured, numbers.summary))]
     if "noc" in measured.prompts:
         columns = [CHECKPOINT, Column("objects", "segments", "{:d}")]
         for limit in (80, 90):
@@ -38,8 +38,6 @@ def clicks(numbers: Numbers) -> Section | None:
         )
         table = clicks_table(measured.objects)
         blocks.append(Table("noc", columns, table, note, measured.main))
-    if not blocks:
-        return None
     words = (
         "How many clicks does a person need? The first lies deepest in the segment, each later one "
         "deepest in the largest error, and the model sees its own mask before."

@@ -2,13 +2,12 @@
 
 import json
 from itertools import pairwise
-from pathlib import Path
 
 import pandas as pd
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.data.summary import summarise
-from mobile_sam.layout import RunPaths, validated
+from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, exported, trained, validated
 from mobile_sam.report.measured import Kind, Measured, Origin, Training, What
 from mobile_sam.report.reading import (
     joined,
@@ -27,7 +26,7 @@ from mobile_sam.training import checkpoint
 def measured_run(config: RunConfig) -> Measured:
     """Read all that a run left. Raises UserError for what is missing but should be there."""
     whats, paths = whats_of(config), RunPaths(config)
-    main = main_of(config)
+    main = exported(config)
     steps = _steps(config)
     return Measured(
         title=f"{config.project_name} / {config.run_name}",
@@ -42,7 +41,7 @@ def measured_run(config: RunConfig) -> Measured:
         mask_threshold=config.mask_threshold,
         examples=config.report_examples,
         precision=read_precision({what.name: what.table for what in whats}),
-        costs=read_costs(costs_of(config)),
+        costs=read_costs(paths.cost),
         training=training_of(config),
         data=summarise(paths.index),
         origin=Origin(
@@ -55,42 +54,24 @@ def measured_run(config: RunConfig) -> Measured:
 
 def whats_of(config: RunConfig) -> tuple[What, ...]:
     """What the run validates, in order, and what each is."""
-    stages = {stage.directory: stage for stage in normalise(config)}
-    teachers = named_teachers(config)
-    found = []
-    for name in validated(config):
-        kind: Kind = "compared"
-        meaning = "another checkpoint, for comparison"
-        if name == "box_filled":
-            kind, meaning = "baseline", "the box itself as the mask: what takes no model"
-        elif name == "start":
-            start = config.checkpoint or "random weights"
-            kind, meaning = "start", f"the student before training: {start} ({config.model_type})"
-        elif name in stages:
-            stage = stages[name]
-            kind, meaning = "stage", f"after epoch {stage.end_epoch}, the last of the stage"
-            if config.use_checkpoint == "best" and f"{name}_best" not in validated(config):
-                meaning = "after the best epoch of the stage"
-        elif name.removesuffix("_best") in stages:
-            kind, meaning = "best", "the same stage after its best epoch"
-        elif name in teachers:
-            teacher = teachers[name]
-            kind = "teacher"
-            meaning = f"{teacher.teacher_checkpoint} ({teacher.teacher_model_type})"
-        found.append(What(name, kind, meaning, RunPaths(config).validation(name)))
-    return tuple(found)
-
-
-def main_of(config: RunConfig) -> str:
-    """What the run exports: the last stage, after its last or its best epoch."""
-    last = normalise(config)[-1].directory
-    best = f"{last}_best"
-    return best if config.use_checkpoint == "best" and best in validated(config) else last
-
-
-def costs_of(config: RunConfig) -> Path:
-    """The table of what each checkpoint costs."""
-    return RunPaths(config).validation("cost").with_suffix(".csv")
+    start = f"{config.checkpoint or 'random weights'} ({config.model_type})"
+    found: dict[str, tuple[Kind, str]] = {
+        BOX_FILLED: ("baseline", "the box itself as the mask: what takes no model"),
+        START: ("start", f"the student before training: {start}"),
+    }
+    for name, (stage, kept) in trained(config).items():
+        if kept == "last":
+            found[name] = ("stage", f"after epoch {stage.end_epoch}, the last of the stage")
+        else:
+            found[name] = ("best", f"after the best epoch of stage {stage.directory}")
+    for name, teacher in named_teachers(config).items():
+        words = f"{teacher.teacher_checkpoint} ({teacher.teacher_model_type})"
+        found[name] = ("teacher", words)
+    for name, weights in compared(config).items():
+        found[name] = ("compared", f"for comparison: {weights}")
+    return tuple(
+        What(name, *found[name], RunPaths(config).validation(name)) for name in validated(config)
+    )
 
 
 def training_of(config: RunConfig) -> Training:
@@ -112,7 +93,7 @@ def settings_of(config: RunConfig) -> str:
 
 def _steps(config: RunConfig) -> tuple[tuple[str, str], ...]:
     """Each stage with what it began from in its plain form, the start first."""
-    names = ["start", *(stage.directory for stage in normalise(config))]
+    names = [START, *(stage.directory for stage in normalise(config))]
     return tuple((after, before) for before, after in pairwise(names))
 
 
@@ -123,11 +104,11 @@ def _pairs(
 
     A best epoch is compared with the last epoch of its stage.
     """
-    pairs = [pair for what, before in steps for pair in ((what, "start"), (what, before))]
+    pairs = [pair for what, before in steps for pair in ((what, START), (what, before))]
     bests = [what.name for what in whats if what.kind == "best"]
     pairs += [(best, best.removesuffix("_best")) for best in bests]
     others = [what.name for what in whats if what.kind in {"baseline", "teacher", "compared"}]
-    pairs += [(main, other) for other in ["start", *others]]
+    pairs += [(main, other) for other in [START, *others]]
     return tuple(dict.fromkeys(pairs))
 
 

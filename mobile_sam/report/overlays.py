@@ -14,7 +14,7 @@ from mobile_sam.data.masks import Mask
 from mobile_sam.report.colours import COLOURS
 
 _TINT, _EDGE = 0.4, 1.0  # opacities
-_QUALITY = 78  # of JPEG
+_QUALITY = 70  # of JPEG
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _RGB = [tuple(round(255 * part) for part in mpl.colors.to_rgb(colour)) for colour in COLOURS]
 # Places in the palette: nothing, a tint of each colour, an edge of each, a line and its shadow.
@@ -70,7 +70,7 @@ def layer_uri(layer: NDArray[np.uint8]) -> str:
 def photo_uri(pixels: NDArray[np.uint8]) -> str:
     """Pixels (H, W, 3) as a JPEG in a data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, optimize=True, progressive=True)
     return _uri("image/jpeg", buffer)
 
 

@@ -154,29 +154,6 @@ def plot_calibration(measured: Measured, table: pd.DataFrame) -> Picture:
     )
 
 
-def plot_clicks(measured: Measured, summary: pd.DataFrame) -> Picture:
-    """Mean IoU after 1, 3 and 5 clicks, a line for each what."""
-    first = "point_chosen_of_3" if "point_chosen_of_3" in measured.prompts else "point"
-    counts = {first: 1, "clicks_3": 3, "clicks_5": 5}
-    table = summary[summary["prompt"].isin(counts)].copy()
-    table["clicks"] = table["prompt"].map(counts)
-    table["prompt"] = "clicks_5"
-
-    def draw(axes: Axes, rows: pd.DataFrame, style: Style) -> None:
-        _line(axes, rows["clicks"], rows["miou"], style)
-        axes.set_xticks([1, 3, 5])
-        axes.set(xlabel="clicks", ylabel="mean IoU", xlim=(0.6, 5.4), title="")
-
-    return _lines(
-        measured,
-        table[["checkpoint", "prompt", "clicks", "miou"]],
-        draw,
-        name="clicks",
-        alt="Mean IoU after one, three and five clicks",
-        note="Each click after the first lies deepest in the largest error.",
-    )
-
-
 def _groups(objects: pd.DataFrame, prompts: Sequence[str]) -> list:
     chosen = objects[objects["prompt"].isin(prompts)]
     return list(chosen.groupby(["checkpoint", "prompt"], sort=False, observed=True))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from mobile_sam.config import UserError
 
-_NAMES = ("checkpoint", "prompt", "image_id", "image_path", "segment_id", "class")
+_NAMES = ("checkpoint", "prompt", "image_id", "segment_id", "class")
 _COLUMNS = (
     *_NAMES,
     *("height", "width", "area", "iou", "dice", "boundary_iou", "boundary_f", "predicted_iou"),
@@ -30,10 +30,9 @@ def read_objects(path: Path, name: str) -> pd.DataFrame:
 
     Names are categories. Raises UserError for a table that is missing or of another version.
     """
-    file = _opened(path, read_dictionary=list(_NAMES))
-    table = file.read(columns=list(_COLUMNS))
-    if table.num_rows == 0:
+    if _opened(path).metadata.num_rows == 0:
         raise UserError(f"{path}: the table is empty; validate again on images with segments")
+    table = pq.read_table(path, columns=list(_COLUMNS), read_dictionary=list(_NAMES))
     frame = table.to_pandas(split_blocks=True, self_destruct=True)
     frame["checkpoint"] = pd.Categorical([name] * len(frame))
     return frame
@@ -113,11 +112,11 @@ def read_times(directories: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["rule", "minutes", "memory_mib"])
 
 
-def _opened(path: Path, read_dictionary: list[str] | None = None) -> pq.ParquetFile:
+def _opened(path: Path) -> pq.ParquetFile:
     if not path.is_file():
         raise UserError(f"{path}: missing; run `validate --what {path.stem}` first")
     try:
-        file = pq.ParquetFile(path, read_dictionary=read_dictionary)
+        file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise UserError(f"{path}: not a table of validation ({error}); validate again") from error
     missing = {*_COLUMNS, *_MASKS, *_SWEEP} - set(file.schema_arrow.names)

@@ -4,7 +4,7 @@ import pandas as pd
 
 from mobile_sam.report.words import SIZES, in_order
 
-_NEVER = 20  # clicks after which a session ends
+MOST_CLICKS = 20  # after which a session ends
 
 
 def summary(objects: pd.DataFrame) -> pd.DataFrame:
@@ -45,20 +45,22 @@ def by_class(objects: pd.DataFrame) -> pd.DataFrame:
 def clicks(objects: pd.DataFrame) -> pd.DataFrame:
     """Mean clicks until IoU 0.8 and 0.9, and the share of segments that never get there.
 
-    Columns checkpoint, objects, noc_80, never_80, noc_90, never_90. A session has ended without
-    success when it took all clicks and its mask, the last, is still below.
+    Columns checkpoint, objects, noc_80, never_80, noc_90, never_90.
     """
     sessions = objects[objects["prompt"] == "noc"]
     columns = {}
     for limit in (80, 90):
-        used = sessions[f"noc_{limit}"].astype(float)
-        columns[f"noc_{limit}"] = used
-        never = (used >= _NEVER) & (sessions["iou"] < limit / 100)
-        columns[f"never_{limit}"] = never.astype(float)
+        columns[f"noc_{limit}"] = sessions[f"noc_{limit}"].astype(float)
+        columns[f"never_{limit}"] = never(sessions, limit).astype(float)
     grouped = _grouped(sessions.assign(**columns))
     table = grouped[list(columns)].mean()
     table.insert(0, "objects", grouped.size())
     return table.reset_index()
+
+
+def never(sessions: pd.DataFrame, limit: int) -> "pd.Series[bool]":
+    """Whether sessions took all clicks and their mask, the last, is still below the limit, in %."""
+    return (sessions[f"noc_{limit}"] >= MOST_CLICKS) & (sessions["iou"] < limit / 100)
 
 
 def automatic(objects: pd.DataFrame) -> pd.DataFrame:

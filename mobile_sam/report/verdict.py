@@ -26,12 +26,12 @@ def verdict(
 ) -> list[str]:
     """The first sentence is the answer; the others say where it comes from and how it compares."""
     mious, mine = _mious(summary), _of_main(measured, differences)
-    sentences = [_headline(measured, mious), *_against_start(measured, mine)]
+    others = measured.of_kind("start", *(() if measured.chain else ("stage",)))
+    others += measured.of_kind("teacher", "compared")
+    against = [mine[name] for name in others if name in mine]
+    sentences = [_headline(measured, mious, against[:1])]
     sentences += _steps(measured, differences)
-    against = [*measured.of_kind("teacher"), *measured.of_kind("compared")]
-    if not measured.chain:
-        against = measured.of_kind("stage") + against
-    sentences += [_relation(mine[name]) for name in against if name in mine]
+    sentences += [_relation(found) for found in against[1:]]
     return sentences + _against_box(measured, mine) + _better_step(measured, mious)
 
 
@@ -69,32 +69,34 @@ def _headed(measured: Measured, mious: dict[tuple[str, str], float]) -> list[str
     return plain or [measured.first_prompt]
 
 
-def _headline(measured: Measured, mious: dict[tuple[str, str], float]) -> str:
+def _headline(
+    measured: Measured, mious: dict[tuple[str, str], float], against: Sequence[Difference]
+) -> str:
+    """`a reaches a mean IoU of 0.8 by box, 0.1 above start (0.7; ...), and 0.7 by point.`"""
     reached = [
         f"{mious[measured.main, prompt]:.3f} by {prompt_label(prompt)}"
         for prompt in _headed(measured, mious)
     ]
-    words = f"{measured.main} reaches a mean IoU of {' and '.join(reached)}"
+    reached[0] += "".join(f", {_apart(found)}" for found in against)
+    words = f"{measured.main} reaches a mean IoU of {reached[0]}"
+    words += "".join(f"{',' if against else ''} and {more}" for more in reached[1:])
     prompt = measured.first_prompt
     others = [mious[n, prompt] for n in measured.rivals if (n, prompt) in mious]
     if others and not measured.chain and mious[measured.main, prompt] >= max(others):
-        words += f", the best of {len(others) + 1}"
+        return f"Of {len(others) + 1}, {words}: it is the best."
     return f"{words}."
 
 
-def _against_start(measured: Measured, mine: dict[str, Difference]) -> list[str]:
-    return [_relation(mine[name]) for name in measured.of_kind("start") if name in mine]
-
-
 def _relation(found: Difference) -> str:
-    """`By box a is 0.120 above b (0.692): +0.101 to +0.140, beyond chance.`"""
+    return f"By {prompt_label(found.prompt)} it is {_apart(found)}."
+
+
+def _apart(found: Difference) -> str:
+    """`0.120 above start (0.692; +0.101 to +0.140, beyond chance)`."""
     apart = f"{abs(found.difference):.3f} {'above' if found.difference > 0 else 'below'}"
     if found.difference == 0:
         apart = "the same as"
-    return (
-        f"By {prompt_label(found.prompt)}, {found.what} is {apart} {found.against} "
-        f"({found.miou_against:.3f}): {_chance(found)}."
-    )
+    return f"{apart} {found.against} ({found.miou_against:.3f}; {_chance(found)})"
 
 
 def _chance(found: Difference) -> str:

@@ -1,17 +1,15 @@
 """Tables of validation with made-up predictions, without any model."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mobile_sam.data.index import Index, IndexedImage
 from mobile_sam.data.masks import Mask, bounding_box, encode
+from mobile_sam.evaluation.tables import write_table
 from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
 
 THRESHOLDS = (-2.0, -1.0, 0.0, 1.0, 2.0)
@@ -20,24 +18,9 @@ EVERY = (
     *("box", "point", "center", "box_best_of_3", "point_best_of_3", "box_chosen_of_3"),
     *("point_chosen_of_3", "clicks_3", "clicks_5", "noc", "automatic"),
 )
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("checkpoint", "prompt", "image_id", "image_path")),
-        *((name, pa.string()) for name in ("segment_id", "class")),
-        *((name, pa.int32()) for name in ("height", "width")),
-        ("area", pa.int64()),
-        *((name, pa.float64()) for name in ("iou", "dice", "boundary_iou", "boundary_f")),
-        ("predicted_iou", pa.float64()),
-        *((name, pa.int16()) for name in ("noc_80", "noc_90")),
-        ("recall", pa.float64()),
-        ("sweep", pa.list_(pa.float32())),
-        *((name, pa.binary()) for name in ("truth", "prediction")),
-    ],
-    metadata={"thresholds": json.dumps(THRESHOLDS)},
-)
 
 
-def write_table(
+def write_made_up(
     index: Index, target: Path, name: str, error: float, prompts: Sequence[str] = PLAIN
 ) -> None:
     """A table in which outlines are off by about `error` of a segment's size, by chance.
@@ -45,13 +28,12 @@ def write_table(
     Later prompts are a little worse than the first.
     """
     rng = np.random.default_rng([len(name), *name.encode()])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for prompt in ("box",) if name == "box_filled" else prompts:
         worse = error * (1 + 0.1 * list(prompts).index(prompt))
         for position in range(len(index)):
             rows += _rows(index[position], name, prompt, worse, rng)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), target, compression="zstd")
+    write_table(target, rows, {"thresholds": THRESHOLDS})
 
 
 def _rows(

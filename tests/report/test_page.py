@@ -1,0 +1,223 @@
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mobile_sam.config import ConfigError, RunConfig, UserError
+from mobile_sam.layout import RunPaths, validated
+from mobile_sam.report import write_comparison, write_evaluation, write_report
+from mobile_sam.report.of_run import measured_run
+from mobile_sam.report.of_runs import measured_runs
+from mobile_sam.report.of_tables import measured_tables
+from mobile_sam.report.tables import summary
+from mobile_sam.report.words import PROMPTS
+from tests.report.runs import ERRORS, write_extras, write_run
+
+ALWAYS = (
+    *("results", "differences", "sizes", "iou_histogram", "epochs", "calibration", "thresholds"),
+    "data",
+)
+GROUPS = ("best", "median", "worst", "worse")
+
+
+@pytest.fixture
+def copied(finished: RunConfig, tmp_path: Path) -> RunConfig:
+    """A copy of the finished run that a test may change."""
+    shutil.copytree(finished.output_dir, tmp_path / "copy")
+    return finished.model_copy(update={"output_dir": str(tmp_path / "copy")})
+
+
+def sections(page: str) -> list[str]:
+    return re.findall(r'<section id="(\w+)">', page)
+
+
+def test_the_page_has_everything_and_needs_no_network(finished: RunConfig, page: Path) -> None:
+    text = page.read_text()
+    assert "http" not in text
+    assert not re.findall(r'(?:src|href)="(?!data:|#|[\w.]+\.(?:png|csv)")', text)
+    assert sections(text) == [
+        *("results", "differences", "gallery", "sizes", "distribution", "clicks", "automatic"),
+        *("precision", "cost", "training", "calibration", "thresholds", "data", "origin"),
+    ]
+    for what in validated(finished):
+        assert what in text
+    for prompt in PROMPTS.values():
+        assert prompt.label in text
+    for words in ("0.1.0", "abc1234", "train_00_distill", "tiny_teacher_vit", "val_img_dir"):
+        assert words in text
+
+
+def test_numbers_are_those_of_the_tables(finished: RunConfig, page: Path) -> None:
+    for what in ("start", "teacher"):
+        rows = pd.read_parquet(RunPaths(finished).validation(what))
+        for prompt in ("box", "point"):
+            mean = rows[rows["prompt"] == prompt]["iou"].mean()
+            assert f'data-value="{mean:.6g}">{mean:.3f}</td>' in page.read_text()
+
+
+def test_png_and_csv_lie_beside_the_page(page: Path) -> None:
+    for name in (*ALWAYS, "clicks", "cost"):
+        assert Image.open(page.with_name(f"{name}.png")).size[0] > 300
+        assert len(pd.read_csv(page.with_name(f"{name}.csv"))) > 0
+        assert f'href="{name}.png"' in page.read_text()
+    for group in GROUPS:
+        assert Image.open(page.with_name(f"gallery_{group}.png")).size[0] > 100
+    table = pd.read_csv(page.with_name("summary.csv"))
+    assert list(table.columns[:5]) == ["checkpoint", "prompt", "objects", "miou", "dice"]
+    assert list(table["checkpoint"].unique()) == list(ERRORS)
+
+
+def test_equal_inputs_give_equal_bytes(finished: RunConfig, page: Path) -> None:
+    before = {path.name: path.read_bytes() for path in page.parent.iterdir()}
+    write_report(finished)
+    after = {path.name: path.read_bytes() for path in page.parent.iterdir()}
+    assert before.keys() == after.keys()
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+def test_sections_are_there_when_there_is_something_in_them(copied: RunConfig) -> None:
+    paths = RunPaths(copied)
+    paths.validation("cost").with_suffix(".csv").unlink()
+    for path in paths.validation("start").parent.glob("*.ap.json"):
+        path.unlink()
+    shutil.rmtree(paths.benchmarks)
+    write_report(copied.model_copy(update={"report_examples": 0}))
+    text = (paths.report / "index.html").read_text()
+    assert sections(text) == [
+        *("results", "differences", "sizes", "distribution", "clicks", "automatic"),
+        *("training", "calibration", "thresholds", "data", "origin"),
+    ]
+
+
+def test_a_run_of_plain_prompts_has_no_clicks(six_scenes: Path, tmp_path: Path) -> None:
+    config = write_run(six_scenes, tmp_path)
+    write_report(config)
+    text = (RunPaths(config).report / "index.html").read_text()
+    assert not {"clicks", "automatic", "precision", "cost"} & set(sections(text))
+    assert "Every prompt" not in text
+    for name in ALWAYS:
+        assert (RunPaths(config).report / f"{name}.png").is_file()
+
+
+def test_a_missing_table_says_how_to_make_it(copied: RunConfig) -> None:
+    RunPaths(copied).validation("teacher").unlink()
+    with pytest.raises(UserError, match="run `validate --what teacher` first"):
+        write_report(copied)
+
+
+def test_missing_epochs_say_how_to_make_them(copied: RunConfig) -> None:
+    (RunPaths(copied).run / "stages" / "01_finetune" / "metrics.csv").unlink()
+    with pytest.raises(ConfigError, match="train stage 01_finetune first"):
+        write_report(copied)
+
+
+def test_every_teacher_is_shown(six_scenes: Path, tmp_path: Path) -> None:
+    more = [{"checkpoint": "random", "model_type": "tiny_teacher_vit"}]
+    config = write_run(six_scenes, tmp_path, {"teacher_2": 0.02}, more_teachers=more)
+    words = write_report(config)
+    text = (RunPaths(config).report / "index.html").read_text()
+    assert "<dt>teacher_2</dt><dd>random:1 (tiny_teacher_vit)</dd>" in text
+    assert "teacher_2" in words
+    assert re.search(r"above teacher_2|below teacher_2", text)
+
+
+def test_words_of_the_data_cannot_break_the_page(six_scenes: Path, tmp_path: Path) -> None:
+    config = write_run(six_scenes, tmp_path)
+    path = RunPaths(config).validation("start")
+    path.with_suffix(".ap.json").write_text(json.dumps({"<script>alert(1)</script>": 0.5}))
+    write_report(config)
+    text = (RunPaths(config).report / "index.html").read_text()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+
+
+@pytest.fixture
+def two_runs(six_scenes: Path, tmp_path: Path) -> list[RunConfig]:
+    errors = {"01_finetune": 0.06, "00_distill": 0.05}
+    first = write_run(six_scenes, tmp_path, run_name="first")
+    second = write_run(six_scenes, tmp_path, errors, run_name="second")
+    write_extras(first)
+    return [second, first]
+
+
+def test_runs_are_compared_by_their_final_weights(two_runs: list[RunConfig]) -> None:
+    one = measured_runs(two_runs)
+    assert one.names == ["box_filled", "start", "second", "first", "teacher"]
+    assert one.main == "first"
+    miou = summary(one.objects).set_index(["checkpoint", "prompt"])["miou"]
+    for config in two_runs:
+        rows = pd.read_parquet(RunPaths(config).validation("01_finetune"))
+        mean = rows[rows["prompt"] == "box"]["iou"].mean()
+        assert miou[config.run_name, "box"] == pytest.approx(mean)
+    assert one.pairs[:2] == (("first", "second"), ("first", "box_filled"))
+
+
+def test_the_comparison_is_one_page(two_runs: list[RunConfig], tmp_path: Path) -> None:
+    words = write_comparison(two_runs, tmp_path / "both")
+    text = (tmp_path / "both" / "index.html").read_text()
+    assert "Of 2, first reaches" in text
+    assert "Where another run is better than first" in text
+    assert "first: training loss" in text
+    assert "second: training loss" in text
+    assert {"results", "gallery", "cost", "training", "origin"} <= set(sections(text))
+    assert str(tmp_path / "both" / "index.html") in words
+
+
+def test_what_is_not_shared_is_there_for_each_run(two_runs: list[RunConfig]) -> None:
+    path = RunPaths(two_runs[0]).validation("teacher")
+    rows = pd.read_parquet(path)
+    other = RunPaths(two_runs[0]).validation("start")
+    shutil.copy(other, path)
+    assert rows["iou"].tolist() != pd.read_parquet(path)["iou"].tolist()
+    one = measured_runs(two_runs)
+    assert one.names[-2:] == ["teacher of second", "teacher of first"]
+    assert ("first", "teacher of second") in one.pairs
+
+
+def test_runs_of_other_data_do_not_compare(
+    two_runs: list[RunConfig], tiny: Callable[..., RunConfig]
+) -> None:
+    with pytest.raises(ConfigError, match="have another data set"):
+        measured_runs([two_runs[0], tiny(run_name="other")])
+    with pytest.raises(ConfigError, match="name two different runs or more"):
+        measured_runs(two_runs[:1])
+    changed = two_runs[1].model_copy(update={"mask_threshold": 0.5})
+    with pytest.raises(ConfigError, match="another mask_threshold"):
+        measured_runs([two_runs[0], changed])
+
+
+def test_tables_alone_make_a_page(finished: RunConfig, tmp_path: Path) -> None:
+    tables = [RunPaths(finished).validation(w) for w in ("box_filled", "01_finetune", "teacher")]
+    words = write_evaluation(tables, tmp_path / "alone", "my weights")
+    text = (tmp_path / "alone" / "index.html").read_text()
+    assert "<h1>my weights</h1>" in text
+    assert "01_finetune reaches a mean IoU of" in text
+    assert "training" not in sections(text)
+    assert {"results", "differences", "gallery", "cost", "clicks"} <= set(sections(text))
+    assert "mIoU box" in words
+
+
+def test_one_table_alone_makes_a_page(finished: RunConfig, tmp_path: Path) -> None:
+    shutil.copy(RunPaths(finished).validation("start"), tmp_path)
+    write_evaluation([tmp_path / "start.parquet"], tmp_path / "alone", "one", examples=1)
+    text = (tmp_path / "alone" / "index.html").read_text()
+    assert "start reaches a mean IoU of" in text
+    assert "differences" not in sections(text)
+
+
+def test_tables_that_do_not_belong_together_are_refused(finished: RunConfig) -> None:
+    start, box = (RunPaths(finished).validation(w) for w in ("start", "box_filled"))
+    with pytest.raises(UserError, match="several tables of start"):
+        measured_tables([start, start], "twice")
+    with pytest.raises(UserError, match="no table of a model"):
+        measured_tables([box], "nothing")
+
+
+def test_what_is_exported_is_the_main_what(finished: RunConfig) -> None:
+    assert measured_run(finished).main == "01_finetune"
+    assert ("01_finetune", "00_distill") in measured_run(finished).pairs
