@@ -11,11 +11,22 @@ sys.path.insert(0, workflow.basedir)
 from mobile_sam.config import UserError
 from mobile_sam.datasets import known_dataset
 from mobile_sam.fetch import checkpoint_path
-from mobile_sam.layout import RunPaths, needs_features, validated
+from mobile_sam.layout import (
+    BOX_FILLED,
+    RunPaths,
+    comparable,
+    compared,
+    comparison,
+    needs_features,
+    trained,
+    validated,
+)
 from mobile_sam.plan import (
     check_inputs,
+    cost_settings,
     fingerprint,
     known_checkpoints,
+    report_pictures,
     results_table,
     rule_name,
     validation_settings,
@@ -54,6 +65,7 @@ rule all:
     input:
         [PATHS[settings.run_name].report / "index.html" for settings in RUNS.named],
         [PATHS[settings.run_name].weights for settings in RUNS.named],
+        [comparison(configs) / "index.html" for configs in comparable(RUNS.named)],
 
 
 include: "workflow/rules/data.smk"
@@ -68,3 +80,5 @@ onstart:
 onsuccess:
     for settings in RUNS.named:
         print(results_table(settings))
+    for configs in comparable(RUNS.named):
+        print(f"comparison: {comparison(configs) / 'index.html'}")

@@ -7,7 +7,7 @@
 for each: it may be ended and begun again. Every run has the same CPU seconds for all its stages,
 turned into epochs by what an epoch of each kind of stage was measured to take; `table` prints means
 and spreads. Runs start from a random encoder and the teacher's decoder. mIoU is that of
-`validate`, at the images' own size.
+`validate`, at the images' own size. What is compared stands in `scenes.py`.
 """
 
 import argparse
@@ -21,95 +21,21 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scenes import SCENES, Recipe, slug, stage, student_config, teacher_config
 
-from mobile_sam.config import RunConfig, parse_config
+from mobile_sam.config import RunConfig
 from mobile_sam.data.indexing import index_dataset
-from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import normalise
 from mobile_sam.training.export import export_weights
 from mobile_sam.training.run import train_run
 from mobile_sam.validation import validate
-
-NUCLEI = Path("../shared/data/nuclei")
-NOTHING = {"focal": 0.0, "dice": 0.0, "iou": 0.0}
-# From random weights, focal loss twenty times as strong gives empty masks for epochs.
-LOSSES = {"focal": 1.0, "dice": 1.0, "iou": 1.0}
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a student has to learn from.
-
-    data: `demo` (600 synthetic images of 128 pixels) or `nuclei` (64 images at 256 pixels).
-    teacher_epochs: how long the teacher was trained, on all images with their masks.
-    labelled: images whose masks the student is given; None for all. The others are there without.
-    seconds: CPU time of a run.
-    """
-
-    data: str
-    teacher_epochs: int
-    labelled: int | None = None
-    seconds: float = 60.0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How it learns. distil: settings of the distilling stage; None for fine-tuning alone.
-
-    share: of the time that distilling takes; 1 for no fine-tuning.
-    unlabelled: whether it also looks at images without masks.
-    """
-
-    distil: str | None
-    share: float = 1.0
-    unlabelled: bool = True
-
-
-FEATURES: dict[str, float] = dict.fromkeys(("mse", "cosine"), 0.0)
-ANSWERS = {"mask_bce": 1.0, "mask_dice": 1.0, "predicted_iou": 1.0}
-DISTIL: dict[str, dict[str, Any]] = {
-    "mse": {"distill_losses": FEATURES | {"mse": 1.0}},
-    "mse+cosine": {"distill_losses": {"mse": 1.0, "cosine": 1.0}},
-    "+relation": {"distill_losses": {"mse": 1.0, "cosine": 1.0, "relation": 1.0}},
-    "+prompts": {"distill_losses": {"mse": 1.0, "cosine": 1.0, **ANSWERS}},
-    "+hard prompts": {
-        "distill_losses": {"mse": 1.0, "cosine": 1.0, **ANSWERS},
-        "prompt_rounds": 2,
-        "clicks": "teacher",
-    },
-}
-ALONE = {name: Recipe(name) for name in DISTIL}
-BEFORE = {f"{name}, then fine-tune": Recipe(name, 0.5) for name in DISTIL}
-FINETUNE = {"fine-tune": Recipe(None)}
-RECIPES = FINETUNE | ALONE | BEFORE
-FEW = {
-    **FINETUNE,
-    "mse+cosine on the few, then fine-tune": Recipe("mse+cosine", 0.5, unlabelled=False),
-    **{
-        name: BEFORE[name]
-        for name in BEFORE
-        if name.startswith(("mse+cosine", "+prompts", "+hard"))
-    },
-}
-SCHEDULES = {
-    f"mse+cosine for {share:.0%}, then fine-tune": Recipe("mse+cosine", share)
-    for share in (0.25, 0.75)
-}
-WEAK = {name: (FINETUNE | BEFORE)[name] for name in ("fine-tune", "mse+cosine, then fine-tune")}
-SCENES: dict[str, tuple[Scene, dict[str, Recipe]]] = {
-    "demo, 30 of 600 with masks": (Scene("demo", 12, labelled=30, seconds=120), FEW),
-    "nuclei, 8 of 64 with masks": (Scene("nuclei", 40, labelled=8, seconds=90), FEW),
-    "nuclei": (Scene("nuclei", 40, seconds=90), RECIPES),
-    "demo": (Scene("demo", 12), RECIPES | SCHEDULES),
-    "demo, weak teacher": (Scene("demo", 3), WEAK),
-}
 
 
 def main() -> None:
@@ -279,94 +205,6 @@ def cost_path(work: Path, name: str, distil: str | None, unlabelled: bool) -> Pa
     return work / "costs" / slug(name) / f"{kind}.json"
 
 
-def stage(distil: str | None, start: int, end: int) -> dict[str, Any]:
-    """An entry of the schedule."""
-    epochs: dict[str, Any] = {"start_epoch": start, "end_epoch": end}
-    if distil is None:
-        return epochs | {"distillation": False, "loss_weights": LOSSES}
-    return epochs | {"distillation": True, "loss_weights": NOTHING} | DISTIL[distil]
-
-
-def teacher_config(work: Path, scene: Scene) -> RunConfig:
-    """The run of the teacher."""
-    own = {
-        "run_name": f"teacher-{scene.teacher_epochs}",
-        "output_dir": str(work / "teachers" / scene.data),
-        "model_type": "demo_teacher",
-        "num_epochs": scene.teacher_epochs,
-    }
-    everything = replace(scene, labelled=None)
-    return parse_config(common(work, everything) | own, "benchmark")
-
-
-def student_config(
-    work: Path, name: str, run_name: str, stages: list[dict[str, Any]], seed: int, unlabelled: bool
-) -> RunConfig:
-    """The run of a student."""
-    scene = SCENES[name][0]
-    own: dict[str, Any] = {
-        "run_name": run_name,
-        "output_dir": str(work / "students" / slug(name)),
-        "model_type": "demo_student",
-        "teacher_checkpoint": str(RunPaths(teacher_config(work, scene)).weights),
-        "teacher_model_type": "demo_teacher",
-        "decoder_from_teacher": True,
-        "num_epochs": stages[-1]["end_epoch"],
-        "stage_schedule": stages,
-        "seed": seed,
-    }
-    if unlabelled and scene.labelled is not None and any(s["distillation"] for s in stages):
-        own["unlabelled_img_dir"] = str(images(work, scene) / "unlabelled")
-    return parse_config(common(work, scene) | own, "benchmark")
-
-
-def common(work: Path, scene: Scene) -> dict[str, Any]:
-    """Settings that teachers and students share."""
-    size, objects, batch = (128, 4, 8) if scene.data == "demo" else (256, 4, 4)
-    root = images(work, scene)
-    return {
-        "train_img_dir": str(root / "train" / "image"),
-        "train_mask_dir": str(root / "train" / "mask"),
-        "val_img_dir": str(images(work, replace(scene, labelled=None)) / "val" / "image"),
-        "val_mask_dir": str(images(work, replace(scene, labelled=None)) / "val" / "mask"),
-        "img_size": size,
-        "checkpoint": None,
-        "batch_size": batch,
-        "objects_per_image": objects,
-        "learning_rate": 1e-3,
-        "loss_weights": LOSSES,
-        "freeze_batchnorm": False,
-        "val_images": 0,
-    }
-
-
-def images(work: Path, scene: Scene) -> Path:
-    """Where the scene's images lie; they are put there when they do not."""
-    everything = work / "data" / scene.data / "all"
-    if not everything.is_dir():
-        unfinished = everything.with_name(f"all.{os.getpid()}")
-        if scene.data == "demo":
-            write_scenes(unfinished / "train", 600, 128, seed=0)
-            write_scenes(unfinished / "val", 100, 128, seed=1)
-        else:
-            shutil.copytree(NUCLEI, unfinished)
-        unfinished.rename(everything)
-    some = work / "data" / scene.data / str(scene.labelled)
-    if scene.labelled is None or some.is_dir():
-        return everything if scene.labelled is None else some
-    unfinished = some.with_name(f"{scene.labelled}.{os.getpid()}")
-    for number, path in enumerate(sorted((everything / "train" / "image").iterdir())):
-        known = number < scene.labelled
-        target = unfinished / ("train/image" if known else "unlabelled") / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-        if known:
-            masks = everything / "train" / "mask" / path.stem
-            shutil.copytree(masks, unfinished / "train" / "mask" / path.stem)
-    unfinished.rename(some)
-    return some
-
-
 def index(config: RunConfig) -> None:
     """Index the data of a run, unless that is done."""
     paths = RunPaths(config)
@@ -379,11 +217,6 @@ def miou(config: RunConfig) -> dict[str, float]:
     table = pd.read_parquet(RunPaths(config).validation(normalise(config)[-1].directory))
     means = table.groupby("prompt")["iou"].mean()
     return {prompt: round(float(means[prompt]), 4) for prompt in ("box", "point")}
-
-
-def slug(text: str) -> str:
-    """The text as a name of files."""
-    return "".join(c if c.isalnum() else "_" for c in text).strip("_")
 
 
 def print_table(table: pd.DataFrame) -> None:

@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args
 
-from mobile_sam.config import ConfigError, RunConfig, UserError
+from mobile_sam.config import ConfigError, RunConfig, UserError, parse_config
 from mobile_sam.datasets import KNOWN_DATASETS, fetch_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
 from mobile_sam.files import write_json
-from mobile_sam.layout import RunPaths, needs_features
+from mobile_sam.layout import BOX_FILLED, RunPaths, needs_features
+from mobile_sam.options import Protocol
 from mobile_sam.runs import load_run
 from mobile_sam.teachers import teacher_configs
 
@@ -99,16 +101,67 @@ def export(config: RunConfig, args: argparse.Namespace) -> None:
 
 def validate(config: RunConfig, args: argparse.Namespace) -> None:
     from mobile_sam.layout import validated
-    from mobile_sam.validation import validate
+    from mobile_sam.validation import join_parts, validate, write_average_precision
 
+    if args.step and not args.what:
+        raise ConfigError(f"--step {args.step}: say of what; add --what")
     for what in [args.what] if args.what else validated(config):
-        validate(config, what)
+        if args.step == "join":
+            join_parts(config, what)
+        elif args.step == "part":
+            validate(config, what, args.part)
+        if args.step is None:
+            validate(config, what)
+        if args.step == "ap" or (not args.what and config.detections and what != BOX_FILLED):
+            write_average_precision(config, what)
+
+
+def cost(config: RunConfig, args: argparse.Namespace) -> None:
+    from mobile_sam.validation import measure_costs
+
+    measure_costs(config)
 
 
 def report(config: RunConfig, args: argparse.Namespace) -> None:
     from mobile_sam.report import write_report
 
     print(write_report(config))
+
+
+def compare(args: argparse.Namespace) -> None:
+    from mobile_sam.layout import comparison
+    from mobile_sam.report import write_comparison
+
+    configs = [load_run(path) for path in args.runs]
+    print(write_comparison(configs, args.out or comparison(configs)))
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from mobile_sam.assessment import assess
+    from mobile_sam.evaluation.protocols import measuring
+    from mobile_sam.report import write_evaluation
+
+    places = {
+        f"{split}_{what}_dir": str(path)
+        for split in ("train", "val")
+        for what, path in (("img", args.images), ("mask", args.masks))
+    }
+    asked = {"protocols": args.protocols} if args.protocols else {}
+    settings = {"img_size": args.img_size, "mask_threshold": args.mask_threshold}
+    config = parse_config({"run_name": "evaluation", **places, **asked, **settings}, "evaluate")
+    tables = assess(
+        args.weights,
+        args.images,
+        args.masks,
+        args.out,
+        measuring(config),
+        config.img_size,
+        args.model_type,
+        args.cost_repeats,
+        args.workers,
+    )
+    title = ", ".join(table.stem for table in tables[1:])
+    print(write_evaluation(tables, args.out, title, config.mask_threshold, args.examples))
 
 
 def fetch(args: argparse.Namespace) -> None:
@@ -133,10 +186,17 @@ RUN_VERBS: dict[str, tuple[Callable[[RunConfig, argparse.Namespace], None], str]
     "train": (train, "train a stage, or all of them"),
     "export": (export, "write weights.pt for the original code"),
     "validate": (validate, "measure every segment of the validation images"),
+    "cost": (cost, "measure what the models of a run cost on this machine"),
     "report": (report, "draw the report from tables that exist"),
 }
 
 
+OTHER_VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "compare": compare,
+    "evaluate": evaluate,
+    "fetch": fetch,
+    "schema": schema,
+}
 FEATURE_ACTIONS = {
     "info": "what the store is of, and what is in it",
     "verify": "read every chunk; fails and names the images that are damaged",
@@ -171,8 +231,17 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--stage", help="NN_name; default: all unfinished stages")
         if name == "validate":
             verb.add_argument(
-                "--what", help="box_filled, start, NN_name, teacher or teacher_2; default: all"
+                "--what",
+                help="box_filled, start, NN_name, NN_name_best, teacher or teacher_2, or what "
+                "`compare` names; default: all",
             )
+            verb.add_argument("--step", choices=["part", "join", "ap"], help="default: all images")
+            verb.add_argument("--part", type=int, default=0, help="which of validate_jobs")
+    verb = verbs.add_parser("compare", help="draw one report of several runs over the same data")
+    verb.add_argument("--runs", type=Path, nargs="+", required=True, help="their run.json files")
+    verb.add_argument("--out", type=Path, help="default: a directory of the project")
+    verb.add_argument("--log", type=Path, help="write the log there too")
+    _add_evaluate(verbs)
     verb = verbs.add_parser("fetch", help="download known checkpoints and data sets")
     verb.add_argument("names", nargs="+", choices=sorted({*KNOWN_CHECKPOINTS, *KNOWN_DATASETS}))
     verb.add_argument("--log", type=Path, help="write the log there too")
@@ -180,15 +249,32 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _add_evaluate(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "evaluate", help="measure any weights on images and masks, outside any run"
+    )
+    add = verb.add_argument
+    add("--weights", type=Path, nargs="+", required=True, help="of this package, MobileSAM or SAM")
+    add("--images", type=Path, required=True, help="a directory of images")
+    add("--masks", type=Path, required=True, help="their masks: a directory or a COCO file")
+    add("--out", type=Path, default=Path("results/evaluation"), help="default: %(default)s")
+    add("--img-size", type=int, default=1024, help="pixels of the longest side; default: 1024")
+    add("--model-type", help="of all weights; default: as their tensors say")
+    add("--mask-threshold", type=float, default=0.0, help="of mask logits; default: 0")
+    add("--protocols", nargs="+", choices=get_args(Protocol), help="default: all")
+    add("--cost-repeats", type=int, default=10, help="timed runs of each model; 0: none")
+    add("--examples", type=int, default=6, help="images in each gallery; default: 6")
+    add("--workers", type=int, default=0, help="processes and threads that read; default: none")
+    add("--log", type=Path, help="write the log there too")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit status. A wrong setting or file is one line, no traceback."""
     args = parser().parse_args(argv)
     _log_to(getattr(args, "log", None))
     try:
-        if args.verb == "fetch":
-            fetch(args)
-        elif args.verb == "schema":
-            schema(args)
+        if args.verb in OTHER_VERBS:
+            OTHER_VERBS[args.verb](args)
         else:
             _end_with_parent()
             RUN_VERBS[args.verb][0](load_run(args.config), args)

@@ -22,11 +22,14 @@ from mobile_sam.options import (
     Levels,
     LossWeights,
     Prompts,
+    Protocol,
+    Protocols,
     SafeName,
     StageEntry,
     Strict,
     Synthetic,
     Teacher,
+    Thresholds,
     Views,
 )
 
@@ -240,8 +243,39 @@ class RunConfig(Strict):
     )
 
     mask_threshold: float = _key(0.0, "validation", "binarises mask logits")
+    protocols: Protocols = _key(
+        get_args(Protocol),
+        "validation",
+        "how each segment is prompted: by its box, its deepest point, the centre of its box, with "
+        "three masks, by 3 and 5 corrective clicks, by up to 20 clicks until IoU is 0.9",
+    )
+    thresholds: Thresholds = _key(
+        (-4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
+        "validation",
+        "other thresholds of mask logits that are tried, for the report's sweep",
+    )
+    automatic_images: int = _key(
+        0, "validation", "validation images segmented without prompts; 0 for none", ge=0
+    )
+    automatic_points: int = _key(
+        32, "validation", "points along each side of the grid that segments without prompts", ge=1
+    )
+    detections: str | None = _key(
+        None,
+        "validation",
+        "a detector's boxes on the validation images, as JSON of COCO's results; gives AP",
+    )
+    compare: tuple[str, ...] = _key(
+        (),
+        "validation",
+        "other weights to measure beside: paths, known names, or `run:<name>`",
+    )
+    validate_jobs: int = _key(1, "validation", "jobs that share each validation", ge=1)
     use_checkpoint: Kept = _key(
-        "last", "validation", "checkpoint of each stage that is validated, and of the last exported"
+        "last", "validation", "checkpoint of the last stage that is exported"
+    )
+    cost_repeats: int = _key(
+        10, "report", "timed runs of each model for the report; 0: no cost is measured", ge=0
     )
     report_examples: int = _key(6, "report", "images shown in the report", ge=0)
 

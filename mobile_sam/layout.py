@@ -3,11 +3,12 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobile_sam.config import DIRECTORY_KEYS, RunConfig
+from mobile_sam.config import DIRECTORY_KEYS, ConfigError, RunConfig
 from mobile_sam.fetch import weights_path
 from mobile_sam.options import Kept
 from mobile_sam.schedule import any_distillation, normalise
@@ -145,7 +146,22 @@ class RunPaths:
         return self.run / "weights.pt"
 
     def validation(self, what: str) -> Path:
+        """The table of what was measured of `what`, one of `validated`."""
         return self.run / "validation" / f"{what}.parquet"
+
+    def validation_part(self, what: str, part: int) -> Path:
+        """What one of `validate_jobs` jobs measured."""
+        jobs = self.config.validate_jobs
+        return self.run / "validation" / "parts" / f"{what}.{part}of{jobs}.parquet"
+
+    def average_precision(self, what: str) -> Path:
+        """AP of a detector's boxes, segmented by `what`."""
+        return self.run / "validation" / f"{what}.ap.json"
+
+    @property
+    def cost(self) -> Path:
+        """Parameters, operations, latency and memory of the run's models."""
+        return self.run / "validation" / "cost.csv"
 
     @property
     def report(self) -> Path:
@@ -180,10 +196,80 @@ class RunPaths:
         return None if checkpoint in {None, "imagenet"} else weights_path(str(checkpoint))
 
 
+_LONGEST_NAME = 120  # of a directory
+BOX_FILLED, START = "box_filled", "start"
+
+
 def validated(config: RunConfig) -> list[str]:
-    """What the run validates, in the order of its tables."""
-    stages = [stage.directory for stage in normalise(config)]
-    return ["box_filled", "start", *stages, *named_teachers(config)]
+    """What the run validates, in the order of its tables.
+
+    The trivial baseline (the box itself as a mask), the student before training, each stage's last
+    and best checkpoint, the teachers, and what `compare` names.
+    """
+    return [BOX_FILLED, START, *trained(config), *named_teachers(config), *compared(config)]
+
+
+def trained(config: RunConfig) -> dict[str, tuple[Stage, Kept]]:
+    """The checkpoints of all stages, by their names in tables: `NN_name` and `NN_name_best`.
+
+    Without images to validate between epochs, no epoch is known to be the best.
+    """
+    kept: tuple[Kept, ...] = ("last", "best") if config.val_images else ("last",)
+    return {
+        stage_checkpoint(stage, which): (stage, which)
+        for stage in normalise(config)
+        for which in kept
+    }
+
+
+def stage_checkpoint(stage: Stage, kept: Kept) -> str:
+    """The name of a stage's checkpoint in tables."""
+    return stage.directory if kept == "last" else f"{stage.directory}_best"
+
+
+def exported(config: RunConfig) -> str:
+    """The name in tables of what the run exports."""
+    kept = config.use_checkpoint if config.val_images else "last"
+    return stage_checkpoint(normalise(config)[-1], kept)
+
+
+def compared(config: RunConfig) -> dict[str, Path]:
+    """Weights beside the run's own, by their names in tables.
+
+    `run:x` is `run_x`, a known checkpoint has its own name, a file that of its stem. Raises
+    ConfigError for two of one name.
+    """
+    found: dict[str, Path] = {}
+    taken = {BOX_FILLED, START, *trained(config), *named_teachers(config)}
+    for weights in config.compare:
+        if weights.startswith("run:"):
+            name = weights.replace(":", "_", 1)
+            path = RunPaths(config).project / weights.removeprefix("run:") / "weights.pt"
+        else:
+            name, path = _clean(Path(weights).stem), weights_path(weights)
+        if name in found or name in taken:
+            raise ConfigError(
+                f"run {config.run_name!r}: compare: {weights!r} would be {name!r} in tables, and "
+                "that is something else already; rename the file or link to it by another name"
+            )
+        found[name] = path
+    return found
+
+
+def comparable(configs: Sequence[RunConfig]) -> list[tuple[RunConfig, ...]]:
+    """Runs whose numbers compare, two or more together: of one data set, at one threshold."""
+    groups: dict[tuple[Path, float], list[RunConfig]] = {}
+    for config in configs:
+        groups.setdefault((RunPaths(config).dataset, config.mask_threshold), []).append(config)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def comparison(configs: Sequence[RunConfig]) -> Path:
+    """The directory of the report that compares several runs of a project."""
+    name = "+".join(config.run_name for config in configs)
+    if len(name) > _LONGEST_NAME:
+        name = f"{configs[0].run_name}+{len(configs) - 1}-{_digest(name)}"
+    return RunPaths(configs[0]).project / "comparisons" / name
 
 
 def splits_by_fraction(config: RunConfig) -> bool:

@@ -1,7 +1,7 @@
 """Groups of settings: what stands in braces within a run's JSON."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -19,6 +19,7 @@ Name = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is in
 Weight = Annotated[float, Field(ge=0)]
 Clicks = Literal["truth", "teacher"]
 Kept = Literal["last", "best"]
+Protocol = Literal["box", "point", "center", "best_of_3", "clicks", "noc"]
 Level = Literal["neck"] | Annotated[int, Field(ge=0)]
 
 
@@ -50,6 +51,22 @@ def teacher_level(number: int, name: str) -> str:
     return f"teacher{number}_{name}" if number else name
 
 
+def _protocols(value: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
+    if "box" not in value or len(set(value)) < len(value):
+        raise ValueError("a list names each protocol once, and `box` among them")
+    return tuple(name for name in get_args(Protocol) if name in value)
+
+
+Protocols = Annotated[tuple[Protocol, ...], AfterValidator(_protocols)]
+
+
+def _thresholds(value: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("a list names each threshold once")
+    return tuple(sorted(value))
+
+
+Thresholds = Annotated[tuple[float, ...], AfterValidator(_thresholds)]
 View = Literal["identity", "hflip"]
 
 

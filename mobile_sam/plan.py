@@ -13,7 +13,7 @@ from mobile_sam.config import DIRECTORY_KEYS, ConfigError, RunConfig
 from mobile_sam.datasets import check_available, known_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, FetchError, check_reachable
 from mobile_sam.files import write_json
-from mobile_sam.layout import RunPaths, needs_features
+from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, needs_features
 from mobile_sam.runs import Runs, known_overlays
 from mobile_sam.teachers import named_teachers, random_number, teacher_configs, teacher_key
 
@@ -23,6 +23,8 @@ def check_inputs(runs: Runs) -> None:
 
     The message says what to put where, and that an overlay brings its own data.
     """
+    for config in runs.named:
+        check_detections(config)
     for config in runs.all:
         problems = [*_missing_directories(config), *_missing_weights(config)]
         if problems:
@@ -63,14 +65,33 @@ def _missing_directories(config: RunConfig) -> Iterator[str]:
         yield f"data.subset: there is no file {config.data.subset!r}; write the ids of images there"
 
 
+def check_detections(config: RunConfig) -> None:
+    """Raise ConfigError unless the boxes of `detections` have a COCO file to be measured by."""
+    if config.detections is None:
+        return
+    if not Path(config.detections).is_file():
+        raise ConfigError(
+            f"detections: there is no file {config.detections!r}; write a detector's boxes there, "
+            "as JSON of COCO's results, or set detections to null"
+        )
+    if not (config.val_mask_dir or "").lower().endswith(".json"):
+        raise ConfigError(
+            f"detections: {config.detections!r} needs classes and image ids of a COCO file, and "
+            f"val_mask_dir is {config.val_mask_dir!r}; give the COCO file there"
+        )
+
+
 def _missing_weights(config: RunConfig) -> Iterator[str]:
     asked = {"checkpoint": config.checkpoint}
     for number, teacher in enumerate(teacher_configs(config)):
         asked[teacher_key(number, "checkpoint")] = teacher.teacher_checkpoint
+    asked |= {f"compare[{number}]": value for number, value in enumerate(config.compare)}
+    compared(config)
     for key, value in asked.items():
-        if value in {None, "imagenet"} or value.startswith("run:"):
+        if value is None or value.startswith("run:"):
             continue
-        if random_number(value) is not None:
+        no_file = value == "imagenet" or random_number(value) is not None
+        if no_file and not key.startswith("compare"):
             continue
         if value in KNOWN_CHECKPOINTS:
             try:
@@ -86,6 +107,7 @@ def known_checkpoints(runs: Runs) -> set[str]:
     """Known checkpoints that any of the runs starts from or learns from."""
     asked = {config.checkpoint for config in runs.all}
     asked |= {t.teacher_checkpoint for config in runs.all for t in teacher_configs(config)}
+    asked |= {weights for config in runs.all for weights in config.compare}
     return {name for name in asked if name in KNOWN_CHECKPOINTS}
 
 
@@ -134,19 +156,52 @@ def _line(name: str, stat: os.stat_result) -> str:
 
 
 def results_table(config: RunConfig) -> str:
-    """The report's path and its table of mIoU, as text for a terminal."""
+    """The report's path and a short table of mIoU, as text for a terminal."""
     report = RunPaths(config).report
     with (report / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    rows = [row for row in rows if row["prompt"] in _SHOWN]
     prompts = list(dict.fromkeys(row["prompt"] for row in rows))
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         table.setdefault(row["checkpoint"], {})[row["prompt"]] = f"{float(row['miou']):.3f}"
     width = max(len(name) for name in [*table, "checkpoint"])
-    lines = [f"{'checkpoint':<{width}}" + "".join(f"{f'mIoU {p}':>12}" for p in prompts)]
+    lines = [f"{'checkpoint':<{width}}" + "".join(f"{f'mIoU {p}':>15}" for p in prompts)]
     for name, cells in table.items():
-        lines.append(f"{name:<{width}}" + "".join(f"{cells.get(p, '-'):>12}" for p in prompts))
+        lines.append(f"{name:<{width}}" + "".join(f"{cells.get(p, '-'):>15}" for p in prompts))
     return "\n".join([f"run {config.run_name}", *lines, f"report: {report / 'index.html'}"])
+
+
+def report_pictures(config: RunConfig) -> dict[str, str]:
+    """What a report always draws with these settings: names of PNGs, and what each shows."""
+    pictures = {
+        "results": "results",
+        "differences": "differences beyond chance",
+        "sizes": "by size of the segments",
+        "iou_histogram": "distribution of IoU",
+        "calibration": "calibration of the predicted IoU",
+        "thresholds": "threshold sweep",
+        "epochs": "epochs",
+        "data": "data",
+    }
+    if {"clicks", "noc"} & set(config.protocols):
+        pictures["clicks"] = "corrective clicks"
+    if config.cost_repeats:
+        pictures["cost"] = "quality and latency"
+    if config.report_examples:
+        pictures |= {
+            f"gallery_{group}": f"images: {text}"
+            for group, text in (
+                ("best", "the best"),
+                ("median", "the median"),
+                ("worst", "the worst"),
+                ("worse", "where a stage made it worse"),
+            )
+        }
+    return pictures
+
+
+_SHOWN = ("box", "point", "clicks_3")
 
 
 def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
@@ -195,15 +250,35 @@ def write_settings(runs: Runs) -> None:
 
 def validation_settings(config: RunConfig, what: str) -> str:
     """Sorted-key JSON of the settings that the validation of `what` depends on."""
-    keys = {"mask_threshold"} if what != "box_filled" else set()
     teachers = named_teachers(config)
-    if what == "start":
+    keys = set(_MEASURING) if what != BOX_FILLED else set()
+    if what == START:
         model = {"model_type", "img_size", "seed", "iou_head_depth", "iou_head_hidden_dim"}
         keys |= model | {"checkpoint", "decoder_from_teacher"}
     if what in teachers:
         config = teachers[what]
         keys |= {"teacher_checkpoint", "teacher_model_type", "img_size", "seed"}
+    if what in compared(config):
+        keys.add("img_size")
     return json.dumps({key: getattr(config, key) for key in keys}, sort_keys=True)
+
+
+def cost_settings(config: RunConfig) -> str:
+    """Sorted-key JSON of the settings that the cost of a run's models depends on."""
+    keys = ("model_type", "img_size", "iou_head_depth", "iou_head_hidden_dim", "cost_repeats")
+    settings = {key: getattr(config, key) for key in (*keys, "compare")}
+    teachers = {name: t.teacher_model_type for name, t in named_teachers(config).items()}
+    return json.dumps(settings | {"teachers": teachers}, sort_keys=True)
+
+
+_MEASURING = (
+    "mask_threshold",
+    "thresholds",
+    "protocols",
+    "automatic_images",
+    "automatic_points",
+    "detections",
+)
 
 
 def rule_name(text: str) -> str:

@@ -50,11 +50,21 @@ def resolve(names: str, overlay: str | None, overrides: Mapping[str, Any]) -> Ru
     if not chosen:
         raise ConfigError(f"run: none is named; there are {', '.join(known_runs())}")
     done: dict[str, RunConfig] = {}
+    beside: dict[str, None] = {}  # runs that others are compared with
+
+    def load(name: str) -> RunConfig:
+        return _load(name, overlay, overrides if name in chosen else shared)
+
+    def in_place(weights: str) -> str:
+        if not weights.startswith("run:"):
+            return weights
+        beside[weights.removeprefix("run:")] = None
+        return f"run:{load(weights.removeprefix('run:')).run_name}"
 
     def visit(name: str, asked_by: tuple[str, ...] = ()) -> RunConfig:
         if name in asked_by:
             raise ConfigError(f"{' -> '.join([*asked_by, name])}: a run cannot teach itself")
-        config = _load(name, overlay, overrides if name in chosen else shared)
+        config = load(name)
 
         def of_run(number: int, checkpoint: str, model_type: str | None) -> Weights:
             if not checkpoint.startswith("run:"):
@@ -64,11 +74,15 @@ def resolve(names: str, overlay: str | None, overrides: Mapping[str, Any]) -> Ru
 
         config = _with_teachers(config, of_run)
         check_teachers(config)
+        if name in chosen:
+            config = config.model_copy(update={"compare": tuple(map(in_place, config.compare))})
         if done.setdefault(config.run_name, config) != config:
             raise ConfigError(f"run_name: {config.run_name!r} belongs to two different runs")
         return config
 
     named = tuple(visit(name) for name in dict.fromkeys(chosen))
+    for name in beside:
+        visit(name)
     _check_unlabelled(tuple(done.values()), "unlabelled_img_dir" in shared)
     return Runs(all=tuple(done.values()), named=named)
 

@@ -1,157 +1,163 @@
-"""Validation: every segment of the validation images by fixed prompts, at original resolution."""
+"""Validation of a run: each of its models measured on the validation images, in one job or many."""
 
+import hashlib
+import json
 import logging
-import time
-from collections.abc import Iterator
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pandas as pd
 import torch
-from torch import Tensor
 
 from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.data.images import read_image
-from mobile_sam.data.index import Index, IndexedImage
-from mobile_sam.data.masks import Mask, encode
-from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt
-from mobile_sam.data.transforms import image_to_model_frame
-from mobile_sam.files import unfinished_path
-from mobile_sam.frames import points_to_model_frame, upscale_logits
-from mobile_sam.layout import RunPaths, validated
-from mobile_sam.metrics import dice, iou
+from mobile_sam.data.index import Index
+from mobile_sam.evaluation.cost import blueprint_of, blueprints, write_costs
+from mobile_sam.evaluation.detections import detected_precision
+from mobile_sam.evaluation.measure import measured
+from mobile_sam.evaluation.protocols import measuring
+from mobile_sam.evaluation.tables import join_tables, read_about, write_table
+from mobile_sam.files import write_json
+from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, trained, validated
+from mobile_sam.models.recognise import load_any
 from mobile_sam.models.roles import load_teacher, start_student
 from mobile_sam.models.sam import Sam
+from mobile_sam.models.weights import file_digest
+from mobile_sam.plan import check_detections, validation_settings
+from mobile_sam.runs import load_run
 from mobile_sam.teachers import named_teachers
 from mobile_sam.training.export import load_student
 
 log = logging.getLogger(__name__)
 
-SCHEMA = pa.schema(
-    [
-        ("checkpoint", pa.string()),
-        ("prompt", pa.string()),
-        ("image_id", pa.string()),
-        ("image_path", pa.string()),
-        ("segment_id", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("area", pa.int64()),
-        ("iou", pa.float64()),
-        ("dice", pa.float64()),
-        ("predicted_iou", pa.float64()),
-        ("truth", pa.binary()),  # run-length codes
-        ("prediction", pa.binary()),
-    ]
-)
-_PROMPTS_AT_ONCE = 64
-_LOG_SECONDS = 5.0
-BOX_FILLED = "box_filled"
 
+def validate(config: RunConfig, what: str, part: int | None = None) -> None:
+    """Write the table of `what`, one of `validated`: a row for each segment and prompt.
 
-def validate(config: RunConfig, what: str) -> None:
-    """Write one row for each segment and prompt of the validation images.
-
-    what: `box_filled` (the box itself as a mask), `start`, a stage's `NN_name`, `teacher`, or
-        `teacher_2` and so on for the others.
-    Masks are `mask_logits > mask_threshold`. Two runs write equal tables.
+    part: write only what the part-th of `validate_jobs` jobs measures, for `join_parts`; the joined
+    table has the bytes of one that a single job wrote. Two validations write equal tables.
     """
     if what not in validated(config):
         raise ConfigError(f"--what: there is no {what!r}; there are {', '.join(validated(config))}")
-    paths = RunPaths(config)
+    paths, how = RunPaths(config), measuring(config)
     index = Index(paths.index, "val")
     model = None if what == BOX_FILLED else _model(config, what)
-    rows: list[dict[str, Any]] = []
-    began = logged = time.monotonic()
-    for position in range(len(index)):
-        record = index[position]
-        found = _box_filled(record) if model is None else _predicted(model, record, config)
-        rows += [{"checkpoint": what, **row} for row in found]
-        if time.monotonic() - logged > _LOG_SECONDS:
-            logged = time.monotonic()
-            rate = (position + 1) / (logged - began)
-            left = (len(index) - position - 1) / rate
-            log.info(
-                "%s: image %d/%d  %.1f img/s  %.0f s left",
-                what,
-                position + 1,
-                len(index),
-                rate,
-                left,
-            )
-    target = paths.validation(what)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(target)
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), unfinished, compression="zstd")
-    unfinished.replace(target)
-    for prompt in dict.fromkeys(row["prompt"] for row in rows):
-        mean = np.mean([row["iou"] for row in rows if row["prompt"] == prompt])
-        log.info("%s: mIoU by %s %.3f", what, prompt, mean)
+    about = {
+        "thresholds": how.thresholds,
+        "settings": validation_settings(config, what),
+        "weights": "" if model is None else _digest(model),
+        "index": file_digest(paths.index),
+    }
+    target = paths.validation(what) if part is None else paths.validation_part(what, part)
+    same = _same_weights(config, what, about)
+    if same is not None:
+        log.info("%s: the weights are those of %s, and so is the table", what, same.stem)
+        if part:
+            write_table(target, [], about)  # the first part has all
+        else:
+            join_tables(target, [same], renamed=what)
+    else:
+        positions = _positions(len(index), part, config.validate_jobs)
+        rows = measured(model, index, positions, how, what, config.num_workers)
+        write_table(target, rows, about)
+    if part is None:
+        _log_means(target, what)
+
+
+def join_parts(config: RunConfig, what: str) -> None:
+    """Write the table of `what` from what `validate_jobs` jobs measured."""
+    paths = RunPaths(config)
+    parts = [paths.validation_part(what, part) for part in range(config.validate_jobs)]
+    join_tables(paths.validation(what), parts)
+    _log_means(paths.validation(what), what)
+
+
+def write_average_precision(config: RunConfig, what: str) -> None:
+    """Write AP of the boxes of `detections`, segmented by `what`, as JSON.
+
+    Raises ConfigError when there are none, or when the masks are in no COCO file.
+    """
+    if config.detections is None or what == BOX_FILLED:
+        raise ConfigError("detections: set it to the boxes that a model is to segment")
+    paths = RunPaths(config)
+    check_detections(config)
+    found = detected_precision(
+        _model(config, what),
+        Path(config.detections),
+        paths.mask_dir("val"),
+        paths.image_dir("val"),
+        config.mask_threshold,
+    )
+    known = {name: value for name, value in found.items() if not math.isnan(value)}
+    write_json(paths.average_precision(what), {name: known.get(name) for name in found})
+    log.info("%s: %s", what, "  ".join(f"{name} {value:.3f}" for name, value in known.items()))
+
+
+def measure_costs(config: RunConfig) -> None:
+    """Write parameters, operations, latency and memory of the run's models, on this machine."""
+    if not config.cost_repeats:
+        raise ConfigError("cost_repeats: 0 measures no cost; set it to 1 or more")
+    extra = {
+        name: blueprint_of(path, config.img_size, _model_type_beside(path))
+        for name, path in compared(config).items()
+    }
+    write_costs(blueprints(config) | extra, RunPaths(config).cost, config.cost_repeats)
+
+
+def _positions(count: int, part: int | None, jobs: int) -> range:
+    """Positions of the images that a job measures: all, or its part of them."""
+    if part is None:
+        return range(count)
+    if not 0 <= part < jobs:
+        raise ConfigError(f"--part: {part}, but validate_jobs is {jobs}; parts count from 0")
+    return range(count * part // jobs, count * (part + 1) // jobs)
 
 
 def _model(config: RunConfig, what: str) -> Sam:
-    teachers = named_teachers(config)
+    teachers, others, students = named_teachers(config), compared(config), trained(config)
     if what in teachers:
         model = load_teacher(teachers[what])
+    elif what in others:
+        model = load_any(others[what], config.img_size, _model_type_beside(others[what]))
     else:
         model = start_student(config)
-        if what != "start":
-            load_student(model, config, what)
+        if what != START:
+            load_student(model, RunPaths(config).checkpoint(*students[what]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.eval().to(device)
 
 
-def _box_filled(record: IndexedImage) -> Iterator[dict[str, Any]]:
-    for segment in record.segments:
-        prediction = np.zeros(record.size, dtype=bool)
-        x0, y0, x1, y1 = segment.box
-        prediction[y0:y1, x0:x1] = True
-        yield _row(record, segment, "box", prediction, float("nan"))
+def _model_type_beside(weights: Path) -> str | None:
+    """The architecture of a run's weights, by the settings beside them; None for other files."""
+    settings = weights.with_name("run.json")
+    return load_run(settings).model_type if settings.is_file() else None
 
 
-@torch.no_grad()
-def _predicted(model: Sam, record: IndexedImage, config: RunConfig) -> Iterator[dict[str, Any]]:
-    device = next(model.parameters()).device
-    frame = image_to_model_frame(read_image(record.path), config.img_size)
-    embedding = model.image_encoder(frame[None].to(device))
-    for kind, prompt_of in VALIDATION_PROMPTS.items():
-        for start in range(0, len(record.segments), _PROMPTS_AT_ONCE):
-            segments = record.segments[start : start + _PROMPTS_AT_ONCE]
-            prompts = [prompt_of(record.mask(segment)) for segment in segments]
-            logits, predicted_iou = _decode(model, embedding, prompts, record, config.img_size)
-            masks = (logits > config.mask_threshold).cpu().numpy()
-            for segment, mask, guess in zip(segments, masks, predicted_iou.tolist(), strict=True):
-                yield _row(record, segment, kind, mask, guess)
+def _digest(model: Sam) -> str:
+    """sha256 of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
+    return digest.hexdigest()
 
 
-def _decode(
-    model: Sam, embedding: Tensor, prompts: list[Prompt], record: IndexedImage, img_size: int
-) -> tuple[Tensor, Tensor]:
-    """mask_logits (P, H, W) in the image frame and predicted_iou (P,)."""
-    points = torch.from_numpy(np.stack([prompt.points for prompt in prompts]))
-    points = points_to_model_frame(points, record.size, img_size)
-    labels = torch.from_numpy(np.stack([prompt.labels for prompt in prompts]))
-    device = embedding.device
-    low_res_logits, predicted_iou = model.decode(embedding, points.to(device), labels.to(device))
-    return upscale_logits(low_res_logits, img_size, record.size)[:, 0], predicted_iou[:, 0]
+def _same_weights(config: RunConfig, what: str, about: dict[str, Any]) -> Path | None:
+    """The table of a stage's last checkpoint, where the best one is the same and so are settings.
+
+    Most stages end in their best epoch.
+    """
+    found = trained(config).get(what)
+    if found is None or found[1] == "last":
+        return None
+    path = RunPaths(config).validation(found[0].directory)
+    if not path.is_file():
+        return None
+    return path if read_about(path) == json.loads(json.dumps(about)) else None
 
 
-def _row(
-    record: IndexedImage, segment: Any, prompt: str, prediction: Mask, predicted_iou: float
-) -> dict[str, Any]:
-    truth = record.mask(segment)
-    return {
-        "prompt": prompt,
-        "image_id": record.image_id,
-        "image_path": str(record.path),
-        "segment_id": segment.segment_id,
-        "height": record.size[0],
-        "width": record.size[1],
-        "area": segment.area,
-        "iou": iou(prediction, truth),
-        "dice": dice(prediction, truth),
-        "predicted_iou": predicted_iou,
-        "truth": segment.rle,
-        "prediction": encode(prediction),
-    }
+def _log_means(path: Path, what: str) -> None:
+    table = pd.read_parquet(path, columns=["prompt", "iou"])
+    for prompt, mean in table.groupby("prompt", sort=False)["iou"].mean().items():
+        log.info("%s: mIoU by %s %.3f", what, prompt, mean)

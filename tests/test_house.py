@@ -1,10 +1,13 @@
 """The house: environment.yml in step with pyproject.toml, and no unread rules."""
 
+import importlib
 import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import ROOT
@@ -51,3 +54,12 @@ def test_the_table_of_recipes_is_that_of_the_measurements() -> None:
     rows = [line for line in printed.splitlines() if line.startswith("|")]
     assert len(rows) > 40
     assert [line for line in page.splitlines() if line.startswith("|")] == rows
+
+
+def test_recipes_measure_each_kind_of_stage_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    recipes = importlib.import_module("recipes")
+    for name, (_, of_scene) in recipes.SCENES.items():
+        kinds = recipes.kinds_of_stages(of_scene)
+        places = {recipes.cost_path(Path(), name, *kind) for kind in kinds}
+        assert len(places) == len(kinds) > 1

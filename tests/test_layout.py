@@ -10,8 +10,8 @@ import pytest
 from mobile_sam import fetch, plan
 from mobile_sam.config import ConfigError, RunConfig, affects, parse_config
 from mobile_sam.fetch import KnownCheckpoint
-from mobile_sam.layout import RunPaths, feature_key, needs_features
-from mobile_sam.options import Data
+from mobile_sam.layout import RunPaths, comparable, comparison, feature_key, needs_features
+from mobile_sam.options import Data, Synthetic
 from mobile_sam.plan import check_inputs, shared_settings
 from mobile_sam.runs import resolve
 from tests.conftest import directories
@@ -59,6 +59,14 @@ def test_every_key_has_a_test_of_its_effect() -> None:
     }
     assert rest == {
         "mask_threshold",  # test_the_threshold_binarises_the_logits
+        "protocols",  # test_only_the_protocols_asked_for_are_measured
+        "thresholds",  # test_the_runs_own_threshold_is_swept
+        "automatic_images",  # test_some_images_are_segmented_without_prompts
+        "automatic_points",  # test_some_images_are_segmented_without_prompts
+        "detections",  # test_detections.py
+        "compare",  # test_other_weights_are_measured_beside
+        "validate_jobs",  # test_jobs_that_share_a_validation_write_the_bytes_of_one
+        "cost_repeats",  # test_cost_is_measured_as_often_as_is_asked_for
         "use_checkpoint",  # test_what_is_validated_and_exported_is_chosen
         "report_examples",  # test_the_number_of_examples_is_a_setting
         "num_workers",  # test_workers_read_the_samples
@@ -224,3 +232,15 @@ def test_weights_that_cannot_be_fetched_are_an_error_before_any_job(
     assert "overlay=demo" in message
     (tmp_path / "mobile_sam.pt").write_bytes(b"x")
     check_inputs(runs)
+
+
+def test_runs_of_other_data_or_another_threshold_do_not_compare() -> None:
+    a, b = (BASE.model_copy(update={"run_name": name}) for name in ("a", "b"))
+    other = BASE.model_copy(update={"run_name": "c", "synthetic": Synthetic(train=3)})
+    strict = BASE.model_copy(update={"run_name": "d", "mask_threshold": 1.0})
+    assert comparable([a, other, strict, b]) == [(a, b)]
+    assert comparable([a, other]) == []
+    assert comparison([a, b]).name == "a+b"
+    many = [BASE.model_copy(update={"run_name": f"{k}" * 30}) for k in range(9)]
+    assert len(comparison(many).name) < 100
+    assert comparison(many) != comparison(many[:-1])

@@ -52,7 +52,7 @@ CROWDS, IGNORED = "crowds", "ignored"
 _OPEN_GROUPS = 2
 _COLUMNS = [
     *("image", "image_id", "image_path", "image_digest", "height", "width"),
-    *("segment_id", "rle", "x0", "y0", "x1", "y1", "area", "left_out"),
+    *("segment_id", "class", "rle", "x0", "y0", "x1", "y1", "area", "left_out"),
 ]
 
 
@@ -68,6 +68,7 @@ class Segment:
     rle: bytes
     box: tuple[int, int, int, int]
     area: int
+    class_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class Index:
 
 def _segment(row: dict[str, Any]) -> Segment:
     box = (row["x0"], row["y0"], row["x1"], row["y1"])
-    return Segment(row["segment_id"], row["rle"], box, row["area"])
+    return Segment(row["segment_id"], row["rle"], box, row["area"], row["class"])
 
 
 def _rows_of_images(table: pa.Table) -> tuple[NDArray[np.int32], pa.Table]:

@@ -90,7 +90,8 @@ def boxes_and_areas(codes: list[bytes], size: Size) -> tuple[NDArray[np.int64], 
     objects = [{"size": list(size), "counts": code} for code in codes]
     boxes = coco.toBbox(objects).astype(np.int64)
     boxes[:, 2:] += boxes[:, :2]
-    return boxes, coco.area(objects).astype(np.int64)
+    # One by one: pycocotools 2.0.11 fails for a list of more than 255.
+    return boxes, np.array([coco.area(code) for code in objects], dtype=np.int64)
 
 
 def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
@@ -106,7 +107,16 @@ def interior_point(mask: Mask) -> tuple[int, int]:
 
     mask: (H, W), not empty. What lies outside the image counts as background.
     """
+    y, x = np.unravel_index(int(squared_depth(mask).argmax()), mask.shape)
+    return int(x), int(y)
+
+
+def squared_depth(mask: Mask) -> NDArray[np.int64]:
+    """Squared distance (H, W) in pixels of each pixel of the mask from what is not in it; else 0.
+
+    What lies outside the image is not in the mask. Squares of distances between pixels are whole
+    numbers: rounded to them, equal depths are equal, and the deepest pixel is always the same one.
+    """
     padded = np.pad(mask, 1).astype(np.uint8)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
-    return int(x), int(y)
+    return np.rint(np.square(depth, dtype=np.float64)).astype(np.int64)

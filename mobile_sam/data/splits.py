@@ -19,8 +19,8 @@ def find_splits(sources: Sources, options: Data, seed: int) -> tuple[Records, li
     """Records of each split, and a sentence for each file that has no counterpart.
 
     sources: images and annotations of each split, `train` and `val`; without `val`, a share of the
-    training images validates, drawn with `seed`. Images of `unlabelled`, where it is given, are
-    all used: a subset chooses among images with masks.
+    training images validates, drawn with `seed`; `val` may be alone. Images of `unlabelled`, where
+    it is given, are all used: a subset chooses among images with masks.
     """
     records: Records = {}
     problems: list[str] = []
@@ -34,7 +34,7 @@ def find_splits(sources: Sources, options: Data, seed: int) -> tuple[Records, li
         records = _subset(records, Path(options.subset), problems)
     if "val" not in records:
         records = _divided(records["train"], options.val_fraction, seed)
-    return {split: records[split] for split in SPLITS} | unlabelled, problems
+    return {split: records[split] for split in SPLITS if split in records} | unlabelled, problems
 
 
 def _subset(records: Records, path: Path, problems: list[str]) -> Records:

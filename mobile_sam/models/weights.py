@@ -56,12 +56,23 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def load_state_file(path: Path) -> StateDict:
+    """A file of weights. Raises ConfigError for one that is damaged or holds something else."""
+    content = load_file(path)
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ConfigError(
+            f"{path}: not a weights file; it must hold a state dict of tensors. "
+            "The weights of a finished run are in its weights.pt"
+        )
+    return content
+
+
 def load_weights(path: Path, model_type: str, img_size: int) -> Sam:
     """The model in a weights file with original names; its IoU head is read off the file.
 
     Raises ConfigError that lists every missing, unexpected or wrongly shaped key.
     """
-    state = _state_dict(load_file(path), path)
+    state = load_state_file(path)
     depth, hidden = iou_head_shape(state)
     model = build_sam_model(model_type, img_size, depth, hidden)
     load_state(model, state, str(path))
@@ -157,12 +168,3 @@ def _rename_convolution(key: str) -> str:
     if ".layers." in key or ".seq." in key:
         return key.replace(".conv.weight", ".c.weight")
     return re.sub(r"\.c\.weight$", ".conv.weight", key)
-
-
-def _state_dict(content: Any, path: Path) -> StateDict:
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ConfigError(
-            f"{path}: not a weights file; it must hold a state dict of tensors. "
-            "The weights of a finished run are in its weights.pt"
-        )
-    return content

@@ -1,5 +1,5 @@
-"""The report of a run: tables in; PNG, CSV and one self-contained HTML page out."""
+"""The report: tables in; PNG, CSV and one self-contained HTML page out."""
 
-from mobile_sam.report.page import write_report
+from mobile_sam.report.write import write_comparison, write_evaluation, write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_evaluation", "write_report"]

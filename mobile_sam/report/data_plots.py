@@ -1,38 +1,50 @@
 """The report's picture of the data set: what is in it, and what was left out."""
 
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from textwrap import fill
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mobile_sam.data.index import SPLITS
 from mobile_sam.data.summary import Summary, relative_size
-from mobile_sam.report.colours import COLOURS
+from mobile_sam.report.colours import COLOURS, numbered
+from mobile_sam.report.pictures import Picture
 
 _BINS = 30
 _MOST_BARS = 12
 
 
-def plot_data(data: Summary, target: Path) -> None:
+def plot_data(data: Summary) -> Picture:
     """Segments of an image, sizes of segments and images, classes, and what was left out."""
-    panels: list[Callable[[Axes, Summary], None]] = [_objects_per_image, _segment_sizes]
-    panels += [_image_sizes, _left_out]
+    panels = [_objects_per_image, _segment_sizes, _image_sizes, _left_out]
     if data.used["class"].notna().any():
         panels.append(_classes)
-    rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(9, 2.9 * rows), layout="constrained")
-    grid = figure.subplots(rows, 2, squeeze=False).flatten()
-    for axes, panel in zip(grid, panels, strict=False):
-        panel(axes, data)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    grid[0].legend(frameon=False, fontsize=8)
-    figure.savefig(target, dpi=130)
+    return Picture(
+        "data",
+        "Segments of an image, sizes of segments and images, classes, and what was left out",
+        "Validation should look like training. Circles are larger where more images have that "
+        "size.",
+        tuple(partial(panel, data=data) for panel in panels),
+        _counts(data),
+        {split: numbered(number) for number, split in enumerate(SPLITS)},
+    )
+
+
+def _counts(data: Summary) -> pd.DataFrame:
+    """Images, segments, and median sizes, a row for each split and class."""
+    used = data.used.assign(relative_size=relative_size(data.used))
+    used["class"] = used["class"].astype(object).fillna("")
+    used["split"] = used["split"].astype(str)
+    table = used.groupby(["split", "class"], sort=True).agg(
+        images=("image", "nunique"),
+        segments=("area", "size"),
+        median_area=("area", "median"),
+        median_relative_size=("relative_size", "median"),
+    )
+    return table.reset_index()
 
 
 def _objects_per_image(axes: Axes, data: Summary) -> None:
@@ -67,6 +79,7 @@ def _image_sizes(axes: Axes, data: Summary) -> None:
             color=COLOURS[number],
             alpha=0.5,
             linewidths=0,
+            rasterized=True,
         )
     most = 1.08 * data.used[["width", "height"]].max().max()
     axes.set(xlabel="width of an image, pixels", ylabel="height, pixels")
@@ -101,6 +114,6 @@ def _bars(axes: Axes, counts: dict[str, int]) -> None:
 
 
 def _histograms(axes: Axes, values: dict[str, pd.Series], edges: np.ndarray) -> None:
-    for number, (split, series) in enumerate(values.items()):
+    for number, series in enumerate(values.values()):
         counts, _ = np.histogram(series, edges)
-        axes.stairs(counts, edges, color=COLOURS[number], label=split, linewidth=1.6)
+        axes.stairs(counts, edges, color=COLOURS[number], linewidth=1.6)

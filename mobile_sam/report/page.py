@@ -1,87 +1,83 @@
-"""The HTML page: one file without any reference to the network."""
+"""The HTML page: one file without any reference to the network, its PNGs and CSVs beside it."""
 
-import base64
-import json
+from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 
 import jinja2
-import pandas as pd
+from markupsafe import Markup
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.summary import Summary, summarise
-from mobile_sam.layout import RunPaths
-from mobile_sam.plan import results_table
-from mobile_sam.report.data_plots import plot_data
-from mobile_sam.report.plots import plot_epochs, plot_examples, plot_histogram
-from mobile_sam.report.tables import epochs_table, objects_table, summary, verdict
-from mobile_sam.schedule import normalise
-from mobile_sam.teachers import named_teachers
-from mobile_sam.training import checkpoint
+from mobile_sam.report import behaviour, making, quality
+from mobile_sam.report.blocks import Drawing, Section, Table
+from mobile_sam.report.measured import Measured
+from mobile_sam.report.numbers import Numbers
+from mobile_sam.report.pictured import gallery
+from mobile_sam.report.verdict import tiles, verdict
 
 
-def write_report(config: RunConfig) -> str:
-    """Draw the report of a run whose validation tables exist; trains nothing.
+def write_page(measured: Measured, directory: Path) -> None:
+    """Write index.html into `directory`, and beside it the PNG and CSV of each picture and table.
 
-    Writes index.html, summary.csv, epochs.csv and the PNGs. Returns the results for a terminal.
+    Equal inputs give equal bytes.
     """
-    target = RunPaths(config).report
-    target.mkdir(parents=True, exist_ok=True)
-    objects, epochs = objects_table(config), epochs_table(config)
-    table, data = summary(objects), summarise(RunPaths(config).index)
-    epochs.to_csv(target / "epochs.csv", index=False)
-    plot_data(data, target / "data.png")
-    plot_epochs(epochs, target / "epochs.png")
-    plot_histogram(objects, target / "iou_histogram.png")
-    plot_examples(objects, config.report_examples, target / "examples.png")
-    (target / "index.html").write_text(_page(config, table, epochs, objects, data))
-    table.to_csv(target / "summary.csv", index=False)
-    return results_table(config)
+    directory.mkdir(parents=True, exist_ok=True)
+    numbers = Numbers(measured)
+    numbers.summary.to_csv(directory / "summary.csv", index=False)
+    sections = [section for make in SECTIONS if (section := make(numbers, directory)) is not None]
+    for section in sections:
+        for block in section.blocks:
+            if isinstance(block, Drawing):
+                block.picture.write(directory)
+            elif isinstance(block, Table) and block.name:
+                block.frame.to_csv(directory / f"{block.name}.csv", index=False)
+    (directory / "index.html").write_text(_html(numbers, sections), encoding="utf-8")
 
 
-def _page(
-    config: RunConfig,
-    table: pd.DataFrame,
-    epochs: pd.DataFrame,
-    objects: pd.DataFrame,
-    data: Summary,
-) -> str:
-    template = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).from_string(resources.files("mobile_sam.report").joinpath("page.html").read_text())
-    stages = normalise(config)
-    times = epochs.groupby("stage", sort=False)["seconds"].sum()
-    target = RunPaths(config).report
-    boxes = objects[objects["checkpoint"] == "box_filled"]
-    return template.render(
-        title=f"{config.project_name} / {config.run_name}",
-        verdict=verdict(table, config),
-        prompts=list(table["prompt"].unique()),
-        rows=_rows(table),
-        teachers=named_teachers(config),
-        stages=[{"stage": stage, "seconds": times.get(stage.directory, 0.0)} for stage in stages],
-        threshold=config.mask_threshold,
-        images=boxes["image_id"].nunique(),
-        segments=len(boxes),
-        pictures={
-            name: "data:image/png;base64,"
-            + base64.b64encode((target / f"{name}.png").read_bytes()).decode()
-            for name in ("data", "epochs", "iou_histogram", "examples")
-        },
-        examples=config.report_examples,
-        data=data.text(),
-        provenance=checkpoint.load(RunPaths(config).checkpoint(stages[-1]))["provenance"],
-        settings=json.dumps(config.model_dump(), indent=2),
+def _html(numbers: Numbers, sections: list[Section]) -> str:
+    measured = numbers.measured
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.PackageLoader("mobile_sam.report", "."),
+    )
+    sentences = verdict(measured, numbers.summary, numbers.differences)
+    return environment.get_template("page.html").render(
+        title=measured.title,
+        verdict=sentences[0],
+        reasons=sentences[1:],
+        tiles=tiles(measured, numbers.summary, numbers.differences),
+        sections=sections,
+        style=_own("page.css"),
+        script=_own("page.js"),
     )
 
 
-def _rows(table: pd.DataFrame) -> list[dict[str, object]]:
-    names = table["checkpoint"].unique()
-    return [
-        {
-            "name": name,
-            "cells": {
-                row["prompt"]: row for _, row in table[table["checkpoint"] == name].iterrows()
-            },
-        }
-        for name in names
-    ]
+def _own(name: str) -> Markup:
+    """A file of this package, which is to be taken as it is."""
+    return Markup(resources.files("mobile_sam.report").joinpath(name).read_text())  # noqa: S704
+
+
+def _of_numbers(
+    make: Callable[[Numbers], Section | None],
+) -> Callable[[Numbers, Path], Section | None]:
+    return lambda numbers, _: make(numbers)
+
+
+# The sections in the order of the page; each is there when there is something to say in it.
+SECTIONS: tuple[Callable[[Numbers, Path], Section | None], ...] = (
+    _of_numbers(quality.results),
+    _of_numbers(quality.differences),
+    lambda numbers, directory: gallery(numbers.measured, directory),
+    _of_numbers(quality.sizes),
+    _of_numbers(quality.distribution),
+    _of_numbers(behaviour.clicks),
+    _of_numbers(behaviour.automatic),
+    _of_numbers(behaviour.precision),
+    _of_numbers(making.cost),
+    _of_numbers(making.training),
+    _of_numbers(behaviour.calibration),
+    _of_numbers(behaviour.thresholds),
+    _of_numbers(making.data),
+    _of_numbers(making.origin),
+)

@@ -1,6 +1,7 @@
 """The student of a finished stage: as a model, and as weights for the original code."""
 
 import logging
+from pathlib import Path
 
 import torch
 
@@ -16,13 +17,9 @@ from mobile_sam.training import checkpoint
 log = logging.getLogger(__name__)
 
 
-def load_student(model: Sam, config: RunConfig, directory: str) -> None:
-    """Load the student of the stage `directory` (its `NN_name`) into `model`.
-
-    Of its last epoch or its best (`use_checkpoint`); the moving average where there is one.
-    """
-    stage = next(stage for stage in normalise(config) if stage.directory == directory)
-    content = checkpoint.load(RunPaths(config).checkpoint(stage, config.use_checkpoint))
+def load_student(model: Sam, path: Path) -> None:
+    """Load the student in a stage's checkpoint into `model`; the moving average if there is one."""
+    content = checkpoint.load(path)
     averaged = content["average"] is not None
     state, prefix = (
         (content["average"], "module.") if averaged else (content["learner"], "student.")
@@ -34,8 +31,9 @@ def load_student(model: Sam, config: RunConfig, directory: str) -> None:
 def export_weights(config: RunConfig) -> None:
     """Write the student of the last stage to `weights.pt`, under original MobileSAM names."""
     model = start_student(config)
-    load_student(model, config, normalise(config)[-1].directory)
-    target = RunPaths(config).weights
+    paths = RunPaths(config)
+    load_student(model, paths.checkpoint(normalise(config)[-1], config.use_checkpoint))
+    target = paths.weights
     unfinished = unfinished_path(target)
     torch.save(to_original(model), unfinished)
     unfinished.replace(target)

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from mobile_sam.data.masks import bounding_box, decode, encode, interior_point, run_lengths
+from mobile_sam.data.masks import (
+    bounding_box,
+    boxes_and_areas,
+    decode,
+    encode,
+    interior_point,
+    run_lengths,
+)
 
 
 def test_codes_are_lossless() -> None:
@@ -27,6 +34,14 @@ def test_interior_point_lies_deepest() -> None:
 def test_the_border_of_the_image_counts_as_background() -> None:
     mask = np.ones((5, 5), dtype=bool)
     assert interior_point(mask) == (2, 2)
+
+
+def test_an_image_may_have_more_than_255_segments() -> None:
+    mask = np.zeros((5, 8), dtype=bool)
+    mask[1:3, 2:7] = True
+    boxes, areas = boxes_and_areas([encode(mask)] * 300, mask.shape)
+    assert boxes.tolist() == [[2, 1, 7, 3]] * 300
+    assert areas.tolist() == [10] * 300
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

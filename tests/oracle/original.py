@@ -1,4 +1,4 @@
-"""Runs the original MobileSAM and SAM code; started as a script in a process of its own.
+"""Runs the original MobileSAM, SAM and LVIS code; started as a script in a process of its own.
 
     PYTHONPATH=ORACLE python original.py TASK INPUT OUTPUT
 
@@ -6,8 +6,10 @@ ORACLE holds the original packages, one of which has the name of ours. INPUT and
 of `torch.save`.
 """
 
+import json
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -124,6 +126,25 @@ def random_state(task: Task) -> Any:
             torch.nn.init.normal_(value)
     model.train().eval()
     return model.state_dict(), model.image_encoder(task["images"])
+
+
+def evaluate_lvis(task: Task) -> Any:
+    """LVIS' measures of masks for each of `cases`: truth, results, and chosen images or None."""
+    import numpy as np
+
+    np.float = float  # NumPy 2 has the name no more
+    from lvis import LVIS, LVISEval, LVISResults
+
+    answers = []
+    for annotations, results, image_ids in task["cases"]:
+        Path("lvis.json").write_text(json.dumps(annotations))
+        truth = LVIS("lvis.json")
+        evaluation = LVISEval(truth, LVISResults(truth, results), "segm")
+        if image_ids is not None:
+            evaluation.params.img_ids = image_ids
+        evaluation.run()
+        answers.append({name: float(value) for name, value in evaluation.get_results().items()})
+    return answers
 
 
 def main() -> None:

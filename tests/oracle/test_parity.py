@@ -4,10 +4,7 @@ BatchNorm statistics and attention biases are random too: at their start values 
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,25 +20,9 @@ from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.sam_vit import SamViTEncoder
 from mobile_sam.models.weights import load_state, to_original
-from tests.conftest import ROOT
+from tests.oracle.processes import original
 
 TOLERANCE = 1e-4
-ORACLE = Path(os.environ.get("MOBILE_SAM_ORACLE", ROOT / ".venv" / "oracle"))
-
-
-def original(name: str, task: dict[str, Any], directory: Path) -> Any:
-    """What the original code answers, from a process of its own."""
-    assert (ORACLE / "mobile_sam").is_dir(), f"run `make oracle`: {ORACLE} has no original code"
-    source, target = directory / f"{name}.in.pt", directory / f"{name}.out.pt"
-    torch.save(task, source)
-    subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("original.py")), name, source, target],
-        check=True,
-        cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(ORACLE)},
-        capture_output=True,
-    )
-    return torch.load(target, weights_only=True)
 
 
 @torch.no_grad()

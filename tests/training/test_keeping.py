@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pytest
@@ -10,7 +10,11 @@ import torch
 from torch import nn
 
 from mobile_sam.config import RunConfig
-from mobile_sam.layout import RunPaths
+from mobile_sam.data.index import Index
+from mobile_sam.evaluation.measure import measured
+from mobile_sam.evaluation.protocols import measuring
+from mobile_sam.layout import RunPaths, exported, trained
+from mobile_sam.models.recognise import load_any
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.weights import from_original, load_file
 from mobile_sam.schedule import normalise
@@ -102,7 +106,7 @@ def test_a_stage_starts_from_the_checkpoint_it_is_told(
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_what_is_validated_and_exported_is_chosen(
-    which: str, decay: float, tiny: Make, ious: list[float]
+    which: Literal["last", "best"], decay: float, tiny: Make, ious: list[float]
 ) -> None:
     ious += [0.6, 0.2, 0.1]
     config = tiny(num_epochs=3, use_checkpoint=which, ema_decay=decay)
@@ -111,14 +115,23 @@ def test_what_is_validated_and_exported_is_chosen(
     state, prefix = (content["average"], "module.") if decay else (content["learner"], "student.")
     expected = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     model = start_student(config)
-    load_student(model, config, "00_finetune")
+    paths = RunPaths(config)
+    load_student(model, paths.checkpoint(normalise(config)[0], which))
     assert equal_states(model.state_dict(), expected)
     export_weights(config)
     assert equal_states(
         from_original(model, load_file(RunPaths(config).weights)), dict(model.state_dict())
     )
-    validate(config, "00_finetune")
-    assert RunPaths(config).validation("00_finetune").is_file()
+    assert exported(config) == {"last": "00_finetune", "best": "00_finetune_best"}[which]
+    tables = []
+    for what in trained(config):
+        validate(config, what)
+        tables.append(pd.read_parquet(paths.validation(what)).drop(columns="checkpoint"))
+    assert not tables[0].equals(tables[1])
+    weights = load_any(paths.weights, config.img_size).eval()
+    index = Index(paths.index, "val")
+    found = measured(weights, index, range(len(index)), measuring(config), "x")
+    assert [row["iou"] for row in found] == tables[which == "best"]["iou"].tolist()
 
 
 def test_the_average_by_hand() -> None:

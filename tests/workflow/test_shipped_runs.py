@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mobile_sam.layout import RunPaths, validated
+from mobile_sam.layout import RunPaths, comparable, comparison, validated
 from mobile_sam.runs import known_runs, resolve
 from tests.conftest import snakemake
 
@@ -30,7 +30,17 @@ def test_each_run_has_its_report(name: str, finished: Path) -> None:
     assert list(table["checkpoint"].unique()) == validated(config)
     assert table["miou"].between(0, 1).all()
     assert (finished / paths.weights).is_file()
-    assert "<h2>Results</h2>" in (finished / paths.report / "index.html").read_text()
+    assert "<h2" in (finished / paths.report / "index.html").read_text()
+
+
+def test_runs_of_one_command_are_compared(finished: Path) -> None:
+    configs = [resolve(name, "tiny", {}).named[0] for name in known_runs()]
+    (together,) = comparable(configs)
+    table = pd.read_csv(finished / comparison(together) / "summary.csv")
+    names = list(table["checkpoint"].unique())
+    assert {config.run_name for config in configs} <= set(names)
+    assert "box_filled" in names
+    assert (finished / comparison(together) / "index.html").is_file()
 
 
 def test_runs_share_one_index_and_one_extraction(finished: Path) -> None:

@@ -10,14 +10,41 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
         "start": start + (teacher if settings.decoder_from_teacher else []),
     }
     needed |= {
-        stage.directory: paths.checkpoint(stage, settings.use_checkpoint)
-        for stage in normalise(settings)
+        name: [paths.checkpoint(stage, kept)]
+        # Where the best epoch is the last one, the table is the same and is not measured again.
+        + ([paths.validation(stage.directory)] if kept == "best" else [])
+        for name, (stage, kept) in trained(settings).items()
     }
     for name, alone in named_teachers(settings).items():
         weights = RunPaths(alone).teacher_weights
         needed[name] = [weights] if weights else []
+    needed |= {name: [weights] for name, weights in compared(settings).items()}
+    jobs = settings.validate_jobs
 
     for what in validated(settings):
+        for part in range(jobs if jobs > 1 else 0):
+
+            rule:
+                name:
+                    f"validate_{run}_{rule_name(what)}_{part}_of_{jobs}"
+                input:
+                    paths.index,
+                    needed[what],
+                output:
+                    temp(paths.validation_part(what, part)),
+                log:
+                    paths.logs / f"validate_{what}_{part}_of_{jobs}.log",
+                benchmark:
+                    paths.benchmarks / f"validate_{what}_{part}_of_{jobs}.tsv"
+                threads: 8
+                params:
+                    settings=paths.settings,
+                    what=what,
+                    part=part,
+                    depends_on=validation_settings(settings, what),
+                shell:
+                    "exec python -m mobile_sam validate --what {params.what} --step part "
+                    "--part {params.part} --config {params.settings} --log {log}"
 
         rule:
             name:
@@ -25,6 +52,11 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             input:
                 paths.index,
                 needed[what],
+                (
+                    [paths.validation_part(what, part) for part in range(jobs)]
+                    if jobs > 1
+                    else []
+                ),
             output:
                 paths.validation(what),
             log:
@@ -34,10 +66,57 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             params:
                 settings=paths.settings,
                 what=what,
+                step="--step join" if jobs > 1 else "",
                 depends_on=validation_settings(settings, what),
             shell:
-                "exec python -m mobile_sam validate --what {params.what} "
+                "exec python -m mobile_sam validate --what {params.what} {params.step} "
                 "--config {params.settings} --log {log}"
+
+        if settings.detections and what != BOX_FILLED:
+
+            rule:
+                name:
+                    f"average_precision_{run}_{rule_name(what)}"
+                input:
+                    settings.detections,
+                    paths.mask_dir("val"),
+                    needed[what],
+                output:
+                    paths.average_precision(what),
+                log:
+                    paths.logs / f"average_precision_{what}.log",
+                benchmark:
+                    paths.benchmarks / f"average_precision_{what}.tsv"
+                threads: 8
+                params:
+                    settings=paths.settings,
+                    what=what,
+                    depends_on=validation_settings(settings, what),
+                shell:
+                    "exec python -m mobile_sam validate --what {params.what} --step ap "
+                    "--config {params.settings} --log {log}"
+
+    if settings.cost_repeats:
+
+        rule:
+            name:
+                f"cost_{run}"
+            input:
+                # Latency is measured last, and alone.
+                ancient([paths.validation(what) for what in validated(settings)]),
+                list(compared(settings).values()),
+            output:
+                paths.cost,
+            log:
+                paths.logs / "cost.log",
+            benchmark:
+                paths.benchmarks / "cost.tsv"
+            threads: workflow.cores or 8
+            params:
+                settings=paths.settings,
+                depends_on=cost_settings(settings),
+            shell:
+                "exec python -m mobile_sam cost --config {params.settings} --log {log}"
 
     rule:
         name:
@@ -46,6 +125,16 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             paths.index,
             [paths.validation(what) for what in validated(settings)],
             [paths.metrics(stage) for stage in normalise(settings)],
+            (
+                [
+                    paths.average_precision(what)
+                    for what in validated(settings)
+                    if what != BOX_FILLED
+                ]
+                if settings.detections
+                else []
+            ),
+            [paths.cost] if settings.cost_repeats else [],
         output:
             report(
                 paths.report / "index.html",
@@ -54,36 +143,20 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
                 labels={"part": "whole report"},
             ),
             report(
-                paths.report / "data.png",
-                category=settings.run_name,
-                caption="../report/data.rst",
-                labels={"part": "data"},
-            ),
-            report(
-                paths.report / "epochs.png",
-                category=settings.run_name,
-                caption="../report/epochs.rst",
-                labels={"part": "epochs"},
-            ),
-            report(
-                paths.report / "iou_histogram.png",
-                category=settings.run_name,
-                caption="../report/iou_histogram.rst",
-                labels={"part": "distribution of IoU"},
-            ),
-            report(
-                paths.report / "examples.png",
-                category=settings.run_name,
-                caption="../report/examples.rst",
-                labels={"part": "examples"},
-            ),
-            report(
                 paths.report / "summary.csv",
                 category=settings.run_name,
                 caption="../report/summary.rst",
                 labels={"part": "summary"},
             ),
-            paths.report / "epochs.csv",
+            [
+                report(
+                    paths.report / f"{name}.png",
+                    category=settings.run_name,
+                    caption=f"../report/{name}.rst",
+                    labels={"part": part},
+                )
+                for name, part in report_pictures(settings).items()
+            ],
         log:
             paths.logs / "report.log",
         benchmark:
@@ -93,3 +166,43 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             examples=settings.report_examples,
         shell:
             "exec python -m mobile_sam report --config {params.settings} --log {log} > /dev/null"
+
+
+# One report for several runs whose numbers compare.
+for configs in comparable(RUNS.named):
+    target = comparison(configs)
+    compared_paths = [PATHS[settings.run_name] for settings in configs]
+
+    rule:
+        name:
+            f"compare_{rule_name(target.name)}"
+        input:
+            [paths.report / "index.html" for paths in compared_paths],
+            [
+                paths.validation(what)
+                for paths in compared_paths
+                for what in validated(paths.config)
+            ],
+        output:
+            report(
+                target / "index.html",
+                category="comparison",
+                caption="../report/index.rst",
+                labels={"part": "whole report"},
+            ),
+            report(
+                target / "summary.csv",
+                category="comparison",
+                caption="../report/summary.rst",
+                labels={"part": "summary"},
+            ),
+        log:
+            target / "compare.log",
+        benchmark:
+            target / "compare.tsv"
+        params:
+            settings=[paths.settings for paths in compared_paths],
+            target=target,
+        shell:
+            "exec python -m mobile_sam compare --runs {params.settings} --out {params.target} "
+            "--log {log} > /dev/null"

@@ -1,0 +1,162 @@
+"""What one run measured."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.data.summary import summarise
+from mobile_sam.layout import RunPaths, validated
+from mobile_sam.report.measured import Kind, Measured, Origin, Training, What
+from mobile_sam.report.reading import (
+    joined,
+    read_costs,
+    read_objects,
+    read_precision,
+    read_sweep,
+    read_times,
+)
+from mobile_sam.report.words import DASH
+from mobile_sam.schedule import normalise
+from mobile_sam.teachers import named_teachers
+from mobile_sam.training import checkpoint
+
+
+def measured_run(config: RunConfig) -> Measured:
+    """Read all that a run left. Raises UserError for what is missing but should be there."""
+    whats, paths = whats_of(config), RunPaths(config)
+    main = main_of(config)
+    steps = _steps(config)
+    return Measured(
+        title=f"{config.project_name} / {config.run_name}",
+        whats=whats,
+        main=main,
+        pairs=_pairs(whats, steps, main),
+        steps=steps,
+        worse="Where a stage made it worse",
+        chain=True,
+        objects=joined([read_objects(what.table, what.name) for what in whats]),
+        sweeps=pd.concat([read_sweep(w.table, w.name) for w in whats], ignore_index=True),
+        mask_threshold=config.mask_threshold,
+        examples=config.report_examples,
+        precision=read_precision({what.name: what.table for what in whats}),
+        costs=read_costs(costs_of(config)),
+        training=training_of(config),
+        data=summarise(paths.index),
+        origin=Origin(
+            versions_of(config),
+            {config.run_name: settings_of(config)},
+            read_times([paths.shared_logs, paths.benchmarks]),
+        ),
+    )
+
+
+def whats_of(config: RunConfig) -> tuple[What, ...]:
+    """What the run validates, in order, and what each is."""
+    stages = {stage.directory: stage for stage in normalise(config)}
+    teachers = named_teachers(config)
+    found = []
+    for name in validated(config):
+        kind: Kind = "compared"
+        meaning = "another checkpoint, for comparison"
+        if name == "box_filled":
+            kind, meaning = "baseline", "the box itself as the mask: what takes no model"
+        elif name == "start":
+            start = config.checkpoint or "random weights"
+            kind, meaning = "start", f"the student before training: {start} ({config.model_type})"
+        elif name in stages:
+            stage = stages[name]
+            kind, meaning = "stage", f"after epoch {stage.end_epoch}, the last of the stage"
+            if config.use_checkpoint == "best" and f"{name}_best" not in validated(config):
+                meaning = "after the best epoch of the stage"
+        elif name.removesuffix("_best") in stages:
+            kind, meaning = "best", "the same stage after its best epoch"
+        elif name in teachers:
+            teacher = teachers[name]
+            kind = "teacher"
+            meaning = f"{teacher.teacher_checkpoint} ({teacher.teacher_model_type})"
+        found.append(What(name, kind, meaning, RunPaths(config).validation(name)))
+    return tuple(found)
+
+
+def main_of(config: RunConfig) -> str:
+    """What the run exports: the last stage, after its last or its best epoch."""
+    last = normalise(config)[-1].directory
+    best = f"{last}_best"
+    return best if config.use_checkpoint == "best" and best in validated(config) else last
+
+
+def costs_of(config: RunConfig) -> Path:
+    """The table of what each checkpoint costs."""
+    return RunPaths(config).validation("cost").with_suffix(".csv")
+
+
+def training_of(config: RunConfig) -> Training:
+    """Epochs and stages of a run."""
+    epochs = _epochs(config)
+    return Training(epochs, _stages(config, epochs))
+
+
+def versions_of(config: RunConfig) -> dict[str, str]:
+    """Versions and commit of what trained the last stage."""
+    last = normalise(config)[-1]
+    return checkpoint.load(RunPaths(config).checkpoint(last))["provenance"]
+
+
+def settings_of(config: RunConfig) -> str:
+    """All settings as JSON."""
+    return json.dumps(config.model_dump(mode="json", exclude={"schema_file"}), indent=2)
+
+
+def _steps(config: RunConfig) -> tuple[tuple[str, str], ...]:
+    """Each stage with what it began from in its plain form, the start first."""
+    names = ["start", *(stage.directory for stage in normalise(config))]
+    return tuple((after, before) for before, after in pairwise(names))
+
+
+def _pairs(
+    whats: tuple[What, ...], steps: tuple[tuple[str, str], ...], main: str
+) -> tuple[tuple[str, str], ...]:
+    """Each stage against the start and the one before; the main one against all that is no stage.
+
+    A best epoch is compared with the last epoch of its stage.
+    """
+    pairs = [pair for what, before in steps for pair in ((what, "start"), (what, before))]
+    bests = [what.name for what in whats if what.kind == "best"]
+    pairs += [(best, best.removesuffix("_best")) for best in bests]
+    others = [what.name for what in whats if what.kind in {"baseline", "teacher", "compared"}]
+    pairs += [(main, other) for other in ["start", *others]]
+    return tuple(dict.fromkeys(pairs))
+
+
+def _epochs(config: RunConfig) -> pd.DataFrame:
+    frames = []
+    for stage in normalise(config):
+        path = RunPaths(config).metrics(stage)
+        if not path.is_file():
+            raise ConfigError(f"{path}: missing; train stage {stage.directory} first")
+        frames.append(pd.read_csv(path).assign(stage=stage.directory))
+    epochs = pd.concat(frames, ignore_index=True)
+    epochs.insert(0, "run", config.run_name)
+    return epochs
+
+
+def _stages(config: RunConfig, epochs: pd.DataFrame) -> pd.DataFrame:
+    minutes = epochs.groupby("stage", sort=False)["seconds"].sum() / 60
+    rows = []
+    for stage in normalise(config):
+        weights = stage.loss_weights.model_dump()
+        rows.append(
+            {
+                "stage": stage.directory,
+                "run": config.run_name,
+                "epochs": f"{stage.start_epoch + 1}{DASH}{stage.end_epoch}",
+                "lambda": stage.lambda_coef if stage.distillation else None,
+                **{name: weight or None for name, weight in weights.items()},
+                "learning_rate": stage.learning_rate,
+                "minutes": minutes[stage.directory],
+            }
+        )
+    return pd.DataFrame(rows)

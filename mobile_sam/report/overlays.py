@@ -1,0 +1,85 @@
+"""Masks as transparent layers over a thumbnail: a tint and an outline in each object's colour."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mobile_sam.data.masks import Mask
+from mobile_sam.report.colours import COLOURS
+
+_TINT, _EDGE = 0.4, 1.0  # opacities
+_QUALITY = 78  # of JPEG
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_RGB = [tuple(round(255 * part) for part in mpl.colors.to_rgb(colour)) for colour in COLOURS]
+# Places in the palette: nothing, a tint of each colour, an edge of each, a line and its shadow.
+_LINE, _SHADOW = 2 * len(_RGB) + 1, 2 * len(_RGB) + 2
+_PALETTE = [_BLACK, *_RGB, *_RGB, _WHITE, _BLACK]
+_OPACITY = [0.0, *[_TINT] * len(_RGB), *[_EDGE] * len(_RGB), 1.0, 0.55]
+
+
+def coloured(masks: Sequence[Mask], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Palette indices (H, W) of masks (H, W), large ones below small ones.
+
+    Colours go by the place in the list, so that an object keeps its own in every layer.
+    """
+    layer = np.zeros(size, dtype=np.uint8)
+    for place in sorted(range(len(masks)), key=lambda n: (-int(masks[n].sum()), n)):
+        mask, colour = masks[place], place % len(_RGB)
+        layer[mask] = 1 + colour
+        layer[_edge(mask)] = 1 + len(_RGB) + colour
+    return layer
+
+
+def outlined(masks: Sequence[Mask], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Palette indices (H, W) of white outlines with a dark shadow, which shows on any ground."""
+    layer = np.zeros(size, dtype=np.uint8)
+    lines = np.zeros(size, dtype=bool)
+    for mask in masks:
+        lines |= _edge(mask)
+    layer[cv2.dilate(lines.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)] = _SHADOW
+    layer[lines] = _LINE
+    return layer
+
+
+def blended(thumbnail: NDArray[np.uint8], *layers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The thumbnail (H, W, 3) under layers of palette indices (H, W)."""
+    pixels = thumbnail.astype(np.float32)
+    palette, opacity = np.array(_PALETTE, dtype=np.float32), np.array(_OPACITY, dtype=np.float32)
+    for layer in layers:
+        share = opacity[layer][..., None]
+        pixels = (1 - share) * pixels + share * palette[layer]
+    return pixels.round().astype(np.uint8)
+
+
+def layer_uri(layer: NDArray[np.uint8]) -> str:
+    """A layer of palette indices as a PNG with transparency, in a data URI."""
+    image = Image.fromarray(layer, mode="P")
+    image.putpalette([part for colour in _PALETTE for part in colour])
+    buffer = io.BytesIO()
+    transparency = bytes(round(255 * share) for share in _OPACITY)
+    image.save(buffer, "PNG", optimize=True, transparency=transparency, bits=5)
+    return _uri("image/png", buffer)
+
+
+def photo_uri(pixels: NDArray[np.uint8]) -> str:
+    """Pixels (H, W, 3) as a JPEG in a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    return _uri("image/jpeg", buffer)
+
+
+def _edge(mask: Mask) -> Mask:
+    """Pixels of the mask that touch another; those at the border of the image count."""
+    padded = np.pad(mask, 1).astype(np.uint8)
+    inner = cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1].astype(bool)
+    return mask & ~inner
+
+
+def _uri(kind: str, buffer: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,129 @@
+"""Files that a report is drawn from, as data frames.
+
+Tables of validation may have millions of rows with masks: masks are read of the gallery alone.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mobile_sam.config import UserError
+
+_NAMES = ("checkpoint", "prompt", "image_id", "image_path", "segment_id", "class")
+_COLUMNS = (
+    *_NAMES,
+    *("height", "width", "area", "iou", "dice", "boundary_iou", "boundary_f", "predicted_iou"),
+    *("noc_80", "noc_90", "recall"),
+)
+_MASKS = ("image_id", "image_path", "segment_id", "height", "width", "iou", "truth", "prediction")
+_SWEEP = ("prompt", "sweep")
+
+
+def read_objects(path: Path, name: str) -> pd.DataFrame:
+    """A row for each segment and prompt, without masks; `name` becomes its `checkpoint`.
+
+    Names are categories. Raises UserError for a table that is missing or of another version.
+    """
+    file = _opened(path, read_dictionary=list(_NAMES))
+    table = file.read(columns=list(_COLUMNS))
+    if table.num_rows == 0:
+        raise UserError(f"{path}: the table is empty; validate again on images with segments")
+    frame = table.to_pandas(split_blocks=True, self_destruct=True)
+    frame["checkpoint"] = pd.Categorical([name] * len(frame))
+    return frame
+
+
+def table_name(path: Path) -> str:
+    """The `checkpoint` of a table."""
+    return str(_opened(path).read_row_group(0, columns=["checkpoint"])["checkpoint"][0])
+
+
+def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables below each other, with the categories of all."""
+    frames = list(frames)
+    for name in _NAMES:
+        merged = pd.api.types.union_categoricals([frame[name] for frame in frames])
+        for frame in frames:
+            frame[name] = frame[name].cat.set_categories(merged.categories)
+    return pd.concat(frames, ignore_index=True)
+
+
+def read_sweep(path: Path, name: str) -> pd.DataFrame:
+    """Mean IoU by threshold of logits: columns checkpoint, prompt, threshold, miou."""
+    file = _opened(path)
+    thresholds = json.loads((file.schema_arrow.metadata or {}).get(b"thresholds", b"[]"))
+    sums: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
+    for group in range(file.num_row_groups if thresholds else 0):
+        table = file.read_row_group(group, columns=list(_SWEEP))
+        table = table.filter(pc.is_valid(table["sweep"]))
+        for prompt in table["prompt"].unique().to_pylist():
+            lists = table.filter(pc.equal(table["prompt"], prompt))["sweep"].combine_chunks()
+            values = lists.flatten().to_numpy().reshape(len(lists), len(thresholds))
+            sums[prompt] = sums.get(prompt, 0) + values.sum(0, dtype=np.float64)
+            counts[prompt] = counts.get(prompt, 0) + len(values)
+    frames = [
+        pd.DataFrame({"prompt": p, "threshold": thresholds, "miou": sums[p] / counts[p]})
+        for p in sums
+    ]
+    empty = pd.DataFrame(columns=["prompt", "threshold", "miou"])
+    frame = pd.concat(frames, ignore_index=True) if frames else empty
+    frame.insert(0, "checkpoint", name)
+    return frame
+
+
+def read_masks(path: Path, images: Sequence[str], prompt: str) -> pd.DataFrame:
+    """The rows of some images by one prompt, with run-length codes of truth and prediction."""
+    wanted = [("image_id", "in", list(images)), ("prompt", "==", prompt)]
+    return pq.read_table(path, columns=list(_MASKS), filters=wanted).to_pandas()
+
+
+def read_precision(tables: dict[str, Path]) -> pd.DataFrame | None:
+    """AP of those that have `<what>.ap.json` beside their table; None when none has."""
+    rows = []
+    for name, table in tables.items():
+        path = table.with_suffix(".ap.json")
+        if path.is_file():
+            rows.append({"checkpoint": name, **json.loads(path.read_text())})
+    return pd.DataFrame(rows) if rows else None
+
+
+def read_costs(path: Path) -> pd.DataFrame | None:
+    """What each checkpoint costs; None when that was not measured."""
+    return pd.read_csv(path) if path.is_file() else None
+
+
+def read_times(directories: Sequence[Path]) -> pd.DataFrame:
+    """What Snakemake measured of each rule: columns rule, minutes, memory_mib."""
+    rows = []
+    for directory in directories:
+        for path in sorted(directory.glob("*.tsv")):
+            # The report's own is of the time before.
+            if path.stem != "report":
+                table = pd.read_csv(path, sep="\t", na_values="-")
+                seconds, memory = (table.get(c, pd.Series(dtype=float)) for c in ("s", "max_rss"))
+                minutes = seconds.sum() / 60
+                rows.append({"rule": path.stem, "minutes": minutes, "memory_mib": memory.max()})
+    return pd.DataFrame(rows, columns=["rule", "minutes", "memory_mib"])
+
+
+def _opened(path: Path, read_dictionary: list[str] | None = None) -> pq.ParquetFile:
+    if not path.is_file():
+        raise UserError(f"{path}: missing; run `validate --what {path.stem}` first")
+    try:
+        file = pq.ParquetFile(path, read_dictionary=read_dictionary)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: not a table of validation ({error}); validate again") from error
+    missing = {*_COLUMNS, *_MASKS, *_SWEEP} - set(file.schema_arrow.names)
+    if missing:
+        raise UserError(
+            f"{path}: the table has no {', '.join(sorted(missing))}: it is of another version of "
+            "mobile_sam; validate again"
+        )
+    return file

@@ -1,0 +1,161 @@
+"""The cost of models: measured in a process of its own, and a row for each model of a run."""
+
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from mobile_sam.config import RunConfig, UserError, parse_config
+from mobile_sam.evaluation import cost as cost_module
+from mobile_sam.evaluation.cost import (
+    Blueprint,
+    Cost,
+    blueprint_of,
+    blueprints,
+    count_parameters,
+    measure_cost,
+    write_costs,
+)
+from mobile_sam.evaluation.machine import device_name, forget_peak, peak_memory
+from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.sam import Sam
+from mobile_sam.models.weights import to_original
+from tests.conftest import ROOT, tiny_settings
+
+HEADER = (
+    "checkpoint,architecture,parameters,image_encoder_parameters,gflops_encoder,gflops_decoder,"
+    "encoder_ms,encoder_ms_low,encoder_ms_high,decoder_ms,decoder_ms_low,decoder_ms_high,"
+    "memory_mib,device,threads,torch,img_size"
+)
+CPU = torch.device("cpu")
+
+
+def two_teachers(output_dir: Path) -> RunConfig:
+    """A run of `tiny_sam` with teachers of another and of the same architecture."""
+    second = {"checkpoint": "random", "model_type": "tiny_sam"}
+    return parse_config(tiny_settings(ROOT, output_dir, more_teachers=[second]), "test")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    directory = tmp_path_factory.mktemp("costs")
+    ballast = torch.ones(2**26)  # 256 MiB of this process, which are no cost of a model
+    write_costs(blueprints(two_teachers(directory)), directory / "new" / "costs.csv", 3)
+    assert ballast.all()
+    assert [path.name for path in (directory / "new").iterdir()] == ["costs.csv"]
+    return pd.read_csv(directory / "new" / "costs.csv")
+
+
+def test_a_run_has_a_row_for_its_student_and_for_each_teacher(table: pd.DataFrame) -> None:
+    assert ",".join(table.columns) == HEADER
+    assert list(table["checkpoint"]) == ["start", "teacher", "teacher_2"]
+    assert list(table["architecture"]) == ["tiny_sam", "tiny_teacher_vit", "tiny_sam"]
+    assert set(table["img_size"]) == {64}
+
+
+def test_equal_models_have_equal_costs(table: pd.DataFrame) -> None:
+    start, teacher, second = (table.drop(columns="checkpoint").iloc[i] for i in range(3))
+    assert start.equals(second)
+    assert teacher["encoder_ms"] != start["encoder_ms"]
+
+
+def test_rows_are_the_cost_of_what_they_name(table: pd.DataFrame) -> None:
+    start, teacher, _ = table.itertuples()
+    for row, model_type in ((start, "tiny_sam"), (teacher, "tiny_teacher_vit")):
+        model = build_sam_model(model_type, 64)
+        assert row.parameters == sum(p.numel() for p in model.parameters())
+        assert row.image_encoder_parameters == count_parameters(model.image_encoder)
+        assert row.memory_mib * 2**20 > 4 * row.parameters
+    assert teacher.gflops_encoder > start.gflops_encoder > start.gflops_decoder > 0
+    assert teacher.gflops_decoder == start.gflops_decoder
+
+
+def test_times_are_positive_and_in_order(table: pd.DataFrame) -> None:
+    for half in ("encoder", "decoder"):
+        assert (table[f"{half}_ms_low"] > 0).all()
+        assert (table[f"{half}_ms_low"] <= table[f"{half}_ms"]).all()
+        assert (table[f"{half}_ms"] <= table[f"{half}_ms_high"]).all()
+
+
+def test_the_machine_is_named(table: pd.DataFrame) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert set(table["device"]) == {device_name(device)} != {""}
+    assert set(table["threads"]) == {torch.get_num_threads()}
+    assert set(table["torch"]) == {torch.__version__}
+
+
+def test_memory_is_that_of_the_model_and_grows_with_its_image(table: pd.DataFrame) -> None:
+    small = table["memory_mib"][0]
+    large = measure_cost(Blueprint("tiny_sam", 512), 1).memory_mib
+    assert small < 100
+    # Three maps in float32 of 128 * 128 pixels and the 64 channels within a block.
+    assert large > small + 3 * 4
+
+
+def test_a_blueprint_is_what_the_run_trains(tmp_path: Path) -> None:
+    settings = tiny_settings(ROOT, tmp_path, iou_head_depth=2, iou_head_hidden_dim=48)
+    start = blueprints(parse_config(settings, "test"))["start"]
+    expected = build_sam_model("tiny_sam", 64, 2, 48)
+    assert count_parameters(start()) == count_parameters(expected)
+    assert count_parameters(start()) != count_parameters(Blueprint("tiny_sam", 64)())
+
+
+def test_a_run_without_teachers_and_with_other_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Blueprint] = []
+    values = {field.name: 1 for field in fields(Cost)}
+    monkeypatch.setattr(
+        cost_module, "measure_cost", lambda what, repeats: measured.append(what) or Cost(**values)
+    )
+    config = parse_config(tiny_settings(ROOT, tmp_path, teacher_checkpoint=None), "test")
+    extra = {"mine": Blueprint("tiny_sam_se", 64), "run_other": Blueprint("tiny_sam", 64)}
+    write_costs(blueprints(config) | extra, tmp_path / "costs.csv", 5)
+    table = pd.read_csv(tmp_path / "costs.csv")
+    assert list(table["checkpoint"]) == ["start", "mine", "run_other"]
+    assert measured == [Blueprint("tiny_sam", 64), extra["mine"]]
+
+
+def test_the_blueprint_of_weights_is_read_off_their_file(tmp_path: Path) -> None:
+    drawn = Blueprint("tiny_sam_se", 128, 2, 48)
+    torch.save(to_original(drawn()), tmp_path / "weights.pt")
+    assert blueprint_of(tmp_path / "weights.pt", 128) == drawn
+    assert blueprint_of(tmp_path / "weights.pt", 64, "tiny_sam").model_type == "tiny_sam"
+
+
+def test_parameters_are_those_of_the_published_code() -> None:
+    with torch.device("meta"):
+        model = build_sam_model("vit_b", 1024)
+    assert count_parameters(model) == 93_735_472
+    assert count_parameters(nn.Linear(5, 7)) == 5 * 7 + 7
+    assert count_parameters(nn.BatchNorm2d(4)) == 8
+
+
+def test_a_cost_needs_a_repeat() -> None:
+    with pytest.raises(ValueError, match="repeats is 0"):
+        measure_cost(Blueprint("tiny_sam", 64), 0)
+
+
+def killed() -> Sam:
+    os._exit(9)
+
+
+def test_a_killed_measurement_says_so() -> None:
+    with pytest.raises(UserError, match="killed, most often because memory ran out"):
+        measure_cost(killed, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak can be forgotten on Linux alone")
+def test_a_peak_is_forgotten() -> None:
+    forget_peak(CPU)
+    before = peak_memory(CPU)
+    torch.ones(2**24)  # 64 MiB
+    with_ones = peak_memory(CPU)
+    forget_peak(CPU)
+    assert with_ones > before + 60 * 2**20
+    assert peak_memory(CPU) < before + 30 * 2**20

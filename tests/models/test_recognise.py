@@ -1,0 +1,47 @@
+"""Weights say what they are of."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mobile_sam.architectures import architectures
+from mobile_sam.config import ConfigError
+from mobile_sam.models import weights
+from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.recognise import load_any, recognised
+from mobile_sam.models.weights import to_original
+from tests.conftest import equal_states
+
+SMALL = [name for name in architectures() if name not in {"vit_h", "vit_l"}]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_architecture_is_recognised(name: str) -> None:
+    assert recognised(to_original(build_sam_model(name, 64)), "x") == name
+
+
+@pytest.mark.parametrize("name", ["vit_h", "vit_l"])
+def test_the_largest_are_recognised_by_names_and_shapes_alone(name: str) -> None:
+    with torch.device("meta"):
+        model = build_sam_model(name, 64)
+    rules = weights._rules(model)
+    state = {weights._rename(key, rules): value for key, value in model.state_dict().items()}
+    assert state.keys() != model.state_dict().keys()
+    assert recognised(state, "x") == name
+
+
+def test_another_iou_head_is_read_off(tmp_path: Path) -> None:
+    model = build_sam_model("tiny_sam", 64, iou_head_depth=2, iou_head_hidden_dim=24, seed=3)
+    torch.save(to_original(model), tmp_path / "w.pt")
+    assert equal_states(load_any(tmp_path / "w.pt", 64).state_dict(), model.state_dict())
+
+
+def test_weights_of_nothing_known_say_what_is_nearest(tmp_path: Path) -> None:
+    state = to_original(build_sam_model("tiny_sam", 64))
+    state["image_encoder.neck.0.weight"] = torch.zeros(3, 3, 1, 1)
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"w\.pt: .* nearest is 'tiny_sam', of which 2 tensors"):
+        load_any(tmp_path / "w.pt", 64)
+    with pytest.raises(ConfigError, match="wrong shape: image_encoder"):
+        load_any(tmp_path / "w.pt", 64, "tiny_sam")
