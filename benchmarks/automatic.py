@@ -5,6 +5,17 @@
 Both look for masks in the same drawn scene with the same weights of a randomly initialised `vit_t`
 of 1024 px in float32, in turns, each in a process of its own. A share of the answers is good: those
 above a threshold of predicted IoU. All of them count as stable. `make oracle` fetches the original.
+
+Printed on two x86-64 cores that other processes used too, with one thread, by default:
+
+    ours          27.9 s    1145 MB     7 masks, 7 the same
+    original     115.9 s    3556 MB     7 masks, 7 the same
+    4.15 times faster
+
+and with `--image-size 4000 --points-per-side 3`, where one of 10 million pixels of a mask differs:
+
+    ours           8.1 s    1192 MB     2 masks, 1 the same
+    original      10.8 s    3584 MB     2 masks, 1 the same
 """
 
 import argparse
