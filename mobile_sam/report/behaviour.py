@@ -1,5 +1,7 @@
 """Sections on how models answer: clicks, calibration, thresholds, automatic masks, detections."""
 
+from typing import Any
+
 import pandas as pd
 
 from mobile_sam.metrics.calibration import calibration as calibrate
@@ -15,7 +17,7 @@ from mobile_sam.report.plots import (
 from mobile_sam.report.quality import CHECKPOINT
 from mobile_sam.report.tables import automatic as automatic_table
 from mobile_sam.report.tables import clicks as clicks_table
-from mobile_sam.report.words import AUTOMATIC, prompt_label
+from mobile_sam.report.words import AUTOMATIC, in_order, prompt_label
 
 
 def clicks(numbers: Numbers) -> Section | None:
@@ -84,7 +86,8 @@ def calibration_tables(measured: Measured) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     chosen = measured.objects[measured.objects["prompt"].isin(plain_prompts(measured))]
     chosen = chosen[chosen["predicted_iou"].notna()]
-    curves, errors = [], []
+    curves: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
     for (name, prompt), rows in chosen.groupby(["checkpoint", "prompt"], sort=False, observed=True):
         found = calibrate(rows["predicted_iou"], rows["iou"])
         where = {"checkpoint": str(name), "prompt": str(prompt)}
@@ -97,7 +100,7 @@ def calibration_tables(measured: Measured) -> tuple[pd.DataFrame, pd.DataFrame]:
         ]
         keys = ("expected_error", "absolute_error", "pearson", "spearman")
         errors.append(where | {key: getattr(found, key) for key in keys})
-    return pd.DataFrame(curves), pd.DataFrame(errors)
+    return pd.DataFrame(curves), _prompt_by_prompt(errors)
 
 
 def thresholds(numbers: Numbers) -> Section | None:
@@ -135,7 +138,7 @@ def threshold_table(sweeps: pd.DataFrame, mask_threshold: float) -> pd.DataFrame
 
     Columns checkpoint, prompt, miou, best_threshold, best_miou, gain. Of equal ones the nearest.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (name, prompt), some in sweeps.groupby(["checkpoint", "prompt"], sort=False):
         apart = (some["threshold"] - mask_threshold).abs()
         near = some.assign(apart=apart).sort_values("apart", kind="stable")
@@ -145,6 +148,13 @@ def threshold_table(sweeps: pd.DataFrame, mask_threshold: float) -> pd.DataFrame
             | {"best_threshold": best["threshold"], "best_miou": best["miou"]}
             | {"gain": best["miou"] - used["miou"]}
         )
+    return _prompt_by_prompt(rows)
+
+
+def _prompt_by_prompt(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows that compare lie together."""
+    order = in_order({row["prompt"] for row in rows})
+    rows = sorted(rows, key=lambda row: order.index(row["prompt"]))
     return pd.DataFrame(rows)
 
 

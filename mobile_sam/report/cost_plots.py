@@ -2,6 +2,7 @@
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mobile_sam.report.colours import styles
 from mobile_sam.report.measured import Measured
@@ -47,13 +48,17 @@ def plot_cost(measured: Measured, table: pd.DataFrame) -> Picture:
             axes.plot([low, high], [row["miou"]] * 2, color=drawn.colour, linewidth=1)
             axes.plot(row["total_ms"], row["miou"], drawn.marker, color=drawn.colour, markersize=8)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="milliseconds for an image and a prompt", ylabel=f"mean IoU by {label}")
         axes.margins(0.12)
 
     return Picture(
         "cost",
         "Mean IoU over the time of an image and a prompt",
-        "Up and to the left is better; the line through a point is the spread of its time.",
+        "Up and to the left is better. The line through a point goes from the 10th to the 90th "
+        "percentile of its time.",
         (panel,),
         table,
         {name: style[name] for name in table["checkpoint"]},

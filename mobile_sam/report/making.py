@@ -48,26 +48,28 @@ def training(numbers: Numbers) -> Section | None:
     found = numbers.measured.training
     if found is None:
         return None
-    labels = {
-        "learning_rate": ("learning rate", "{:g}"),
-        "lambda": ("distillation", "{:g}"),
-        "focal": ("focal", "{:g}"),
-        "dice": ("Dice", "{:g}"),
-        "iou": ("IoU", "{:g}"),
-        "minutes": ("minutes", "{:.1f}"),
-    }
     columns = [
-        Column(str(key), *labels.get(str(key), (str(key), "")))
-        for key in found.stages
-        if key != "run" or found.stages["run"].nunique() > 1
+        _stage_column(str(key))
+        for key, values in found.stages.items()
+        if values.notna().any() and (key != "run" or values.nunique() > 1)
     ]
-    note = f"Distillation, focal, Dice and IoU are weights of losses; {DASH}: not in use."
+    note = (
+        f"Between epochs and learning rate: the weights of losses; {DASH} is a loss not in use. "
+        "Minutes are those of training alone."
+    )
     return Section(
         "training",
         "Training",
         "Did it learn, and was it done?",
         [Drawing(plot_epochs(found.epochs)), Table("stages", columns, found.stages, note)],
     )
+
+
+def _stage_column(key: str) -> Column:
+    if key in {"stage", "run", "epochs"}:
+        return Column(key, key)
+    how = "{:.1f}" if key == "minutes" else "{:g}"
+    return Column(key, {"dice": "Dice", "iou": "IoU"}.get(key, key.replace("_", " ")), how)
 
 
 def data(numbers: Numbers) -> Section | None:

@@ -134,7 +134,7 @@ def _stages(config: RunConfig, epochs: pd.DataFrame) -> pd.DataFrame:
                 "stage": stage.directory,
                 "run": config.run_name,
                 "epochs": f"{stage.start_epoch + 1}{DASH}{stage.end_epoch}",
-                "lambda": stage.lambda_coef if stage.distillation else None,
+                "distillation": stage.lambda_coef if stage.distillation else None,
                 **{name: weight or None for name, weight in weights.items()},
                 "learning_rate": stage.learning_rate,
                 "minutes": minutes[stage.directory],

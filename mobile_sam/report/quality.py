@@ -14,6 +14,7 @@ from mobile_sam.report.words import MEASURES, MINUS, PROMPTS, prompt_label
 
 CHECKPOINT = Column("checkpoint", "checkpoint")
 _SHORT = ("miou", "boundary_iou")
+_MOST_CLASSES = 20  # in a table that is open
 
 
 def results(numbers: Numbers) -> Section:
@@ -119,10 +120,9 @@ def _class_table(measured: Measured, classes: pd.DataFrame) -> Table:
     names = [name for name in measured.names if name in frame]
     columns = [Column("class", "class"), Column("objects", "segments", "{:d}")]
     columns += [Column(name, name, "{:.3f}") for name in names]
-    label = prompt_label(measured.first_prompt)
-    return Table(
-        "classes", columns, frame[["class", "objects", *names]], f"Mean IoU by {label}, by class."
-    )
+    note = f"Mean IoU by {prompt_label(measured.first_prompt)}, by class; frequent ones first."
+    folded = f"All {len(frame)} classes" if len(frame) > _MOST_CLASSES else ""
+    return Table("classes", columns, frame[["class", "objects", *names]], note, folded=folded)
 
 
 def distribution(numbers: Numbers) -> Section:
