@@ -7,7 +7,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install oracle reference demo test lint test-long clean
+.PHONY: install oracle reference demo browser test lint test-long clean
 
 install: $(BIN)/.installed
 
@@ -34,6 +34,11 @@ lint: install
 oracle: install
 	test -d $(VENV)/oracle/lvis || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--target $(VENV)/oracle mobilesam-mirror==1.0.0 segment-anything-py==1.0.1 lvis==0.5.3
+
+# For the tests of pages; without a browser they are skipped. Needs a Debian, and to be root.
+browser:
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ apt-get update -qq && apt-get install -qq --no-install-recommends chromium; }
 
 test: lint oracle
 	pytest

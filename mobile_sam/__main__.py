@@ -1,10 +1,8 @@
 """The command line: one verb for each step of the workflow."""
 
 import argparse
-import ctypes
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
 from mobile_sam.files import write_json
 from mobile_sam.layout import BOX_FILLED, RunPaths, needs_features
 from mobile_sam.options import Protocol
+from mobile_sam.process import end_with_parent, log_to
 from mobile_sam.runs import load_run
 from mobile_sam.teachers import teacher_configs
 
@@ -106,13 +105,12 @@ def validate(config: RunConfig, args: argparse.Namespace) -> None:
     if args.step and not args.what:
         raise ConfigError(f"--step {args.step}: say of what; add --what")
     for what in [args.what] if args.what else validated(config):
-        if args.step == "join":
+        if args.step in {None, "part"}:
+            validate(config, what, args.part if args.step else None)
+        elif args.step == "join":
             join_parts(config, what)
-        elif args.step == "part":
-            validate(config, what, args.part)
-        if args.step is None:
-            validate(config, what)
-        if args.step == "ap" or (not args.what and config.detections and what != BOX_FILLED):
+        boxes = args.step is None and not args.what and config.detections and what != BOX_FILLED
+        if boxes or args.step == "ap":
             write_average_precision(config, what)
 
 
@@ -150,7 +148,7 @@ def evaluate(args: argparse.Namespace) -> None:
     settings = {"img_size": args.img_size, "mask_threshold": args.mask_threshold}
     config = parse_config({"run_name": "evaluation", **places, **asked, **settings}, "evaluate")
     tables = assess(
-        args.weights,
+        [fetch_checkpoint(w) if w in KNOWN_CHECKPOINTS else Path(w) for w in args.weights],
         args.images,
         args.masks,
         args.out,
@@ -254,7 +252,7 @@ def _add_evaluate(verbs: Any) -> None:
         "evaluate", help="measure any weights on images and masks, outside any run"
     )
     add = verb.add_argument
-    add("--weights", type=Path, nargs="+", required=True, help="of this package, MobileSAM or SAM")
+    add("--weights", nargs="+", required=True, help="files or known names, of MobileSAM or SAM too")
     add("--images", type=Path, required=True, help="a directory of images")
     add("--masks", type=Path, required=True, help="their masks: a directory or a COCO file")
     add("--out", type=Path, default=Path("results/evaluation"), help="default: %(default)s")
@@ -271,45 +269,17 @@ def _add_evaluate(verbs: Any) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit status. A wrong setting or file is one line, no traceback."""
     args = parser().parse_args(argv)
-    _log_to(getattr(args, "log", None))
+    log_to(getattr(args, "log", None))
     try:
         if args.verb in OTHER_VERBS:
             OTHER_VERBS[args.verb](args)
         else:
-            _end_with_parent()
+            end_with_parent()
             RUN_VERBS[args.verb][0](load_run(args.config), args)
     except UserError as error:
         log.error("error: %s", error)
         return 1
     return 0
-
-
-def _log_to(path: Path | None) -> None:
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path))
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s  %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-    )
-    log.setLevel(logging.INFO)
-
-
-def _end_with_parent() -> None:
-    """End when Snakemake or the first rank is killed: without this, an orphan would go on training.
-
-    A rank that Fabric started saves nothing, and may hang in a collective without the first: it is
-    killed. All others are asked to end, which saves.
-    """
-    of_fabric = "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
-    orphans = of_fabric or {"MOBILE_SAM_JOB", "LOCAL_RANK"} & set(os.environ)
-    if orphans and sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        number = signal.SIGKILL if of_fabric else signal.SIGTERM
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
 if __name__ == "__main__":

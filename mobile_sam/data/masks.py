@@ -117,6 +117,10 @@ def squared_depth(mask: Mask) -> NDArray[np.int64]:
     What lies outside the image is not in the mask. Squares of distances between pixels are whole
     numbers: rounded to them, equal depths are equal, and the deepest pixel is always the same one.
     """
-    padded = np.pad(mask, 1).astype(np.uint8)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    return np.rint(np.square(depth, dtype=np.float64)).astype(np.int64)
+    squares = np.zeros(mask.shape, dtype=np.int64)
+    if mask.any():
+        x0, y0, x1, y1 = bounding_box(mask)
+        padded = np.pad(mask[y0:y1, x0:x1], 1).astype(np.uint8)
+        depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+        squares[y0:y1, x0:x1] = np.rint(np.square(depth, dtype=np.float64))
+    return squares

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from mobile_sam.data.masks import (
     bounding_box,
@@ -8,6 +9,7 @@ from mobile_sam.data.masks import (
     encode,
     interior_point,
     run_lengths,
+    squared_depth,
 )
 
 
@@ -50,3 +52,12 @@ def test_run_lengths_are_those_of_the_columns(share: float) -> None:
     runs = run_lengths(encode(mask))
     assert np.array_equal(np.repeat(np.arange(len(runs)) % 2 == 1, runs), mask.T.ravel())
     assert (runs[1:] > 0).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_depths_are_those_of_another_distance_transform(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = ndimage.gaussian_filter(rng.normal(size=(40, 57)), 1 + seed) > 0.02 * seed
+    expected = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] ** 2
+    assert np.abs(squared_depth(mask) - expected).max() < 1e-9
+    assert not squared_depth(np.zeros_like(mask)).any()

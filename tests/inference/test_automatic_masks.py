@@ -124,6 +124,21 @@ def watch_upscaling(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.mark.parametrize(("batch", "most"), [(3, 3), (64, proposals.POINTS_ON_CPU)])
+def test_few_points_are_decoded_at_a_time(
+    model: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, batch: int, most: int
+) -> None:
+    expected, asked, decode_points = found(model, image, **ALL), [], Discs.decode
+
+    def watched(self: Discs, embedding: Tensor, points: Tensor, *rest: Any) -> Any:
+        asked.append(len(points))
+        return decode_points(self, embedding, points, *rest)
+
+    monkeypatch.setattr(Discs, "decode", watched)
+    assert found(model, image, **ALL, points_per_batch=batch) == expected
+    assert (max(asked), sum(asked)) == (most, 16)
+
+
 def test_few_pixels_are_held_at_a_time(
     model: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

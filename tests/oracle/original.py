@@ -128,6 +128,13 @@ def random_state(task: Task) -> Any:
     return model.state_dict(), model.image_encoder(task["images"])
 
 
+def states(task: Task) -> Any:
+    """The states of the original MobileSAM, and of SAM with ViT-B."""
+    from segment_anything.build_sam import build_sam_vit_b
+
+    return {"mobile": mobile_sam({}).state_dict(), "sam": build_sam_vit_b().state_dict()}
+
+
 def evaluate_lvis(task: Task) -> Any:
     """LVIS' measures of masks for each of `cases`: truth, results, and chosen images or None."""
     import numpy as np
