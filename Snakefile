@@ -23,6 +23,7 @@ from mobile_sam.layout import (
 )
 from mobile_sam.plan import (
     check_inputs,
+    comparison_pictures,
     cost_settings,
     fingerprint,
     known_checkpoints,

@@ -196,6 +196,15 @@ for configs in comparable(RUNS.named):
                 caption="../report/summary.rst",
                 labels={"part": "summary"},
             ),
+            [
+                report(
+                    target / f"{name}.png",
+                    category="comparison",
+                    caption=f"../report/{name}.rst",
+                    labels={"part": part},
+                )
+                for name, part in comparison_pictures(configs).items()
+            ],
         log:
             target / "compare.log",
         benchmark:
