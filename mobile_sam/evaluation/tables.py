@@ -73,12 +73,17 @@ def read_about(path: Path) -> dict[str, Any]:
     """What a table says of itself. Raises ConfigError when it is missing or of an older form."""
     if not path.is_file():
         raise ConfigError(f"{path}: missing; run `validate --what {path.stem}` first")
-    metadata = pq.read_schema(path).metadata or {}
-    if b"thresholds" not in metadata:
+    about = kept_about(path)
+    if "thresholds" not in about:
         raise ConfigError(f"{path}: of an older version; delete it and validate again")
-    return {
-        key.decode(): json.loads(value) for key, value in metadata.items() if key != b"ARROW:schema"
-    }
+    return about
+
+
+def kept_about(path: Path) -> dict[str, Any]:
+    """What was written with a table; nothing for a parquet file of another kind."""
+    metadata = pq.read_schema(path).metadata or {}
+    names = [key.decode() for key in metadata if key not in {b"ARROW:schema", b"pandas"}]
+    return {name: json.loads(metadata[name.encode()]) for name in names}
 
 
 def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:

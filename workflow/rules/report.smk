@@ -11,7 +11,7 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
     }
     needed |= {
         name: [paths.checkpoint(stage, kept)]
-        # Where the best epoch is the last one, the table is the same and is not measured again.
+        # Where the best epoch is the last one, the table is there and is not measured again.
         + ([paths.validation(stage.directory)] if kept == "best" else [])
         for name, (stage, kept) in trained(settings).items()
     }
