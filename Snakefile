@@ -17,6 +17,7 @@ from mobile_sam.layout import (
     comparable,
     compared,
     comparison,
+    exported,
     needs_features,
     trained,
     validated,

@@ -80,7 +80,9 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def kept_about(path: Path) -> dict[str, Any]:
-    """What was written with a table; nothing for a parquet file of another kind."""
+    """What was written with a table; nothing for a parquet file of another kind, or none."""
+    if not path.is_file():
+        return {}
     metadata = pq.read_schema(path).metadata or {}
     names = [key.decode() for key in metadata if key not in {b"ARROW:schema", b"pandas"}]
     return {name: json.loads(metadata[name.encode()]) for name in names}

@@ -164,6 +164,7 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
         params:
             settings=paths.settings,
             examples=settings.report_examples,
+            main=exported(settings),
         shell:
             "exec python -m mobile_sam report --config {params.settings} --log {log} > /dev/null"
 
