@@ -23,6 +23,11 @@ _COLUMNS = (
 )
 _MASKS = ("image_id", "image_path", "segment_id", "height", "width", "iou", "truth", "prediction")
 _SWEEP = ("prompt", "sweep")
+_COSTS = (
+    *("checkpoint", "architecture", "parameters", "gflops_encoder", "gflops_decoder"),
+    *(f"{part}_ms{end}" for part in ("encoder", "decoder") for end in ("", "_low", "_high")),
+    *("memory_mib", "device", "threads", "img_size"),
+)
 
 
 def read_objects(path: Path, name: str) -> pd.DataFrame:
@@ -95,7 +100,22 @@ def read_precision(tables: dict[str, Path]) -> pd.DataFrame | None:
 
 def read_costs(path: Path) -> pd.DataFrame | None:
     """What each checkpoint costs; None when that was not measured."""
-    return pd.read_csv(path) if path.is_file() else None
+    return read_csv(path, _COSTS, "measure it again") if path.is_file() else None
+
+
+def read_csv(path: Path, columns: Sequence[str], remedy: str) -> pd.DataFrame:
+    """A table that must have some columns. Raises UserError, which ends with the remedy."""
+    try:
+        frame = pd.read_csv(path)
+    except (ValueError, OSError) as error:  # what pandas raises for no table, too
+        raise UserError(f"{path}: not a table ({error}); delete it and {remedy}") from error
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise UserError(
+            f"{path}: the table has no {', '.join(missing)}: it is of another version of "
+            f"mobile_sam; delete it and {remedy}"
+        )
+    return frame
 
 
 def read_times(directories: Sequence[Path]) -> pd.DataFrame:
