@@ -17,12 +17,14 @@ from mobile_sam.layout import (
     comparable,
     compared,
     comparison,
+    exported,
     needs_features,
     trained,
     validated,
 )
 from mobile_sam.plan import (
     check_inputs,
+    comparison_pictures,
     cost_settings,
     fingerprint,
     known_checkpoints,

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,13 @@ def report_pictures(config: RunConfig) -> dict[str, str]:
             )
         }
     return pictures
+
+
+def comparison_pictures(configs: Sequence[RunConfig]) -> dict[str, str]:
+    """As `report_pictures`, of the report that compares several runs."""
+    pictures = {k: v for config in configs for k, v in report_pictures(config).items()}
+    gallery = configs[0].report_examples > 0
+    return {k: v for k, v in pictures.items() if gallery or not k.startswith("gallery_")}
 
 
 _SHOWN = ("box", "point", "clicks_3")

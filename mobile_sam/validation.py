@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,21 @@ from mobile_sam.evaluation.cost import blueprint_of, blueprints, write_costs
 from mobile_sam.evaluation.detections import detected_precision
 from mobile_sam.evaluation.measure import measured
 from mobile_sam.evaluation.protocols import measuring
-from mobile_sam.evaluation.tables import join_tables, read_about, write_table
+from mobile_sam.evaluation.tables import join_tables, kept_about, write_table
 from mobile_sam.files import write_json
 from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, trained, validated
 from mobile_sam.models.recognise import load_any
 from mobile_sam.models.roles import load_teacher, start_student
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import file_digest
-from mobile_sam.plan import check_detections, validation_settings
+from mobile_sam.plan import check_detections
 from mobile_sam.runs import load_run
 from mobile_sam.teachers import named_teachers
 from mobile_sam.training.export import load_student
 
 log = logging.getLogger(__name__)
+
+_VERSION = 1  # of what is measured: tables of another are not taken over
 
 
 def validate(config: RunConfig, what: str, part: int | None = None) -> None:
@@ -42,23 +45,25 @@ def validate(config: RunConfig, what: str, part: int | None = None) -> None:
         raise ConfigError(f"--what: there is no {what!r}; there are {', '.join(validated(config))}")
     paths, how = RunPaths(config), measuring(config)
     index = Index(paths.index, "val")
+    positions = _positions(len(index), part, config.validate_jobs)
     model = None if what == BOX_FILLED else _model(config, what)
     about = {
-        "thresholds": how.thresholds,
-        "settings": validation_settings(config, what),
-        "weights": "" if model is None else _digest(model),
+        "version": _VERSION,
+        "thresholds": list(how.thresholds),
+        "measuring": None if model is None else json.loads(json.dumps(asdict(how))),
+        "img_size": None if model is None else model.img_size,
+        "weights": None if model is None else _digest(model),
         "index": file_digest(paths.index),
     }
     target = paths.validation(what) if part is None else paths.validation_part(what, part)
-    same = _same_weights(config, what, about)
+    same = _measured_before(paths.project, target, about)
     if same is not None:
-        log.info("%s: the weights are those of %s, and so is the table", what, same.stem)
+        log.info("%s: the weights are those of %s, measured in the same way", what, same)
         if part:
             write_table(target, [], about)  # the first part has all
         else:
             join_tables(target, [same], renamed=what)
     else:
-        positions = _positions(len(index), part, config.validate_jobs)
         rows = measured(model, index, positions, how, what, config.num_workers)
         write_table(target, rows, about)
     if part is None:
@@ -143,18 +148,13 @@ def _digest(model: Sam) -> str:
     return digest.hexdigest()
 
 
-def _same_weights(config: RunConfig, what: str, about: dict[str, Any]) -> Path | None:
-    """The table of a stage's last checkpoint, where the best one is the same and so are settings.
+def _measured_before(project: Path, target: Path, about: dict[str, Any]) -> Path | None:
+    """Another table of the same weights on the same images, measured in the same way.
 
-    Most stages end in their best epoch.
+    Most stages end in their best epoch, and the runs of a project share their teacher.
     """
-    found = trained(config).get(what)
-    if found is None or found[1] == "last":
-        return None
-    path = RunPaths(config).validation(found[0].directory)
-    if not path.is_file():
-        return None
-    return path if read_about(path) == json.loads(json.dumps(about)) else None
+    tables = sorted(project.glob("*/validation/*.parquet"))
+    return next((path for path in tables if path != target and kept_about(path) == about), None)
 
 
 def _log_means(path: Path, what: str) -> None:

@@ -240,6 +240,7 @@ def test_tables_of_another_form_are_refused_by_all_readers(name: str, tmp_path: 
     for read in readers:
         with pytest.raises(UserError, match=rf"start\.parquet: .*{TABLES[name][1]}"):
             read()
+    assert tables.kept_about(path) == {}
 
 
 def test_a_table_from_before_tables_had_versions_is_read(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,11 +79,12 @@ def test_two_validations_write_equal_bytes(config: RunConfig, what: str) -> None
 def test_jobs_that_share_a_validation_write_the_bytes_of_one(config: RunConfig, what: str) -> None:
     paths = RunPaths(config)
     before = paths.validation(what).read_bytes()
+    for path in paths.validation(what).parent.glob("*.parquet"):
+        path.unlink()  # or it would be copied
     shared = config.model_copy(update={"validate_jobs": 2})
     for part in (1, 0):
         validate(shared, what, part)
-    assert paths.validation(what).read_bytes() == before
-    paths.validation(what).unlink()
+    assert not paths.validation(what).exists()
     join_parts(shared, what)
     assert paths.validation(what).read_bytes() == before
 
@@ -97,24 +99,42 @@ def test_parts_of_other_settings_are_not_joined(config: RunConfig) -> None:
         validate(shared, "start", 2)
 
 
-def test_a_best_epoch_that_is_the_last_is_not_measured_again(
+def test_what_was_measured_is_not_measured_again(
     tiny: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Of the best epoch, where it is the last; of the teacher, in another run; by other jobs."""
     config = tiny(num_epochs=1)
     train_run(config)
-    for what in ("00_finetune", "00_finetune_best"):
-        validate(config, what)
+    other = config.model_copy(update={"run_name": "other", "validate_jobs": 2})
+    validate(config, "00_finetune")
+    validate(config, "teacher")
+    assert "measured in the same way" not in caplog.text
     caplog.set_level("INFO")
     validate(config, "00_finetune_best")
-    assert "the weights are those of 00_finetune, and so is the table" in caplog.text
+    assert "00_finetune_best: the weights are those of " in caplog.text
     last, best = (rows(config, what) for what in ("00_finetune", "00_finetune_best"))
     assert set(best.pop("checkpoint")) == {"00_finetune_best"}
     pd.testing.assert_frame_equal(best, last.drop(columns="checkpoint"))
     caplog.clear()
-    other = config.model_copy(update={"mask_threshold": 1.0})
-    validate(other, "00_finetune_best")
-    assert "the weights are those of" not in caplog.text
-    assert rows(config, "00_finetune_best")["iou"].tolist() != last["iou"].tolist()
+    for part in (0, 1):
+        validate(other, "teacher", part)
+    assert caplog.text.count("teacher: the weights are those of ") == 2
+    join_parts(other, "teacher")
+    tables = [RunPaths(c).validation("teacher").read_bytes() for c in (config, other)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mask_threshold": 1.0}, {"protocols": ("box",)}, {"img_size": 128}]
+)
+def test_what_was_measured_otherwise_is_measured_again(
+    tiny: Make, caplog: pytest.LogCaptureFixture, changes: dict[str, Any]
+) -> None:
+    caplog.set_level("INFO")
+    config = tiny()
+    validate(config, "start")
+    validate(config.model_copy(update={"run_name": "other", **changes}), "start")
+    assert "measured in the same way" not in caplog.text
 
 
 def test_without_images_to_look_at_no_epoch_is_best(tiny: Make) -> None:

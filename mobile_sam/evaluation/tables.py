@@ -75,8 +75,16 @@ def read_about(path: Path) -> dict[str, Any]:
     metadata = open_table(path).schema_arrow.metadata or {}
     if b"thresholds" not in metadata:
         raise ConfigError(f"{path}: of an older version; delete it and validate again")
-    own = {b"ARROW:schema", _VERSION_KEY}
-    return {key.decode(): json.loads(metadata[key]) for key in metadata if key not in own}
+    others = {b"ARROW:schema", b"pandas", _VERSION_KEY}
+    return {key.decode(): json.loads(metadata[key]) for key in metadata if key not in others}
+
+
+def kept_about(path: Path) -> dict[str, Any]:
+    """As `read_about`, and nothing for a file that cannot be read as a table of this version."""
+    try:
+        return read_about(path)
+    except ConfigError:
+        return {}
 
 
 def open_table(path: Path) -> pq.ParquetFile:

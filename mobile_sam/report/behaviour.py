@@ -42,7 +42,8 @@ def clicks(numbers: Numbers) -> Section | None:
         blocks.append(Table("noc", columns, table, note, measured.main))
     words = (
         "How many clicks does a person need? The first lies deepest in the segment, each later one "
-        "deepest in the largest error, and the model sees its own mask before."
+        "deepest in the largest error, and the model sees its own mask before. Where clicks make "
+        "it worse, the model never learned them: see prompt_rounds and prompts.mask."
     )
     return Section("clicks", "Clicks", words, blocks)
 

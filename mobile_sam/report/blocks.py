@@ -131,4 +131,7 @@ def _cell(value: Any, how: str) -> Cell:
         return Cell(DASH, None, missing=True)
     if not how:
         return Cell(str(value))
-    return Cell(how.format(value).replace("-", MINUS), float(value))
+    text = how.format(value)
+    if not text.strip("+-0.%"):  # nothing but zeros
+        text = text.lstrip("+-")
+    return Cell(text.replace("-", MINUS), float(value))

@@ -62,6 +62,4 @@ def plot_cost(measured: Measured, table: pd.DataFrame) -> Picture:
         (panel,),
         table,
         {name: style[name] for name in table["checkpoint"]},
-        height=3.4,
-        width=5.6,
     )

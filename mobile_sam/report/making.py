@@ -31,7 +31,7 @@ def cost(numbers: Numbers) -> Section | None:
     ]
     first = table.iloc[0]
     note = (
-        f"Measured on {first['device']} with {first['threads']:g} threads, images of "
+        f"Measured on {first['device']}, torch threads: {first['threads']:g}, images of "
         f"{first['img_size']:g} pixels. The encoder runs once an image, the decoder once a prompt. "
         "A stage has the architecture of start, and so its cost."
     )

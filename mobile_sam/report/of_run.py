@@ -2,12 +2,24 @@
 
 import json
 from itertools import pairwise
+from typing import get_args
 
 import pandas as pd
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.data.summary import summarise
-from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, exported, trained, validated
+from mobile_sam.evaluation.tables import kept_about
+from mobile_sam.layout import (
+    BOX_FILLED,
+    START,
+    RunPaths,
+    compared,
+    exported,
+    stage_checkpoint,
+    trained,
+    validated,
+)
+from mobile_sam.options import Kept
 from mobile_sam.report.measured import Kind, Measured, Origin, Training, What
 from mobile_sam.report.reading import (
     joined,
@@ -20,6 +32,7 @@ from mobile_sam.report.reading import (
 )
 from mobile_sam.report.words import DASH
 from mobile_sam.schedule import normalise
+from mobile_sam.stage import Stage
 from mobile_sam.teachers import named_teachers
 from mobile_sam.training import checkpoint
 
@@ -27,7 +40,7 @@ from mobile_sam.training import checkpoint
 def measured_run(config: RunConfig) -> Measured:
     """Read all that a run left. Raises UserError for what is missing but should be there."""
     whats, paths = whats_of(config), RunPaths(config)
-    main = exported(config)
+    main = main_of(config)
     steps = _steps(config)
     return Measured(
         title=f"{config.project_name} / {config.run_name}",
@@ -54,7 +67,10 @@ def measured_run(config: RunConfig) -> Measured:
 
 
 def whats_of(config: RunConfig) -> tuple[What, ...]:
-    """What the run validates, in order, and what each is."""
+    """What the run validates, in order, and what each is.
+
+    The best epoch of a stage is there where it is not the last one.
+    """
     start = f"{config.checkpoint or 'random weights'} ({config.model_type})"
     found: dict[str, tuple[Kind, str]] = {
         BOX_FILLED: ("baseline", "the box itself as the mask: what takes no model"),
@@ -62,7 +78,8 @@ def whats_of(config: RunConfig) -> tuple[What, ...]:
     }
     for name, (stage, kept) in trained(config).items():
         if kept == "last":
-            found[name] = ("stage", f"after epoch {stage.end_epoch}, the last of the stage")
+            also = " and the best" if _ends_in_its_best(config, stage) else ""
+            found[name] = ("stage", f"after epoch {stage.end_epoch}, the last{also} of the stage")
         else:
             found[name] = ("best", f"after the best epoch of stage {stage.directory}")
     for name, teacher in named_teachers(config).items():
@@ -70,9 +87,34 @@ def whats_of(config: RunConfig) -> tuple[What, ...]:
         found[name] = ("teacher", words)
     for name, weights in compared(config).items():
         found[name] = ("compared", f"for comparison: {weights}")
+    doubled = {
+        name
+        for name, (stage, kept) in trained(config).items()
+        if kept == "best" and _ends_in_its_best(config, stage)
+    }
     return tuple(
-        What(name, *found[name], RunPaths(config).validation(name)) for name in validated(config)
+        What(name, *found[name], RunPaths(config).validation(name))
+        for name in validated(config)
+        if name not in doubled
     )
+
+
+def main_of(config: RunConfig) -> str:
+    """What the run exports, by the name it has in `whats_of`."""
+    last, main = normalise(config)[-1], exported(config)
+    return last.directory if _ends_in_its_best(config, last) else main
+
+
+def _ends_in_its_best(config: RunConfig, stage: Stage) -> bool:
+    """Whether the last and the best epoch of a stage are one: their weights are the same."""
+    paths = RunPaths(config)
+    if stage_checkpoint(stage, "best") not in trained(config):
+        return False
+    last, best = (
+        kept_about(paths.validation(stage_checkpoint(stage, kept))).get("weights")
+        for kept in get_args(Kept)
+    )
+    return last is not None and last == best
 
 
 def training_of(config: RunConfig) -> Training:

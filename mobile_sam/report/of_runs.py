@@ -7,9 +7,10 @@ import pandas as pd
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.data.summary import summarise
-from mobile_sam.layout import RunPaths, exported
+from mobile_sam.layout import RunPaths
 from mobile_sam.report.measured import Measured, Origin, Training, What
 from mobile_sam.report.of_run import (
+    main_of,
     settings_of,
     training_of,
     versions_of,
@@ -100,7 +101,7 @@ def _read(configs: Sequence[RunConfig]) -> tuple[list[_Read], list[_Read]]:
     finals = []
     for config in configs:
         for what in whats_of(config):
-            if what.name == exported(config):
+            if what.name == main_of(config):
                 meaning = f"the final weights of the run: {what.name}"
                 named = What(config.run_name, "stage", meaning, what.table)
                 table = read_objects(what.table, config.run_name)
@@ -148,7 +149,7 @@ def _costs(configs: Sequence[RunConfig], whats: Sequence[What]) -> pd.DataFrame 
         costs = read_costs(RunPaths(config).cost)
         if costs is None:
             continue
-        final = exported(config)
+        final = main_of(config)
         source = final if final in set(costs["checkpoint"]) else "start"
         frames.append(costs[costs["checkpoint"] == source].assign(checkpoint=config.run_name))
         own = costs.copy()

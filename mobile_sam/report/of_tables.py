@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from mobile_sam.config import UserError
+from mobile_sam.layout import BOX_FILLED
 from mobile_sam.report.measured import Measured, What
 from mobile_sam.report.reading import (
     joined,
@@ -29,17 +30,7 @@ def measured_tables(
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UserError(f"there are several tables of {twice[0]}; give each checkpoint a name")
-    whats = tuple(
-        What(
-            name,
-            "baseline" if name == "box_filled" else "compared",
-            "the box itself as the mask: what takes no model"
-            if name == "box_filled"
-            else f"the table {path.name}",
-            path,
-        )
-        for name, path in zip(names, tables, strict=True)
-    )
+    whats = tuple(_what(name, path) for name, path in zip(names, tables, strict=True))
     models = [what.name for what in whats if what.kind != "baseline"]
     if not models:
         raise UserError(f"{', '.join(map(str, tables))}: no table of a model; add one")
@@ -58,3 +49,9 @@ def measured_tables(
         precision=read_precision({what.name: what.table for what in whats}),
         costs=read_costs(tables[0].with_name("cost.csv")),
     )
+
+
+def _what(name: str, path: Path) -> What:
+    if name == BOX_FILLED:
+        return What(name, "baseline", "the box itself as the mask: what takes no model", path)
+    return What(name, "compared", f"the table {path.name}", path)

@@ -94,8 +94,8 @@ def _relation(found: Difference) -> str:
 def _apart(found: Difference) -> str:
     """`0.120 above start (0.692; +0.101 to +0.140, beyond chance)`."""
     apart = f"{abs(found.difference):.3f} {'above' if found.difference > 0 else 'below'}"
-    if found.difference == 0:
-        apart = "the same as"
+    if not round(found.difference, 3):
+        apart = "level with"
     return f"{apart} {found.against} ({found.miou_against:.3f}; {_chance(found)})"
 
 
@@ -138,6 +138,6 @@ def _better_step(measured: Measured, mious: dict[tuple[str, str], float]) -> lis
         if (name, measured.first_prompt) in mious
     }
     best = max(own, key=lambda name: own[name])
-    if own[best] <= own.get(measured.main, math.inf):
+    if round(own[best] - own.get(measured.main, math.inf), 3) <= 0:
         return []
     return [f"The best of its own steps is {best} with {own[best]:.3f}, not the last."]

@@ -60,8 +60,8 @@ AUTOMATIC = {
 
 
 def signed(value: float) -> str:
-    """Three decimals with a sign."""
-    return f"{value:+.3f}".replace("-", MINUS)
+    """Three decimals with a sign, which zero has not."""
+    return f"{value:+.3f}".replace("-", MINUS) if round(value, 3) else "0.000"
 
 
 def prompt_label(prompt: str) -> str:

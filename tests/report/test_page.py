@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from mobile_sam.config import ConfigError, RunConfig, UserError
+from mobile_sam.evaluation.tables import read_about, write_table
 from mobile_sam.layout import RunPaths, validated
 from mobile_sam.plan import report_pictures
 from mobile_sam.report import write_comparison, write_evaluation, write_report
@@ -230,3 +232,21 @@ def test_tables_that_do_not_belong_together_are_refused(finished: RunConfig) -> 
 def test_what_is_exported_is_the_main_what(finished: RunConfig) -> None:
     assert measured_run(finished).main == "01_finetune"
     assert ("01_finetune", "00_distill") in measured_run(finished).pairs
+
+
+@pytest.mark.parametrize("kept", ["last", "best"])
+def test_a_best_epoch_that_is_the_last_is_shown_once(copied: RunConfig, kept: str) -> None:
+    config = copied.model_copy(update={"use_checkpoint": kept})
+    paths = RunPaths(config)
+    assert measured_run(config).main == {"last": "01_finetune", "best": "01_finetune_best"}[kept]
+    for what in ("01_finetune", "01_finetune_best"):
+        rows = pq.read_table(paths.validation(what)).to_pylist()
+        about = read_about(paths.validation(what)) | {"weights": "the same"}
+        write_table(paths.validation(what), rows, about)
+    measured = measured_run(config)
+    assert measured.main == "01_finetune"
+    assert "00_distill_best" in measured.names
+    assert "01_finetune_best" not in measured.names
+    meaning = {what.name: what.meaning for what in measured.whats}
+    assert meaning["01_finetune"] == "after epoch 4, the last and the best of the stage"
+    assert meaning["00_distill"] == "after epoch 2, the last of the stage"

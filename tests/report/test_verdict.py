@@ -52,7 +52,7 @@ def test_teacher_and_filled_box_are_named() -> None:
 
 def test_every_teacher_and_compared_checkpoint_is_named() -> None:
     words = " ".join(said(measured(rows_of(VALUES | {"mobile_sam": 0.4}))))
-    assert "the same as mobile_sam (0.405; +0.000 to +0.000, could be chance)" in words
+    assert "level with mobile_sam (0.405; 0.000 to 0.000, could be chance)" in words
 
 
 def test_a_better_step_than_the_last_is_named() -> None:
@@ -93,3 +93,10 @@ def test_tiles_show_the_main_numbers_and_differences() -> None:
         ("\N{MINUS SIGN}0.200", "by box against 00_distill"),
         ("\N{MINUS SIGN}0.100", "by box against box_filled"),
     ]
+
+
+def test_a_difference_too_small_to_show_has_no_direction() -> None:
+    rows = [row(name, i, v) for name, v in (("start", 0.5), ("00_distill", 0.4999)) for i in IMAGES]
+    words = said(measured(rows))
+    assert "level with start" in words[0]
+    assert not any("own steps" in w for w in words)

@@ -11,7 +11,7 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
     }
     needed |= {
         name: [paths.checkpoint(stage, kept)]
-        # Where the best epoch is the last one, the table is the same and is not measured again.
+        # Where the best epoch is the last one, the table is there and is not measured again.
         + ([paths.validation(stage.directory)] if kept == "best" else [])
         for name, (stage, kept) in trained(settings).items()
     }
@@ -164,6 +164,7 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
         params:
             settings=paths.settings,
             examples=settings.report_examples,
+            main=exported(settings),
         shell:
             "exec python -m mobile_sam report --config {params.settings} --log {log} > /dev/null"
 
@@ -196,6 +197,15 @@ for configs in comparable(RUNS.named):
                 caption="../report/summary.rst",
                 labels={"part": "summary"},
             ),
+            [
+                report(
+                    target / f"{name}.png",
+                    category="comparison",
+                    caption=f"../report/{name}.rst",
+                    labels={"part": part},
+                )
+                for name, part in comparison_pictures(configs).items()
+            ],
         log:
             target / "compare.log",
         benchmark:
