@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(child(args.child[0], torch.load(args.child[1]))))
+        print(json.dumps(child(args.child[0], torch.load(args.child[1], weights_only=True))))
         return
     if not (args.oracle / "mobile_sam").is_dir():
         sys.exit(f"{args.oracle} has no original code; run `make oracle` or name --oracle")

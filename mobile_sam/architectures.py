@@ -1,5 +1,6 @@
 """Architectures as data: what `configs/*.yaml` says of each `model_type`."""
 
+import re
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -24,8 +25,11 @@ def architectures() -> dict[str, dict[str, Any]]:
 
 
 def is_architecture(model_type: str) -> bool:
-    """Whether `model_type` names one; what timm lacks is refused when it is built."""
-    return model_type in architectures() or model_type.startswith(TIMM)
+    """Whether `model_type` names one; what timm lacks is refused when it is built.
+
+    A name of timm has no slash or colon: it becomes part of paths, and leads to no other source.
+    """
+    return model_type in architectures() or bool(re.fullmatch(TIMM + r"[\w.-]+", model_type))
 
 
 def architecture(model_type: str) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def _named(weights: Sequence[Path]) -> dict[str, Path]:
     """Files by the names of their tables. `weights.pt` of a run is named by the run."""
     named: dict[str, Path] = {}
     for path in weights:
-        name = path.parent.name if path.name == "weights.pt" else path.stem
-        if name in named or name == BOX_FILLED:
+        name = path.resolve().parent.name if path.name == "weights.pt" else path.stem
+        if name in named or name in {BOX_FILLED, "index"}:
             raise ConfigError(f"--weights {path}: {name!r} is there already; rename one of them")
         named[name] = path
     return named

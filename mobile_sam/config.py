@@ -21,6 +21,7 @@ from mobile_sam.options import (
     Level,
     Levels,
     LossWeights,
+    PlainPath,
     Prompts,
     Protocol,
     Protocols,
@@ -79,7 +80,7 @@ class RunConfig(Strict):
     )
     project_name: SafeName = _key("mobile_sam", "place", "runs of one project share features")
     run_name: SafeName = _key("", "place", "directory of the run; unset: the file's name")
-    output_dir: str = _key("results", "place", "root of all results")
+    output_dir: PlainPath = _key("results", "place", "root of all results")
 
     train_img_dir: str | None = _key("data/train/image", "data", "training images")
     train_mask_dir: str | None = _key(
@@ -121,7 +122,7 @@ class RunConfig(Strict):
     more_teachers: tuple[Teacher, ...] = _key(
         (), "teacher", "teachers beside the first; distillation is the weighted mean; see below"
     )
-    train_img_dir_teacher_features: str | None = _key(
+    train_img_dir_teacher_features: PlainPath | None = _key(
         None, "teacher", "Zarr store of teacher features; unset: beside the index"
     )
     teacher: Literal["stored", "online"] = _key(

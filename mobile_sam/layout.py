@@ -10,7 +10,7 @@ from typing import Any
 
 from mobile_sam.config import DIRECTORY_KEYS, ConfigError, RunConfig
 from mobile_sam.fetch import weights_path
-from mobile_sam.options import Kept
+from mobile_sam.options import Kept, is_safe_name
 from mobile_sam.schedule import any_distillation, normalise
 from mobile_sam.stage import Stage
 from mobile_sam.teachers import named_teachers, random_number, teacher_configs
@@ -186,8 +186,21 @@ class RunPaths:
         if teacher is None or random_number(teacher) is not None:
             return None
         if teacher.startswith("run:"):
-            return self.project / teacher.removeprefix("run:") / "weights.pt"
+            return self.weights_of(teacher)
         return weights_path(teacher)
+
+    def weights_of(self, reference: str) -> Path:
+        """Weights of another run of the project, `run:<name>`.
+
+        Raises ConfigError for what is no name of a run, and could lead out of the project.
+        """
+        name = reference.removeprefix("run:")
+        if not is_safe_name(name):
+            raise ConfigError(
+                f"run {self.config.run_name!r}: {reference!r} names no run of the project; give "
+                "run:<run_name>, of letters, digits, '_', '-' and '.'"
+            )
+        return self.project / name / "weights.pt"
 
     @property
     def start_weights(self) -> Path | None:
@@ -244,7 +257,7 @@ def compared(config: RunConfig) -> dict[str, Path]:
     for weights in config.compare:
         if weights.startswith("run:"):
             name = weights.replace(":", "_", 1)
-            path = RunPaths(config).project / weights.removeprefix("run:") / "weights.pt"
+            path = RunPaths(config).weights_of(weights)
         else:
             name, path = _clean(Path(weights).stem), weights_path(weights)
         if name in found or name in taken:

@@ -6,15 +6,31 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
+def is_safe_name(name: str) -> bool:
+    """Whether `name` is one part of a path, stays in its directory, and is one word of a shell."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)) and ".." not in name
+
+
 def _safe_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or ".." in name:
+    if not is_safe_name(name):
         raise ValueError(
             f"{name!r} becomes a directory name: use letters, digits, '_', '-' and '.' only"
         )
     return name
 
 
+def _plain_path(path: str) -> str:
+    found = re.search(r"""^[-~#]|[\s"'`\\$&|;<>(){}\[\]*?]""", path)
+    if found:
+        raise ValueError(
+            f"{path!r} becomes part of shell commands, where {found[0]!r} has a meaning of its own "
+            "at that place; take a path without it"
+        )
+    return path
+
+
 SafeName = Annotated[str, AfterValidator(_safe_name)]
+PlainPath = Annotated[str, AfterValidator(_plain_path)]
 Name = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]
 Weight = Annotated[float, Field(ge=0)]
 Clicks = Literal["truth", "teacher"]

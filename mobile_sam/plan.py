@@ -251,8 +251,16 @@ def write_settings(runs: Runs) -> None:
         files = shared_settings(config)
         files[RunPaths(config).settings] = config.model_dump(mode="json", exclude={"schema_file"})
         for path, content in files.items():
-            if not path.is_file() or json.loads(path.read_text()) != content:
+            if _content(path) != content:
                 write_json(path, content)
+
+
+def _content(path: Path) -> Any:
+    """What a settings file holds; None where it is missing, or was cut off by a power failure."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def validation_settings(config: RunConfig, what: str) -> str:

@@ -163,8 +163,9 @@ def known_overlays() -> list[str]:
 
 
 def _load(name: str, overlay: str | None, overrides: dict[str, Any]) -> RunConfig:
-    path = Path(name) if name.endswith(".json") else CONFIG_DIR / f"{name}.json"
-    if not path.is_file():
+    is_path = name.endswith(".json")
+    path = Path(name) if is_path else CONFIG_DIR / f"{name}.json"
+    if not (path.is_file() if is_path else name in known_runs()):
         raise ConfigError(f"run: there is no {name!r}; there are {', '.join(known_runs())}")
     settings = {"run_name": path.stem} | _read_object(path)
     layers = [(str(path), settings)]
@@ -246,6 +247,8 @@ def _read_object(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: the file must hold one JSON object")
     return content

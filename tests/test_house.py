@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from tests.conftest import ROOT
 
@@ -37,6 +39,14 @@ def test_environment_yml_is_in_step_with_pyproject() -> None:
     wanted = dict(map(requirement, project["dependencies"]))
     assert plain == {CONDA_NAMES.get(name, name): limits for name, limits in wanted.items()}
     assert pip == ["-e ."]
+
+
+def test_every_dependency_has_a_lower_and_an_upper_bound() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in project["dependencies"]:
+        name, limits = requirement(line)
+        assert re.fullmatch(r">=[\d.]+,<\d+", limits), f"{name}{limits}"
+        assert version(name) in SpecifierSet(limits), "the tests run with another version"
 
 
 def test_ci_runs_what_the_readme_says() -> None:

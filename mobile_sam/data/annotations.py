@@ -147,20 +147,28 @@ def _nothing(record: Record, size: Size) -> Items:
 def _read_pixels(path: Path, size: Size) -> NDArray[np.generic]:
     try:
         if path.suffix.lower() == ".npy":
-            pixels = np.load(path, allow_pickle=False)
+            pixels = _array(path)
         else:
             with Image.open(path) as image:
                 one_page(image, path)
                 pixels = np.asarray(image)
     except RecordError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RecordError(f"{path}: the mask cannot be read ({error})") from error
     if pixels.shape[:2] != size or pixels.ndim > 3:
         raise RecordError(
             f"{path}: the mask is {_size(pixels.shape)} pixels, its image {_size(size)}; "
             "export the masks at the size of the image"
         )
+    return pixels
+
+
+def _array(path: Path) -> NDArray[np.generic]:
+    """A .npy file, mapped: what it says of its size is not believed before the file has it."""
+    pixels = np.lib.format.open_memmap(path, mode="r")
+    if pixels.dtype.kind not in "biuf":
+        raise ValueError(f"it holds {pixels.dtype}; save whole numbers")
     return pixels
 
 

@@ -166,7 +166,7 @@ def _code(code: _RunLengthCode, size: Size) -> bytes:
 def _decoded(path: Path, type_: type[_T]) -> _T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=type_)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(
             f"{path}: not annotations as COCO or SA-1B have them ({error})"
         ) from error

@@ -102,10 +102,20 @@ def open_index(path: Path) -> pq.ParquetFile:
     """The parquet file of an index. Raises DatasetError when missing or of another version."""
     if not path.is_file():
         raise DatasetError(f"{path}: there is no index; run `python -m mobile_sam index`")
-    file = pq.ParquetFile(path)
-    found = file.schema_arrow.metadata or {}
-    if found.get(b"version") != SCHEMA.metadata[b"version"]:
-        raise DatasetError(f"{path}: the index is of another version; delete it and index again")
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(
+            f"{path}: not an index, or a damaged one ({error}); delete it and index again"
+        ) from error
+    found, wanted = file.schema_arrow.metadata or {}, SCHEMA.metadata
+    if found.get(b"format") != wanted[b"format"] or b"mobile_sam" not in file.metadata.metadata:
+        raise DatasetError(f"{path}: a table of something else; delete it and index again")
+    if found.get(b"version") != wanted[b"version"]:
+        raise DatasetError(
+            f"{path}: the index is of version {found.get(b'version', b'0').decode()}, and this "
+            f"package reads {wanted[b'version'].decode()}; delete it and index again"
+        )
     return file
 
 

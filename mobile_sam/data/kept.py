@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -31,9 +32,13 @@ class KeptRows:
         except (DatasetError, OSError, pa.ArrowException) as error:
             log.info("reading all images: %s", error)
             return
-        with np.load(_stamps_path(path), allow_pickle=False) as content:
-            stamps, counts = content["stamps"].tolist(), content["counts"]
-            belongs = content["index"].item() == _digest(path)
+        try:
+            with np.load(_stamps_path(path), allow_pickle=False) as content:
+                stamps, counts = content["stamps"].tolist(), content["counts"]
+                belongs = content["index"].item() == _digest(path)
+        except (OSError, ValueError, LookupError, AttributeError, TypeError, BadZipFile) as error:
+            log.info("reading all images: %s is damaged (%s)", _stamps_path(path), error)
+            return
         if not belongs:
             log.info("reading all images: %s is of another index", _stamps_path(path))
             return

@@ -28,12 +28,21 @@ def union(codes: list[bytes], size: Size) -> Mask:
 def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
     """The code of the union of polygons, each `x0, y0, x1, y1, ...` in pixels of (H, W).
 
-    Raises ValueError for a polygon of less than three points.
+    Raises ValueError for a polygon of less than three points, or with one far from the image.
     """
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(
                 f"a polygon has {len(polygon)} coordinates; give x and y of 3 points or more"
+            )
+        # pycocotools 2.0.11 writes beyond its memory for coordinates of a billion.
+        places = np.array(polygon, dtype=np.float64).reshape(-1, 2) / size[::-1]
+        far = ~np.all((places >= -1) & (places <= 2), axis=1)
+        if far.any():
+            x, y = polygon[2 * int(far.argmax()) :][:2]
+            raise ValueError(
+                f"a polygon has a point at ({x:g}, {y:g}), far from its image of "
+                f"{size[1]}x{size[0]} pixels; export it again"
             )
     codes = coco.frPyObjects(polygons, *size)
     return (codes[0] if len(codes) == 1 else coco.merge(codes))["counts"]

@@ -205,12 +205,13 @@ def _coco(image_dir: Path, file: Path) -> Found:
     seen: dict[str, str] = {}
     for name, size, objects in content.images():
         relative = Path(name)
-        path, image_id = image_dir / relative, relative.with_suffix("").as_posix()
-        if relative.is_absolute() or ".." in relative.parts:
+        if relative.is_absolute() or ".." in relative.parts or not relative.name:
             found.problems.append(
                 f"{file}: file_name {name!r} leaves {image_dir}; make it relative"
             )
-        elif image_id in seen:
+            continue
+        path, image_id = image_dir / relative, relative.with_suffix("").as_posix()
+        if image_id in seen:
             found.problems.append(
                 f"{file}: {name!r} and {seen[image_id]!r} are one image; keep one"
             )
@@ -224,7 +225,7 @@ def _coco(image_dir: Path, file: Path) -> Found:
     count = sum(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in unlisted)
     if count:
         log.info("%s: %d images in %s are not listed", file, count, image_dir)
-    if not seen:
+    if not (seen or found.problems):
         found.problems.append(f"{file}: the file lists no image")
     return found
 

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from mobile_sam.data.index import SPLITS, UNLABELLED
+from mobile_sam.data.index import SPLITS, UNLABELLED, DatasetError
 from mobile_sam.data.records import Record, find_records, find_unlabelled
 from mobile_sam.options import Data
 
@@ -20,7 +20,8 @@ def find_splits(sources: Sources, options: Data, seed: int) -> tuple[Records, li
 
     sources: images and annotations of each split, `train` and `val`; without `val`, a share of the
     training images validates, drawn with `seed`; `val` may be alone. Images of `unlabelled`, where
-    it is given, are all used: a subset chooses among images with masks.
+    it is given, are all used: a subset chooses among images with masks. Raises DatasetError for a
+    subset that cannot be read.
     """
     records: Records = {}
     problems: list[str] = []
@@ -38,7 +39,12 @@ def find_splits(sources: Sources, options: Data, seed: int) -> tuple[Records, li
 
 
 def _subset(records: Records, path: Path, problems: list[str]) -> Records:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"data.subset: {path} cannot be read ({error}); write ids of images there, one a line"
+        ) from error
     wanted = {line.strip() for line in lines if line.strip()}
     unknown = wanted - {record.image_id for some in records.values() for record in some}
     problems += [f"{path}: there is no image {name!r}; remove the line" for name in sorted(unknown)]

@@ -46,10 +46,10 @@ def detected_precision(
     of_image = defaultdict(list)
     for detection in read_detections(detections):
         of_image[detection.image_id].append(detection)
-    truth = json.loads(annotations.read_text())
     records = find_records(images, annotations)
     if records.problems:
         raise ConfigError("; ".join(records.problems))
+    truth = json.loads(annotations.read_text())
     paths = {record.image_id: record.image_path for record in records.records}
     results: list[dict[str, Any]] = []
     for image in truth["images"]:
@@ -72,7 +72,7 @@ def read_detections(path: Path) -> list[Detection]:
     """The boxes of a file. Raises ConfigError when it is missing or of another form."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Detection])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
             f"detections: {path}: not boxes as COCO has results ({error}); write a list of "
             "{image_id, category_id, bbox: [x, y, width, height], score}"

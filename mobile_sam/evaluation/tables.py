@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("prediction", pa.binary()),
     ]
 )
+VERSION, _VERSION_KEY = b"1", b"mobile_sam table"
 _ROWS_OF_GROUP = 4096
 _ROWS_AT_ONCE = 512  # held as Python objects
 
@@ -70,22 +71,49 @@ def join_tables(target: Path, parts: list[Path], renamed: str | None = None) -> 
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a table says of itself. Raises ConfigError when it is missing or of an older form."""
-    if not path.is_file():
-        raise ConfigError(f"{path}: missing; run `validate --what {path.stem}` first")
-    about = kept_about(path)
-    if "thresholds" not in about:
+    """What a table says of itself. Raises ConfigError as `open_table` does."""
+    metadata = open_table(path).schema_arrow.metadata or {}
+    if b"thresholds" not in metadata:
         raise ConfigError(f"{path}: of an older version; delete it and validate again")
-    return about
+    others = {b"ARROW:schema", b"pandas", _VERSION_KEY}
+    return {key.decode(): json.loads(metadata[key]) for key in metadata if key not in others}
 
 
 def kept_about(path: Path) -> dict[str, Any]:
-    """What was written with a table; nothing for a parquet file of another kind, or none."""
-    if not path.is_file():
+    """As `read_about`, and nothing for a file that cannot be read as a table of this version."""
+    try:
+        return read_about(path)
+    except ConfigError:
         return {}
-    metadata = pq.read_schema(path).metadata or {}
-    names = [key.decode() for key in metadata if key not in {b"ARROW:schema", b"pandas"}]
-    return {name: json.loads(metadata[name.encode()]) for name in names}
+
+
+def open_table(path: Path) -> pq.ParquetFile:
+    """The parquet file of a table.
+
+    Raises ConfigError when it is missing, something else, or of another version.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: missing; run `validate --what {path.stem}` first")
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(
+            f"{path}: not a table of validation ({error}); delete it and validate again"
+        ) from error
+    # The first tables do not say which version they are.
+    version = (file.schema_arrow.metadata or {}).get(_VERSION_KEY, VERSION)
+    if version != VERSION:
+        raise ConfigError(
+            f"{path}: a table of format version {version.decode()}, and this package reads "
+            f"{VERSION.decode()}; delete it and validate again"
+        )
+    missing = sorted(set(SCHEMA.names) - set(file.schema_arrow.names))
+    if missing:
+        raise ConfigError(
+            f"{path}: the table has no {', '.join(missing)}: it is of another version of "
+            "mobile_sam; delete it and validate again"
+        )
+    return file
 
 
 def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:
@@ -101,7 +129,8 @@ def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:
 def _write(target: Path, tables: Iterable[pa.Table], about: Mapping[str, Any]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(target)
-    schema = SCHEMA.with_metadata({key: json.dumps(value) for key, value in about.items()})
+    said: dict[bytes, bytes] = {k.encode(): json.dumps(v).encode() for k, v in about.items()}
+    schema = SCHEMA.with_metadata(said | {_VERSION_KEY: VERSION})
     with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
         for group in _groups(tables):
             writer.write_table(group.replace_schema_metadata(schema.metadata))

@@ -16,6 +16,7 @@ from mobile_sam.features.arrays import (
     open_arrays,
 )
 from mobile_sam.features.encoding import FeatureError
+from mobile_sam.features.form import NewerError
 from mobile_sam.features.locks import alone, changing
 from mobile_sam.files import write_json
 from mobile_sam.layout import RunPaths
@@ -105,13 +106,16 @@ def set_aside(path: Path) -> Path:
 
 
 def discard_stale(path: Path, expected: Identity, given: bool = False) -> None:
-    """Delete a store of something else; raise FeatureError instead when its path was given."""
+    """Delete a store of something else.
+
+    Raises FeatureError instead when its path was given, or a newer version has written it.
+    """
     if not path.exists():
         return
     try:
         open_arrays(path, expected)
     except FeatureError as error:
-        if given:
+        if given or isinstance(error, NewerError):
             raise
         log.info("starting the feature store anew: %s", error)
         with alone(path):

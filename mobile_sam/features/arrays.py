@@ -17,10 +17,10 @@ from mobile_sam.config import RunConfig
 from mobile_sam.features.encoding import (
     PARTS,
     DamagedError,
-    FeatureError,
     Stored,
     check_written,
 )
+from mobile_sam.features.form import Rows, check_arrays, check_identity, open_group
 from mobile_sam.files import unfinished_path
 from mobile_sam.models.roles import teacher_digest
 from mobile_sam.options import level_name
@@ -199,18 +199,16 @@ def open_arrays(path: Path, expected: Identity, mode: Literal["r", "r+"] = "r") 
 
     Raises FeatureError for a store that is missing, or of something else.
     """
-    if not (path / "zarr.json").is_file():
-        raise FeatureError(f"{path}: there is no feature store; run `extract`")
-    group = zarr.open_group(path, mode=mode)
-    found = dict(group.attrs)
-    differing = [
-        f"{key} is {found.get(key)!r} instead of {value!r}"
-        for key, value in expected.items()
-        if found.get(key) != value
-    ]
-    if differing:
-        raise FeatureError(
-            f"{path}: the feature store belongs to something else: {'; '.join(differing)}; "
-            "delete it or set train_img_dir_teacher_features to another path"
-        )
+    group = open_group(path, mode)
+    check_identity(path, dict(group.attrs), expected)
+    check_arrays(path, group, _rows(expected))
     return FeatureArrays(path, group)
+
+
+def _rows(expected: Identity) -> Rows:
+    """What the arrays of a store hold of each image."""
+    rows: Rows = {"digests": ("uint8", (DIGEST_BYTES,)), "written": ("uint8", ())}
+    for level, shape in level_shapes(expected).items():
+        for suffix, (dtype, _) in PARTS[expected["dtype"]].items():
+            rows[level + suffix] = dtype, shape if suffix == "" else shape[:2]
+    return rows

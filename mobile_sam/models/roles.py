@@ -6,7 +6,7 @@ from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.build import build_sam_model, load_imagenet
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.weights import file_digest, load_file, load_state, load_weights
+from mobile_sam.models.weights import file_digest, load_state, load_state_file, load_weights
 from mobile_sam.teachers import random_number
 
 
@@ -26,7 +26,7 @@ def start_student(config: RunConfig) -> Sam:
         load_imagenet(student, config.model_type)
     path = RunPaths(config).start_weights
     if path is not None:
-        load_state(student, load_file(path), str(path))
+        load_state(student, load_state_file(path), str(path))
     if config.decoder_from_teacher:
         teacher = load_teacher(config)
         for part in ("prompt_encoder", "mask_decoder"):

@@ -23,6 +23,9 @@ StateDict = dict[str, Tensor]
 
 # Parameters of the original TinyViT classifier: MobileSAM carries them along and never uses them.
 _UNUSED = re.compile(r"image_encoder\.(norm_head|head)\.|\.(ab|attention_bias_idxs)$")
+# What unpickling raises on bytes that are no pickle, says the documentation of `pickle`; and on one
+# that calls what is allowed with wrong arguments.
+_DAMAGES = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
 
 
 def load_file(path: Path) -> Any:
@@ -39,8 +42,7 @@ def load_file(path: Path) -> Any:
             f"{path}: refused, because it holds more than tensors and plain values and loading it "
             f"could run code ({_first_line(error)})"
         ) from None
-    # What unpickling raises on bytes that are no pickle, says the documentation of `pickle`.
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError) as error:
+    except (*_DAMAGES, OSError) as error:
         raise ConfigError(
             f"{path}: not a file of torch.save, or a damaged one ({_first_line(error)})"
         ) from None

@@ -24,6 +24,7 @@ from mobile_sam.report.measured import Kind, Measured, Origin, Training, What
 from mobile_sam.report.reading import (
     joined,
     read_costs,
+    read_csv,
     read_objects,
     read_precision,
     read_sweep,
@@ -160,7 +161,8 @@ def _epochs(config: RunConfig) -> pd.DataFrame:
         path = RunPaths(config).metrics(stage)
         if not path.is_file():
             raise ConfigError(f"{path}: missing; train stage {stage.directory} first")
-        frames.append(pd.read_csv(path).assign(stage=stage.directory))
+        found = read_csv(path, ("epoch", "seconds"), "train the stage again")
+        frames.append(found.assign(stage=stage.directory))
     epochs = pd.concat(frames, ignore_index=True)
     epochs.insert(0, "run", config.run_name)
     return epochs

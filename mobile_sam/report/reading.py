@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mobile_sam.config import UserError
+from mobile_sam.evaluation.tables import open_table
 
 _NAMES = ("checkpoint", "prompt", "image_id", "segment_id", "class")
 _COLUMNS = (
@@ -23,14 +23,19 @@ _COLUMNS = (
 )
 _MASKS = ("image_id", "image_path", "segment_id", "height", "width", "iou", "truth", "prediction")
 _SWEEP = ("prompt", "sweep")
+_COSTS = (
+    *("checkpoint", "architecture", "parameters", "gflops_encoder", "gflops_decoder"),
+    *(f"{part}_ms{end}" for part in ("encoder", "decoder") for end in ("", "_low", "_high")),
+    *("memory_mib", "device", "threads", "img_size"),
+)
 
 
 def read_objects(path: Path, name: str) -> pd.DataFrame:
     """A row for each segment and prompt, without masks; `name` becomes its `checkpoint`.
 
-    Names are categories. Raises UserError for a table that is missing or of another version.
+    Names are categories. Raises UserError for a table that is missing, empty or of another version.
     """
-    if _opened(path).metadata.num_rows == 0:
+    if open_table(path).metadata.num_rows == 0:
         raise UserError(f"{path}: the table is empty; validate again on images with segments")
     table = pq.read_table(path, columns=list(_COLUMNS), read_dictionary=list(_NAMES))
     frame = table.to_pandas(split_blocks=True, self_destruct=True)
@@ -40,7 +45,7 @@ def read_objects(path: Path, name: str) -> pd.DataFrame:
 
 def table_name(path: Path) -> str:
     """The `checkpoint` of a table."""
-    return str(_opened(path).read_row_group(0, columns=["checkpoint"])["checkpoint"][0])
+    return str(open_table(path).read_row_group(0, columns=["checkpoint"])["checkpoint"][0])
 
 
 def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -55,7 +60,7 @@ def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def read_sweep(path: Path, name: str) -> pd.DataFrame:
     """Mean IoU by threshold of logits: columns checkpoint, prompt, threshold, miou."""
-    file = _opened(path)
+    file = open_table(path)
     thresholds = json.loads((file.schema_arrow.metadata or {}).get(b"thresholds", b"[]"))
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
@@ -95,7 +100,22 @@ def read_precision(tables: dict[str, Path]) -> pd.DataFrame | None:
 
 def read_costs(path: Path) -> pd.DataFrame | None:
     """What each checkpoint costs; None when that was not measured."""
-    return pd.read_csv(path) if path.is_file() else None
+    return read_csv(path, _COSTS, "measure it again") if path.is_file() else None
+
+
+def read_csv(path: Path, columns: Sequence[str], remedy: str) -> pd.DataFrame:
+    """A table that must have some columns. Raises UserError, which ends with the remedy."""
+    try:
+        frame = pd.read_csv(path)
+    except (ValueError, OSError) as error:  # what pandas raises for no table, too
+        raise UserError(f"{path}: not a table ({error}); delete it and {remedy}") from error
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise UserError(
+            f"{path}: the table has no {', '.join(missing)}: it is of another version of "
+            f"mobile_sam; delete it and {remedy}"
+        )
+    return frame
 
 
 def read_times(directories: Sequence[Path]) -> pd.DataFrame:
@@ -110,19 +130,3 @@ def read_times(directories: Sequence[Path]) -> pd.DataFrame:
                 minutes = seconds.sum() / 60
                 rows.append({"rule": path.stem, "minutes": minutes, "memory_mib": memory.max()})
     return pd.DataFrame(rows, columns=["rule", "minutes", "memory_mib"])
-
-
-def _opened(path: Path) -> pq.ParquetFile:
-    if not path.is_file():
-        raise UserError(f"{path}: missing; run `validate --what {path.stem}` first")
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not a table of validation ({error}); validate again") from error
-    missing = {*_COLUMNS, *_MASKS, *_SWEEP} - set(file.schema_arrow.names)
-    if missing:
-        raise UserError(
-            f"{path}: the table has no {', '.join(sorted(missing))}: it is of another version of "
-            "mobile_sam; validate again"
-        )
-    return file

@@ -31,14 +31,18 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint. Raises ConfigError for a file that is none of ours."""
+    """Read a checkpoint. Raises ConfigError for a file that is none of ours, or of another form."""
     content = load_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ConfigError(f"{path}: not a checkpoint of mobile_sam; train the stage again")
-    if content["version"] != VERSION:
+    found = content.get("version")
+    if found != VERSION:
+        remedy = "delete it and train the stage again"
+        if isinstance(found, int) and found > VERSION:
+            remedy = f"install the newer mobile_sam that wrote it, or {remedy}"
         raise ConfigError(
-            f"{path}: a checkpoint of format version {content['version']}, and this package reads "
-            f"{VERSION}; delete it and train the stage again"
+            f"{path}: a checkpoint of format version {found}, and this package reads {VERSION}; "
+            f"{remedy}"
         )
     return content
 

@@ -1,0 +1,200 @@
+"""Names that become paths and words of a shell, and calls that the package does not make."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobile_sam import assessment
+from mobile_sam.architectures import architecture
+from mobile_sam.config import RunConfig, UserError, parse_config
+from mobile_sam.evaluation.protocols import measuring
+from mobile_sam.layout import RunPaths, compared, validated
+from mobile_sam.runs import resolve
+from mobile_sam.schedule import normalise
+from mobile_sam.training.run import train_run
+from mobile_sam.validation import validate
+from tests.conftest import ROOT, tiny_settings
+
+LEAVING = ["../x", "..", "/x", "a/../../x", "a/b", "a..b", ".hidden", "", "-x"]
+FOR_A_SHELL = ["a b", "a\n", "$(touch x)", "a;touch x", "`touch x`", "a'b", 'a"b', "a|b", "{x}"]
+
+
+@pytest.mark.parametrize("name", [*LEAVING, *FOR_A_SHELL])
+@pytest.mark.parametrize("key", ["run_name", "project_name", "stage_schedule"])
+def test_names_that_are_no_plain_name_are_refused(
+    key: str, name: str, scenes: Path, tmp_path: Path
+) -> None:
+    stage = {"start_epoch": 0, "end_epoch": 1, "name": name}
+    settings = tiny_settings(scenes, tmp_path) | {key: [stage] if "stage" in key else name}
+    with pytest.raises(UserError, match=rf"{key}.*: use letters, digits, '_', '-' and '\.' only"):
+        parse_config(settings, "test")
+
+
+@pytest.mark.parametrize(
+    "path", [*FOR_A_SHELL, "~/x", "-x", "#x", "a*", "a?", "[a]", "a\\b", "a&b"]
+)
+@pytest.mark.parametrize("key", ["output_dir", "train_img_dir_teacher_features"])
+def test_paths_that_shell_commands_carry_have_no_meaning_there(
+    key: str, path: str, scenes: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"{key}: .* becomes part of shell commands"):
+        parse_config(tiny_settings(scenes, tmp_path) | {key: path}, "test")
+
+
+@pytest.mark.parametrize("path", ["../results", "/data/Jürgen/a-b_c.d", "a=b,c+d@e%f:g~1", "."])
+def test_other_paths_may_be_anywhere(path: str, scenes: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(scenes, tmp_path) | {"output_dir": path}
+    assert RunPaths(parse_config(settings, "test")).run == Path(path) / "mobile_sam" / "tiny"
+
+
+# What the commands of rules are filled with, and why it is one word that does nothing.
+FILLED = {
+    "log": "below output_dir, a PlainPath",
+    "params.settings": "below output_dir, or beside train_img_dir_teacher_features, a PlainPath",
+    "params.target": "below output_dir, of run names, which are SafeNames",
+    "params.stage": "a number and a SafeName",
+    "params.what": "a stage, a cleaned file name, or a SafeName",
+    "params.step": "written in the rule",
+    "params.part": "a number",
+    "params.name": "a known data set",
+    "params.checkpoint": "a known checkpoint",
+    "threads": "a number",
+}
+
+
+def test_commands_of_rules_are_filled_with_checked_values_alone() -> None:
+    found = set()
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        commands = re.findall(r"shell:((?:\s*\"[^\"]*\")+)", path.read_text())
+        assert commands
+        found |= {name for text in commands for name in re.findall(r"\{([^}]*)\}", text)}
+    assert found == set(FILLED)
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "/etc", "a/b", "", "$(touch x)"])
+def test_references_to_runs_stay_in_the_project(name: str, scenes: Path, tmp_path: Path) -> None:
+    taught = {"teacher_checkpoint": f"run:{name}", "teacher_model_type": "tiny_teacher_vit"}
+    config = parse_config(tiny_settings(scenes, tmp_path) | taught, "test")
+    with pytest.raises(UserError, match=r"'run:.*' names no run of the project; give run:<run"):
+        _ = RunPaths(config).teacher_weights
+    config = parse_config(tiny_settings(scenes, tmp_path, compare=(f"run:{name}",)), "test")
+    with pytest.raises(UserError, match=r"'run:.*' names no run of the project; give run:<run"):
+        validated(config)
+
+
+def test_weights_to_compare_get_names_without_a_path(scenes: Path, tmp_path: Path) -> None:
+    weights = ("../up.pt", "/etc/$(touch x).pt", "run:other")
+    config = parse_config(tiny_settings(scenes, tmp_path, compare=weights), "test")
+    assert list(compared(config)) == ["up", "touch_x", "run_other"]
+    tables = {RunPaths(config).validation(what).parent for what in validated(config)}
+    assert tables == {RunPaths(config).run / "validation"}
+
+
+@pytest.mark.parametrize(
+    "name", ["../configs/mobileSAM", "overlays/demo", "/etc/hostname", "schema"]
+)
+def test_runs_are_found_by_name_in_configs_alone(name: str) -> None:
+    with pytest.raises(UserError, match=rf"run: there is no '{name}'; there are"):
+        resolve(name, None, {})
+    with pytest.raises(UserError, match="overlay: there is no"):
+        resolve("mobileSAM", name, {})
+
+
+def test_what_a_job_is_asked_for_is_one_of_its_run(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny()
+    with pytest.raises(UserError, match=r"--what: there is no '\.\./x'; there are box_filled"):
+        validate(config, "../x")
+    with pytest.raises(UserError, match=r"--stage: there is no '\.\./x'; there are 00_"):
+        train_run(config, "../x")
+
+
+@pytest.mark.parametrize("name", ["../../../x", "local-dir:/x", "hf-hub:x/y", "a/b", ""])
+def test_models_of_timm_come_from_timm_and_lead_to_no_path(
+    name: str, scenes: Path, tmp_path: Path
+) -> None:
+    assert architecture("timm/resnet18.a1_in1k")["image_encoder"]["name"] == "resnet18.a1_in1k"
+    for key in ("model_type", "teacher_model_type"):
+        settings = tiny_settings(scenes, tmp_path) | {key: f"timm/{name}"}
+        with pytest.raises(UserError, match=f"{key}: there is no 'timm/"):
+            parse_config(settings, "test")
+
+
+def test_results_stay_below_output_dir_whatever_data_and_teacher_are_called(
+    scenes: Path, tmp_path: Path
+) -> None:
+    hostile: dict[str, Any] = {
+        "train_img_dir": "/x/$(touch x)/..;/train/image",
+        "teacher_checkpoint": "../../a b/$(x)/teacher.pt",
+        "data": {"subset": "../../../subset.txt"},
+    }
+    config = parse_config(tiny_settings(scenes, tmp_path, **hostile), "test")
+    paths = RunPaths(config)
+    (stage,) = normalise(config)
+    places = [paths.index, paths.features, paths.features_plan, paths.shared_logs, paths.lock]
+    places += [paths.checkpoint(stage), paths.state(stage), paths.validation("x"), paths.weights]
+    for place in places:
+        below = place.relative_to(tmp_path).as_posix()
+        assert re.fullmatch(r"[A-Za-z0-9_.+/-]+", below), below
+        assert ".." not in below
+
+
+@pytest.mark.parametrize("name", ["index.pt", "box_filled.pt"])
+def test_tables_of_an_evaluation_do_not_replace_its_other_files(
+    name: str, scenes: Path, tmp_path: Path, tiny: Callable[..., RunConfig]
+) -> None:
+    masks = scenes / "val" / "mask"
+    how = measuring(tiny())
+    with pytest.raises(UserError, match=rf"--weights .*{name}: .* is there already; rename"):
+        assessment.assess([tmp_path / name], masks.with_name("image"), masks, tmp_path / "out", how)
+    assert not (tmp_path / "out").exists()
+
+
+# A call that could run what is in a file, and a line that shows that the pattern finds it.
+CALLS = {
+    r"torch\.load\((?!.*weights_only=True)": "torch.load(path)",
+    r"weights_only=(?!True)": "torch.load(path, weights_only=False)",
+    r"\b(c?[pP]ickle|dill|joblib|marshal|shelve)\.(loads?|open|Unpickler)\b": "pickle.load(file)",
+    r"from (pickle|dill|joblib|marshal|shelve) import": "from pickle import loads",
+    r"read_pickle": "pd.read_pickle(path)",
+    r"np\.(load|memmap)\((?!.*allow_pickle=False)": "np.load(path)",
+    r"allow_pickle=(?!False)": "np.load(path, allow_pickle=True)",
+    r"(?<![\w.])(eval|exec)\(": "x = eval(text)",
+    r"shell=True|os\.system|os\.popen": "subprocess.run(text, shell=True)",
+    r"yaml\.(?!safe_load|dump|YAMLError)\w+\(": "yaml.load(text)",
+    r"\.extract(all)?\(|unpack_archive|tarfile": "archive.extractall(place)",
+    r"zarr\.(open|load)": "zarr.open(path)",
+    r"hub\.load|trust_remote_code": "torch.hub.load(name)",
+    r"Markup\(": "Markup(text)",
+}
+ALLOWED = {
+    ("mobile_sam/features/form.py", r"zarr\.(open|load)"): "the one place that opens a store",
+    ("mobile_sam/features/arrays.py", r"zarr\.(open|load)"): "what it has just written itself",
+    ("mobile_sam/report/page.py", r"Markup\("): "files of the package",
+    ("mobile_sam/report/pictures.py", r"Markup\("): "SVG, escaped by matplotlib",
+}
+
+
+def sources() -> Iterator[Path]:
+    yield ROOT / "Snakefile"
+    for directory, kind in (("mobile_sam", "*.py"), ("benchmarks", "*.py"), ("workflow", "*.smk")):
+        yield from sorted((ROOT / directory).rglob(kind))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_call_could_run_what_is_in_a_file(call: str) -> None:
+    assert re.search(call, CALLS[call])
+    found = {
+        (path.relative_to(ROOT).as_posix(), call)
+        for path in sources()
+        if any(re.search(call, line) for line in path.read_text().splitlines())
+    }
+    assert found == {entry for entry in ALLOWED if entry[1] == call}
+
+
+def test_tests_that_security_md_names_are_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) > 4
+    assert all((ROOT / name).is_file() for name in named)
