@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, workflow.basedir)
 
+from mobile_sam.cluster import ask_by_beginning, distributed
 from mobile_sam.config import UserError
 from mobile_sam.datasets import known_dataset
 from mobile_sam.fetch import checkpoint_path
@@ -71,6 +72,10 @@ rule all:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
+
+
+asked = workflow.resource_settings
+ask_by_beginning(workflow.rules, asked.overwrite_resources, asked.overwrite_threads)
 
 
 onstart:

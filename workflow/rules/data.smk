@@ -12,6 +12,7 @@ for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
         rule:
             name:
                 f"fetch_{public.name}"
+            localrule: True  # nodes of a cluster seldom see the internet
             output:
                 public.manifest,
             log:
@@ -66,6 +67,7 @@ for checkpoint in sorted(known_checkpoints(RUNS)):
     rule:
         name:
             f"fetch_{checkpoint}"
+        localrule: True
         output:
             checkpoint_path(checkpoint),
         log:
