@@ -83,7 +83,10 @@ onstart:
 
 
 onsuccess:
+    # Other targets than `all` may be asked for.
     for settings in RUNS.named:
-        print(results_table(settings))
+        if (PATHS[settings.run_name].report / "summary.csv").is_file():
+            print(results_table(settings))
     for configs in comparable(RUNS.named):
-        print(f"comparison: {comparison(configs) / 'index.html'}")
+        if (comparison(configs) / "index.html").is_file():
+            print(f"comparison: {comparison(configs) / 'index.html'}")

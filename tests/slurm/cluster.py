@@ -77,7 +77,7 @@ class Cluster:
             self._begin(
                 node, "-D", "-N", node, "-f", self.directory / "slurm.conf", program="slurmd"
             )
-        wait_until(lambda: self.states() == dict.fromkeys(NODES, "idle"), "both nodes are idle")
+        self.wait_until_idle()
 
     def start_controller(self) -> None:
         self._begin("slurmctld", "-D", "-f", self.directory / "slurm.conf")
@@ -90,12 +90,17 @@ class Cluster:
     def stop(self) -> None:
         """End all jobs, then what `start` began, and take back its links."""
         if "slurmctld" in self._running:
-            query("scancel", "--user=root")
-            wait_until(lambda: not jobs(), "all jobs have ended", seconds=60)
+            self.wait_until_idle()
         for name in reversed(list(self._running)):
             self._end(name)
         for name in ("slurm.conf", "gres.conf"):
             (_FOUND / name).unlink(missing_ok=True)
+
+    def wait_until_idle(self) -> None:
+        """Cancel what there is, and wait until both nodes take jobs."""
+        query("scancel", "--user=root")
+        idle = dict.fromkeys(NODES, "idle")
+        wait_until(lambda: self.states() == idle, f"idle nodes, {self.states()}")
 
     def states(self) -> dict[str, str]:
         """By node: idle, mixed, allocated, down ..."""

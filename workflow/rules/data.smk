@@ -12,13 +12,13 @@ for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
         rule:
             name:
                 f"fetch_{public.name}"
-            localrule: True  # nodes of a cluster seldom see the internet
             output:
                 public.manifest,
             log:
                 paths.shared_logs / "fetch.log",
             benchmark:
                 paths.shared_logs / "fetch.tsv"
+            localrule: True  # nodes of a cluster seldom see the internet
             params:
                 name=public.name,
             shell:
@@ -67,13 +67,13 @@ for checkpoint in sorted(known_checkpoints(RUNS)):
     rule:
         name:
             f"fetch_{checkpoint}"
-        localrule: True
         output:
             checkpoint_path(checkpoint),
         log:
             "results/logs/" + f"fetch_{checkpoint}.log",
         benchmark:
             "results/logs/" + f"fetch_{checkpoint}.tsv"
+        localrule: True
         params:
             checkpoint=checkpoint,
         shell:
