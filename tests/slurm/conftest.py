@@ -38,7 +38,7 @@ def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A copy of it in which a local training has ended."""
     directory = tmp_path_factory.mktemp("undisturbed") / "project"
     shutil.copytree(prepared, directory)
-    run_locally(directory, LONG.weights, *LONG.arguments)
+    run_locally(directory, LONG.checkpoint, *LONG.arguments)
     return directory
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster, query, wait_until
-from tests.slurm.workflows import LONG, Submitted, first_epoch, same_weights
+from tests.slurm.workflows import LONG, Submitted, first_epoch, same_end
 
 pytestmark = pytest.mark.slurm
 
@@ -13,18 +13,18 @@ ASKED = "asked to end; the same command goes on from here"
 
 
 def test_cancelled_in_the_middle_of_a_stage(submitted: Submitted, undisturbed: Path) -> None:
-    submitted.start(LONG.weights, *LONG.arguments)
+    submitted.start(LONG.checkpoint, *LONG.arguments)
     query("scancel", submitted.training())
     submitted.wait()
     first, second = submitted.attempts()
     assert ASKED in first
     assert first_epoch(second) > first_epoch(first) == 0
-    assert same_weights(submitted.directory, undisturbed)
+    assert same_end(submitted.directory, undisturbed)
 
 
 def test_a_job_at_its_time_limit_saves_and_goes_on(submitted: Submitted, undisturbed: Path) -> None:
     limit = ("train:runtime=1", "train:slurm_extra='--signal=TERM@10'")
-    submitted.start(LONG.weights, "--set-resources", *limit, *LONG.arguments)
+    submitted.start(LONG.checkpoint, "--set-resources", *limit, *LONG.arguments)
     submitted.wait()
     attempts = submitted.attempts()
     assert len(attempts) > 1
@@ -32,26 +32,26 @@ def test_a_job_at_its_time_limit_saves_and_goes_on(submitted: Submitted, undistu
     assert not any("DUE TO TIME LIMIT" in attempt for attempt in attempts)
     epochs = [first_epoch(attempt) for attempt in attempts]
     assert epochs == sorted(set(epochs))
-    assert same_weights(submitted.directory, undisturbed)
+    assert same_end(submitted.directory, undisturbed)
 
 
 def test_slurmctld_restarts_in_the_middle(
     submitted: Submitted, cluster: Cluster, undisturbed: Path
 ) -> None:
-    submitted.start(LONG.weights, *LONG.arguments)
+    submitted.start(LONG.checkpoint, *LONG.arguments)
     submitted.training()
     cluster.stop_controller()
     cluster.start_controller()
     submitted.wait()
     (attempt,) = submitted.attempts()
     assert first_epoch(attempt) == 0
-    assert same_weights(submitted.directory, undisturbed)
+    assert same_end(submitted.directory, undisturbed)
 
 
 def test_a_node_that_goes_down_loses_its_job_to_the_other(
     submitted: Submitted, cluster: Cluster, undisturbed: Path
 ) -> None:
-    submitted.start(LONG.weights, *LONG.arguments)
+    submitted.start(LONG.checkpoint, *LONG.arguments)
     job = submitted.training()
     node = query("squeue", "--noheader", "--format=%N", "--job", job).stdout.strip()
     query("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
@@ -62,20 +62,20 @@ def test_a_node_that_goes_down_loses_its_job_to_the_other(
         query("scontrol", "update", f"nodename={node}", "state=resume")
     (attempt,) = submitted.attempts()
     assert first_epoch(attempt) > 0
-    assert same_weights(submitted.directory, undisturbed)
+    assert same_end(submitted.directory, undisturbed)
 
 
 def test_a_job_that_another_displaces_goes_on_after_it(
     submitted: Submitted, undisturbed: Path
 ) -> None:
-    submitted.start(LONG.weights, *LONG.arguments)
+    submitted.start(LONG.checkpoint, *LONG.arguments)
     job = submitted.training()
     query("sbatch", "--partition=urgent", "--exclusive", "--nodes=2", "--wrap=sleep 5")
     wait_until(lambda: restarts(job) == 1, "SLURM queues the job again", 60)
     submitted.wait()
     (attempt,) = submitted.attempts()
     assert first_epoch(attempt) > 0
-    assert same_weights(submitted.directory, undisturbed)
+    assert same_end(submitted.directory, undisturbed)
 
 
 def restarts(job: str) -> int:

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from mobile_sam.training import checkpoint
 from tests.conftest import ROOT, equal_states
 from tests.slurm.cluster import jobs, wait_until
@@ -27,8 +25,8 @@ class Long(NamedTuple):
     )
 
     @property
-    def weights(self) -> Path:
-        return self.run / "weights.pt"
+    def checkpoint(self) -> Path:
+        return self.run / "stages/00_finetune/checkpoint.pt"
 
     @property
     def resume(self) -> Path:
@@ -124,7 +122,7 @@ def first_epoch(attempt: str) -> int:
     return int(begun[1])
 
 
-def same_weights(first: Path, second: Path, file: Path = LONG.weights) -> bool:
-    """Whether two projects have the same bits in a file of weights."""
-    one, two = (torch.load(directory / file, weights_only=True) for directory in (first, second))
-    return equal_states(one, two)
+def same_end(first: Path, second: Path) -> bool:
+    """Whether the long training has ended in the same bits in two projects."""
+    one, two = (checkpoint.load(directory / LONG.checkpoint) for directory in (first, second))
+    return equal_states(one["learner"], two["learner"])
