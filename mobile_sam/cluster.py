@@ -20,14 +20,13 @@ def ask_by_beginning(
     devices of the rule.
     """
     for rule in rules:
-        devices = rule.resources.get("devices")
-        count = "1" if devices is None else str(devices.value)
+        count = str(rule.resources["devices"].value if "devices" in rule.resources else 1)
         for asked in _of(rule.name, resources):
             rule.resources.update(asked)
             for name, resource in asked.items():
                 if isinstance(resource.raw, str) and "{devices}" in resource.raw:
                     text = resource.raw.strip("'\"").replace("{devices}", count)
-                    rule.resources.update({name: text})
+                    rule.resources.update({name: int(text) if text.isdecimal() else text})
         for number in _of(rule.name, threads):
             rule.resources.update({"_cores": getattr(number, "value", number)})
 
