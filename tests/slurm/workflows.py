@@ -16,11 +16,11 @@ _COMMON = ("--snakefile", str(ROOT / "Snakefile"), "--max-threads", "1")
 
 
 class Long(NamedTuple):
-    """A training of about a minute, and where it leaves what."""
+    """A training of half a minute, and where it leaves what."""
 
     run: Path = Path("results/mobile_sam/mobileSAM-tiny")
     arguments: tuple[str, ...] = (
-        *("--config", "run=mobileSAM", "overlay=tiny", "num_epochs=500", "val_images=0"),
+        *("--config", "run=mobileSAM", "overlay=tiny", "num_epochs=300", "val_images=0"),
         "save_every_minutes=0.02",
     )
 
@@ -117,7 +117,7 @@ class Submitted:
 
 def first_epoch(attempt: str) -> int:
     """The epoch at which a training has begun or gone on."""
-    begun = re.search(r"stage 00_finetune: epochs (\d+) to 500", attempt)
+    begun = re.search(r"stage 00_finetune: epochs (\d+) to 300", attempt)
     assert begun is not None, attempt
     return int(begun[1])
 
