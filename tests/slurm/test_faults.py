@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster, query, wait_until
+from tests.slurm.cluster import Cluster, jobs, query, wait_until
 from tests.slurm.workflows import LONG, Submitted, first_epoch, same_end
 
 pytestmark = pytest.mark.slurm
@@ -33,6 +33,19 @@ def test_a_job_at_its_time_limit_saves_and_goes_on(submitted: Submitted, undistu
     assert not any("DUE TO TIME LIMIT" in attempt for attempt in attempts)
     epochs = [first_epoch(attempt) for attempt in [*asked, attempts[-1]]]
     assert epochs == sorted(set(epochs))
+    assert same_end(submitted.directory, undisturbed)
+
+
+def test_ctrl_c_cancels_the_job_which_saves(submitted: Submitted, undisturbed: Path) -> None:
+    submitted.start(LONG.checkpoint, *LONG.arguments)
+    submitted.training()
+    submitted.interrupt()
+    wait_until(lambda: not jobs(), "the job has ended")
+    submitted.start(LONG.checkpoint, *LONG.arguments)
+    submitted.wait()
+    first, second = submitted.attempts()
+    assert ASKED in first
+    assert first_epoch(second) > 0
     assert same_end(submitted.directory, undisturbed)
 
 

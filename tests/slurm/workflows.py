@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,12 @@ class Submitted:
         """To the end, which has to be a good one."""
         assert self._process is not None
         assert self._process.wait(seconds) == 0, self.log.read_text()[-5000:]
+
+    def interrupt(self) -> None:
+        """As Ctrl-C does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        assert self._process.wait(60) != 0
 
     def end(self) -> None:
         """Kill Snakemake and cancel nothing."""
