@@ -16,7 +16,7 @@ _FOUND = Path("/etc/slurm")
 _PORT = 17017  # of the controller; the nodes have the next ones
 
 # As many processors and GPUs as the profile asks for, however many there are. GPUs are files that
-# every machine has. `urgent` takes nodes from the jobs of all others, which are queued again.
+# every machine has. `urgent` takes nodes from the jobs of all others, with a warning in `gpu` alone.
 _SLURM_CONF = """
 ClusterName=mobile_sam
 SlurmctldHost={host}(127.0.0.1)
@@ -40,10 +40,10 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=20
 MinJobAge=600
-ReturnToService=2
+ReturnToService=1
 NodeName=n[1-2] NodeAddr=127.0.0.1 NodeHostname={host} Port=[{first}-{last}] CPUs=64 \
 RealMemory=500000 Gres=gpu:4
-PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=20
+PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=1
 PartitionName=gpu Nodes=ALL MaxTime=INFINITE PriorityTier=1 GraceTime=20
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE PriorityTier=10
 """

@@ -67,11 +67,12 @@ def test_a_node_that_goes_down_loses_its_job_to_the_other(
 ) -> None:
     submitted.start(LONG.checkpoint, *LONG.arguments)
     job = submitted.training()
-    node = query("squeue", "--noheader", "--format=%N", "--job", job).stdout.strip()
+    node = node_of(job)
     query("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     try:
         wait_until(lambda: restarts(job) == 1, "SLURM queues the job again", 30)
         submitted.wait()
+        assert node_of(job) != node
     finally:
         query("scontrol", "update", f"nodename={node}", "state=resume")
     (attempt,) = submitted.attempts()
@@ -79,17 +80,42 @@ def test_a_node_that_goes_down_loses_its_job_to_the_other(
     assert same_end(submitted.directory, undisturbed)
 
 
-def test_a_job_that_another_displaces_goes_on_after_it(
+def test_displaced_with_a_grace_time_it_saves_and_is_submitted_again(
     submitted: Submitted, undisturbed: Path
 ) -> None:
+    """SLURM asks it to end; what ends by itself is not queued again."""
     submitted.start(LONG.checkpoint, *LONG.arguments)
+    submitted.training()
+    displace()
+    submitted.wait()
+    first, second = submitted.attempts()
+    assert ASKED in first
+    assert first_epoch(second) > 0
+    assert same_end(submitted.directory, undisturbed)
+
+
+def test_displaced_without_a_grace_time_it_is_queued_again(
+    submitted: Submitted, undisturbed: Path
+) -> None:
+    ungraceful = ("--set-resources", "train:slurm_partition=cpu")
+    submitted.start(LONG.checkpoint, *ungraceful, *LONG.arguments)
     job = submitted.training()
-    query("sbatch", "--partition=urgent", "--exclusive", "--nodes=2", "--wrap=sleep 5")
-    wait_until(lambda: restarts(job) == 1, "SLURM queues the job again", 60)
+    displace()
+    wait_until(lambda: restarts(job) == 1, "SLURM queues the job again")
     submitted.wait()
     (attempt,) = submitted.attempts()
     assert first_epoch(attempt) > 0
     assert same_end(submitted.directory, undisturbed)
+
+
+def displace() -> None:
+    """Submit a job that needs both nodes, for some seconds, and comes before all others."""
+    wanted = ("--partition=urgent", "--exclusive", "--nodes=2", "--chdir=/", "--output=/dev/null")
+    assert query("sbatch", *wanted, "--wrap=sleep 5").returncode == 0
+
+
+def node_of(job: str) -> str:
+    return query("squeue", "--noheader", "--states=all", "--format=%N", "--job", job).stdout.strip()
 
 
 def restarts(job: str) -> int:
