@@ -48,7 +48,7 @@ test-long: install
 
 # A real SLURM, started and stopped by the tests. Needs a Debian, and to be root.
 test-slurm: install
-	command -v slurmctld munged || PATH=$$PATH:/usr/sbin command -v slurmctld munged || \
+	PATH=$$PATH:/usr/sbin; command -v slurmctld && command -v munged || \
 		{ apt-get update -qq && apt-get install -qq --no-install-recommends slurm-wlm munge; }
 	pytest -m slurm -n 0 tests/slurm
 

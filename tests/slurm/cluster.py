@@ -16,7 +16,7 @@ _FOUND = Path("/etc/slurm")
 _PORT = 17017  # of the controller; the nodes have the next ones
 
 # As many processors and GPUs as the profile asks for, however many there are. GPUs are files that
-# every machine has. `urgent` takes nodes from the jobs of all others, with a warning in `gpu` alone.
+# every machine has. `urgent` takes nodes from all others, and warns the jobs of `gpu` alone.
 _SLURM_CONF = """
 ClusterName=mobile_sam
 SlurmctldHost={host}(127.0.0.1)
@@ -35,7 +35,7 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 GresTypes=gpu
-SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,bf_interval=1,requeue_setup_env_fail
+SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=20
