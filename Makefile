@@ -7,7 +7,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install oracle reference demo browser test lint test-long clean
+.PHONY: install oracle reference demo browser test lint test-long test-slurm clean
 
 install: $(BIN)/.installed
 
@@ -45,6 +45,12 @@ test: lint oracle
 
 test-long: install
 	pytest -m long
+
+# A real SLURM, started and stopped by the tests. Needs a Debian, and to be root.
+test-slurm: install
+	PATH=$$PATH:/usr/sbin; command -v slurmctld && command -v munged || \
+		{ apt-get update -qq && apt-get install -qq --no-install-recommends slurm-wlm munge; }
+	pytest -m slurm -n 0 tests/slurm
 
 clean:
 	rm -rf $(VENV) .snakemake

@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, workflow.basedir)
 
+from mobile_sam.cluster import ask_by_beginning, distributed
 from mobile_sam.config import UserError
 from mobile_sam.datasets import known_dataset
 from mobile_sam.fetch import checkpoint_path
@@ -75,12 +76,19 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
 
 
+asked = workflow.resource_settings
+ask_by_beginning(workflow.rules, asked.overwrite_resources, asked.overwrite_threads)
+
+
 onstart:
     write_settings(RUNS)
 
 
 onsuccess:
+    # Other targets than `all` may be asked for.
     for settings in RUNS.named:
-        print(results_table(settings))
+        if (PATHS[settings.run_name].report / "summary.csv").is_file():
+            print(results_table(settings))
     for configs in comparable(RUNS.named):
-        print(f"comparison: {comparison(configs) / 'index.html'}")
+        if (comparison(configs) / "index.html").is_file():
+            print(f"comparison: {comparison(configs) / 'index.html'}")

@@ -65,6 +65,13 @@ def test_every_rule_has_its_log_and_benchmark(finished: Path) -> None:
     assert "loss" in (run / "logs" / "train_01_finetune.log").read_text()
 
 
+def test_a_single_file_is_a_target_too(tmp_path: Path) -> None:
+    index = RunPaths(resolve("mobileSAM", "tiny", {}).named[0]).index
+    result = snakemake(tmp_path, index, "--config", "run=mobileSAM,nuclei", "overlay=tiny")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert (tmp_path / index).is_file()
+
+
 def test_snakemakes_own_report_works(finished: Path) -> None:
     result = snakemake(
         finished, "--report", "r.html", "--config", "run=distill_then_finetune", "overlay=tiny"

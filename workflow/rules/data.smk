@@ -18,6 +18,7 @@ for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
                 paths.shared_logs / "fetch.log",
             benchmark:
                 paths.shared_logs / "fetch.tsv"
+            localrule: True  # nodes of a cluster seldom see the internet
             params:
                 name=public.name,
             shell:
@@ -72,6 +73,7 @@ for checkpoint in sorted(known_checkpoints(RUNS)):
             "results/logs/" + f"fetch_{checkpoint}.log",
         benchmark:
             "results/logs/" + f"fetch_{checkpoint}.tsv"
+        localrule: True
         params:
             checkpoint=checkpoint,
         shell:

@@ -42,12 +42,14 @@ for paths in PATHS.values():
                 paths.benchmarks / f"train_{stage.directory}.tsv"
             # As many as there are, up to eight: small models gain nothing from more.
             threads: 8
+            resources:
+                **distributed(paths.config),
             params:
                 settings=paths.settings,
                 stage=stage.directory,
                 depends_on=canonical(paths.config, stage),
             shell:
-                "exec python -m mobile_sam train --stage {params.stage} "
+                "exec {resources.launcher} python -m mobile_sam train --stage {params.stage} "
                 "--config {params.settings} --log {log}"
 
     rule:

@@ -1,0 +1,17 @@
+"""Snakemake that looks at its SLURM jobs each second; by itself it looks ever more seldom."""
+
+import asyncio
+import sys
+
+from snakemake.cli import main
+from snakemake_executor_plugin_slurm import Executor
+
+
+async def _one_second(self: Executor) -> None:
+    await asyncio.sleep(1)
+
+
+Executor.sleep = _one_second
+
+if __name__ == "__main__":
+    sys.exit(main())
