@@ -58,6 +58,7 @@ FILLED = {
     "params.stage": "a number and a SafeName",
     "params.what": "a stage, a cleaned file name, or a SafeName",
     "params.step": "written in the rule",
+    "resources.launcher": "srun with numbers, or nothing",
     "params.part": "a number",
     "params.name": "a known data set",
     "params.checkpoint": "a known checkpoint",

@@ -194,7 +194,7 @@ def test_the_summary_counts_them(places: Places, tmp_path: Path) -> None:
     assert segments.split()[-1] == "-"
     assert "unlabelled" not in alone.text()
     assert len(with_them.used) == len(alone.used)
-    plot_data(with_them, tmp_path / "data.png")
+    plot_data(with_them).write(tmp_path)
     assert (tmp_path / "data.png").stat().st_size > 0
 
 
