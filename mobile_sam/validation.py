@@ -1,6 +1,5 @@
 """Validation of a run: each of its models measured on the validation images, in one job or many."""
 
-import hashlib
 import json
 import logging
 import math
@@ -8,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -24,15 +22,13 @@ from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, trained, va
 from mobile_sam.models.recognise import load_any
 from mobile_sam.models.roles import load_teacher, start_student
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.weights import file_digest
+from mobile_sam.models.weights import file_digest, module_digest
 from mobile_sam.plan import check_detections
 from mobile_sam.runs import load_run
 from mobile_sam.teachers import named_teachers
 from mobile_sam.training.export import load_student
 
 log = logging.getLogger(__name__)
-
-_VERSION = 1  # of what is measured: tables of another are not taken over
 
 
 def validate(config: RunConfig, what: str, part: int | None = None) -> None:
@@ -48,11 +44,10 @@ def validate(config: RunConfig, what: str, part: int | None = None) -> None:
     positions = _positions(len(index), part, config.validate_jobs)
     model = None if what == BOX_FILLED else _model(config, what)
     about = {
-        "version": _VERSION,
-        "thresholds": list(how.thresholds),
-        "measuring": None if model is None else json.loads(json.dumps(asdict(how))),
+        "thresholds": how.thresholds,
+        "measuring": None if model is None else asdict(how),
         "img_size": None if model is None else model.img_size,
-        "weights": None if model is None else _digest(model),
+        "weights": None if model is None else module_digest(model),
         "index": file_digest(paths.index),
     }
     target = paths.validation(what) if part is None else paths.validation_part(what, part)
@@ -139,22 +134,14 @@ def _model_type_beside(weights: Path) -> str | None:
     return load_run(settings).model_type if settings.is_file() else None
 
 
-def _digest(model: Sam) -> str:
-    """sha256 of all weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
-    return digest.hexdigest()
-
-
 def _measured_before(project: Path, target: Path, about: dict[str, Any]) -> Path | None:
     """Another table of the same weights on the same images, measured in the same way.
 
     Most stages end in their best epoch, and the runs of a project share their teacher.
     """
     tables = sorted(project.glob("*/validation/*.parquet"))
-    return next((path for path in tables if path != target and kept_about(path) == about), None)
+    kept = json.loads(json.dumps(about))  # as `kept_about` reads it
+    return next((path for path in tables if path != target and kept_about(path) == kept), None)
 
 
 def _log_means(path: Path, what: str) -> None:

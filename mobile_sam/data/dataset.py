@@ -5,13 +5,11 @@ from itertools import islice
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mobile_sam.data.augment import Geometry, recoloured, rescaled, whole
-from mobile_sam.data.images import RecordError, read_image
-from mobile_sam.data.index import Index, IndexedImage
+from mobile_sam.data.index import Index, IndexedImage, read_unchanged
 from mobile_sam.data.joined import Joined
 from mobile_sam.data.masks import Mask
 from mobile_sam.data.prompts import (
@@ -116,7 +114,7 @@ class TrainingSet(Dataset[Sample]):
             return torch.empty(0)
         # Brightness is older than the streams; what it trained stays the same, bit for bit.
         pixels = recoloured(
-            geometry.apply(_read_unchanged(record)),
+            geometry.apply(read_unchanged(record)),
             self.augment,
             lambda name: rng if name == "brightness" else self._stream(position, name),
         )
@@ -186,18 +184,9 @@ class ValidationSet(Dataset[Sample]):
         if self.read_embedding is not None:
             sample = sample_of(position, torch.empty(0), valid, masks, prompts, {})
             return sample._replace(embedding=self.read_embedding(record))
-        image = image_to_model_frame(_read_unchanged(record), self.img_size)
+        image = image_to_model_frame(read_unchanged(record), self.img_size)
         return sample_of(position, image, valid, masks, prompts, {})
 
 
 def _repeat(order: np.ndarray, count: int) -> np.ndarray:
     return np.resize(order, count)
-
-
-def _read_unchanged(record: IndexedImage) -> NDArray[np.uint8]:
-    pixels = read_image(record.path)
-    if pixels.shape[:2] != record.size:
-        raise RecordError(
-            f"{record.path}: the image changed since it was indexed; run `index` again"
-        )
-    return pixels

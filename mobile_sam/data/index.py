@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mobile_sam.config import UserError
+from mobile_sam.data.images import RecordError, read_image
 from mobile_sam.data.masks import Mask, decode, union
 
 SCHEMA = pa.schema(
@@ -96,6 +97,16 @@ class IndexedImage:
             for some in (self.ignored, self.segments)
         )
         return ignored & ~known
+
+
+def read_unchanged(record: IndexedImage) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3) of an image, RGB. Raises RecordError when its size has changed."""
+    pixels = read_image(record.path)
+    if pixels.shape[:2] != record.size:
+        raise RecordError(
+            f"{record.path}: the image changed since it was indexed; run `index` again"
+        )
+    return pixels
 
 
 def open_index(path: Path) -> pq.ParquetFile:

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobile_sam.data.images import RecordError, read_image
-from mobile_sam.data.index import IndexedImage
+from mobile_sam.data.index import IndexedImage, read_unchanged
 from mobile_sam.data.masks import Size
 from mobile_sam.data.prompts import Prompt
 from mobile_sam.data.transforms import image_to_model_frame
@@ -77,13 +76,7 @@ class EncodedImage:
 
 def frame_of(record: IndexedImage, img_size: int) -> Tensor:
     """The image in the model frame, (3, S, S). Raises RecordError when its size has changed."""
-    pixels = read_image(record.path)
-    if pixels.shape[:2] != record.size:
-        raise RecordError(
-            f"{record.path}: the image is {pixels.shape[:2]}, and was {record.size} when it was "
-            "indexed; run `index` again"
-        )
-    return image_to_model_frame(pixels, img_size)
+    return image_to_model_frame(read_unchanged(record), img_size)
 
 
 def prompts_at_once(size: Size, masks: int) -> int:

@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("prediction", pa.binary()),
     ]
 )
+# Of the form and of what is measured: tables of another are neither read nor taken over.
 VERSION, _VERSION_KEY = b"1", b"mobile_sam table"
 _ROWS_OF_GROUP = 4096
 _ROWS_AT_ONCE = 512  # held as Python objects

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobile_sam.config import ConfigError
 from mobile_sam.models.build import build_sam_model, iou_head_shape
@@ -56,6 +56,16 @@ def file_digest(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def module_digest(module: nn.Module) -> str:
+    """sha256 of all weights and their names, in hexadecimal."""
+    digest = hashlib.sha256()
+    state: StateDict = module.state_dict()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_state_file(path: Path) -> StateDict:

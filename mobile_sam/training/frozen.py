@@ -1,12 +1,10 @@
 """What a frozen image encoder gives: computed once for each image, then read like features."""
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -23,6 +21,7 @@ from mobile_sam.features.arrays import Identity, open_arrays
 from mobile_sam.features.locks import changing, using
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.sam import Sam
+from mobile_sam.models.weights import module_digest
 from mobile_sam.schedule import learns_without_masks, normalise
 from mobile_sam.stage import Stage
 
@@ -54,7 +53,7 @@ class FrozenEncoder:
         paths = RunPaths(config)
         before = normalise(config)[: stage.index]
         self.shared = all(earlier.freeze.image_encoder for earlier in before)
-        digest = _digest(encoder)
+        digest = module_digest(encoder)
         self.index = paths.index
         self.path = (
             paths.embeddings(digest[:16]) if self.shared else paths.state(stage) / "embeddings.zarr"
@@ -127,12 +126,3 @@ def frozen_encoder(
     if not config.cache_embeddings or not stage.freeze.image_encoder or changes or looks:
         return None
     return FrozenEncoder(config, stage, student.image_encoder, fabric)
-
-
-def _digest(encoder: nn.Module) -> str:
-    digest = hashlib.sha256()
-    state: dict[str, Any] = encoder.state_dict()
-    for name, tensor in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -152,10 +152,10 @@ def test_an_image_that_changed_size_is_refused(index: Index, tmp_path: Path) -> 
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     from dataclasses import replace
 
-    from mobile_sam.data.dataset import _read_unchanged
+    from mobile_sam.data.index import read_unchanged
 
     with pytest.raises(RecordError, match="changed since it was indexed"):
-        _read_unchanged(replace(index[0], path=tmp_path / "a.png"))
+        read_unchanged(replace(index[0], path=tmp_path / "a.png"))
 
 
 def test_jitter_stays_in_the_image() -> None:
