@@ -76,26 +76,22 @@ def whats_of(config: RunConfig) -> tuple[What, ...]:
         BOX_FILLED: ("baseline", "the box itself as the mask: what takes no model"),
         START: ("start", f"the student before training: {start}"),
     }
+    once = {s.directory for s in normalise(config) if _ends_in_its_best(config, s)}
     for name, (stage, kept) in trained(config).items():
         if kept == "last":
-            also = " and the best" if _ends_in_its_best(config, stage) else ""
+            also = " and the best" if stage.directory in once else ""
             found[name] = ("stage", f"after epoch {stage.end_epoch}, the last{also} of the stage")
-        else:
+        elif stage.directory not in once:
             found[name] = ("best", f"after the best epoch of stage {stage.directory}")
     for name, teacher in named_teachers(config).items():
         words = f"{teacher.teacher_checkpoint} ({teacher.teacher_model_type})"
         found[name] = ("teacher", words)
     for name, weights in compared(config).items():
         found[name] = ("compared", f"for comparison: {weights}")
-    doubled = {
-        name
-        for name, (stage, kept) in trained(config).items()
-        if kept == "best" and _ends_in_its_best(config, stage)
-    }
     return tuple(
         What(name, *found[name], RunPaths(config).validation(name))
         for name in validated(config)
-        if name not in doubled
+        if name in found
     )
 
 
