@@ -4,8 +4,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from mobile_sam.config import ConfigError
 from mobile_sam.data.index import Index
 from mobile_sam.data.indexing import index_dataset
@@ -14,6 +12,7 @@ from mobile_sam.evaluation.measure import measured
 from mobile_sam.evaluation.protocols import Measuring
 from mobile_sam.evaluation.tables import write_table
 from mobile_sam.layout import BOX_FILLED
+from mobile_sam.models.device import default_device
 from mobile_sam.models.recognise import load_any
 from mobile_sam.models.weights import file_digest
 
@@ -46,7 +45,7 @@ def assess(
     index_dataset({"val": (images, masks)}, file, num_workers=workers)
     index = Index(file, "val")
     about = {"thresholds": how.thresholds, "index": file_digest(file)}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     tables = [target / f"{BOX_FILLED}.parquet"]
     everything = range(len(index))
     write_table(tables[0], measured(None, index, everything, how, BOX_FILLED), about)

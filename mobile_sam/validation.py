@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.data.index import Index
@@ -19,6 +18,7 @@ from mobile_sam.evaluation.protocols import measuring
 from mobile_sam.evaluation.tables import join_tables, kept_about, write_table
 from mobile_sam.files import write_json
 from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, trained, validated
+from mobile_sam.models.device import default_device
 from mobile_sam.models.recognise import load_any
 from mobile_sam.models.roles import load_teacher, start_student
 from mobile_sam.models.sam import Sam
@@ -124,7 +124,7 @@ def _model(config: RunConfig, what: str) -> Sam:
         model = start_student(config)
         if what != START:
             load_student(model, RunPaths(config).checkpoint(*students[what]))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     return model.eval().to(device)
 
 

@@ -17,6 +17,7 @@ from mobile_sam.evaluation.machine import device_name, forget_peak, peak_memory
 from mobile_sam.evaluation.passes import Passes, count_flops, latency, passes
 from mobile_sam.files import unfinished_path
 from mobile_sam.models.build import build_sam_model, iou_head_shape
+from mobile_sam.models.device import default_device
 from mobile_sam.models.recognise import recognised
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import load_state_file
@@ -143,7 +144,7 @@ def measure_cost(build: Callable[[], Sam], repeats: int) -> Cost:
 
 def _measure(build: Callable[[], Sam], repeats: int, threads: int) -> Cost:
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     # What the first model loads (libraries, kernels) is no cost of the one that is measured.
     _ready(_SMALL, device)
     forget_peak(device)

@@ -21,6 +21,7 @@ from mobile_sam.features.encoding import Stored, encode, to_parts
 from mobile_sam.features.locks import changing, using
 from mobile_sam.files import write_json
 from mobile_sam.layout import RunPaths
+from mobile_sam.models.device import default_device
 from mobile_sam.models.roles import load_teacher
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def compute_missing(config: RunConfig, part: int = 0, parts: int = 1) -> int:
         shards = missing_shards(arrays, wanted_digests(paths.index), part, parts)
         if shards:
             index = teacher_images(paths.index)
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            device = default_device()
             encoder = load_teacher(config).to(device).image_encoder
             look = partial(teacher_pass, encoder, levels=config.distill_levels)
             size = batch_size(encoder, config.img_size, device)

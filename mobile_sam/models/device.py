@@ -1,0 +1,8 @@
+"""Where models run that no trainer places."""
+
+import torch
+
+
+def default_device() -> torch.device:
+    """The first GPU, or the CPU where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
