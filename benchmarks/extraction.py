@@ -23,10 +23,13 @@ from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.synthetic import write_scenes
-from mobile_sam.extraction import batch_size, compute, extract_features, plan_extraction
+from mobile_sam.extraction import compute
+from mobile_sam.extraction.compute import extract_features
 from mobile_sam.extraction.images import loaded
-from mobile_sam.extraction.passes import teacher_pass
-from mobile_sam.features import arrays, identity
+from mobile_sam.extraction.passes import batch_size, teacher_pass
+from mobile_sam.extraction.plan import plan_extraction
+from mobile_sam.features import arrays
+from mobile_sam.features.identity import identity
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 

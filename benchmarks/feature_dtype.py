@@ -24,7 +24,8 @@ from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index
 from mobile_sam.extraction.images import Images
 from mobile_sam.extraction.passes import teacher_pass
-from mobile_sam.features import FeatureStore, identity
+from mobile_sam.features.identity import identity
+from mobile_sam.features.store import FeatureStore
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 from mobile_sam.runs import load_run

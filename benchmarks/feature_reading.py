@@ -21,13 +21,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from mobile_sam.config import RunConfig
 from mobile_sam.data.index import IndexedImage
-from mobile_sam.features import FeatureStore, arrays
+from mobile_sam.features import arrays
 from mobile_sam.features.encoding import encode, to_parts
+from mobile_sam.features.identity import Identity, bytes_per_image, identity
+from mobile_sam.features.store import FeatureStore
 
 WORKERS, BATCH, ROUNDS = 2, 8, 5
 
 
-def make_store(path: Path, images: int, dtype: str) -> arrays.Identity:
+def make_store(path: Path, images: int, dtype: str) -> Identity:
     """A store of random features of `images` images, whose digests are their numbers."""
     config = RunConfig(
         run_name="bench",
@@ -35,7 +37,7 @@ def make_store(path: Path, images: int, dtype: str) -> arrays.Identity:
         teacher_model_type="vit_h",
         feature_dtype=dtype,
     )
-    expected = arrays.identity(config)
+    expected = identity(config)
     store = arrays.create_arrays(path, expected)
     store.append([digest(i) for i in range(images)])
     for start in range(0, images, store.shard):
@@ -52,7 +54,7 @@ def digest(i: int) -> bytes:
 class Features(Dataset[dict[str, torch.Tensor]]):
     """The features of each image through a `FeatureStore`."""
 
-    def __init__(self, path: Path, expected: arrays.Identity) -> None:
+    def __init__(self, path: Path, expected: Identity) -> None:
         self.store = FeatureStore(path, expected)
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
@@ -109,7 +111,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.zarr"
         expected = make_store(path, args.images, args.dtype)
-        size = arrays.bytes_per_image(expected)
+        size = bytes_per_image(expected)
         order = rng.permutation(args.images).tolist()
         bare_s, read_s, alone_s = medians(
             [

@@ -24,7 +24,8 @@ from mobile_sam.config import RunConfig, parse_config
 from mobile_sam.data.dataset import Sample
 from mobile_sam.data.images import read_image
 from mobile_sam.data.indexing import index_dataset
-from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
+from mobile_sam.extraction.compute import extract_features
+from mobile_sam.extraction.plan import finish_extraction, plan_extraction
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import normalise
 from mobile_sam.training.run import train_run

@@ -30,7 +30,8 @@ from scenes import SCENES, Recipe, slug, stage, student_config, teacher_config
 
 from mobile_sam.config import RunConfig
 from mobile_sam.data.indexing import index_dataset
-from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
+from mobile_sam.extraction.compute import extract_features
+from mobile_sam.extraction.plan import finish_extraction, plan_extraction
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import normalise
 from mobile_sam.training.export import export_weights

@@ -27,7 +27,7 @@ from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index, IndexedImage
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.evaluation.measure import measured
-from mobile_sam.evaluation.protocols import Measuring
+from mobile_sam.evaluation.measuring import Measuring
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 from mobile_sam.options import Protocol

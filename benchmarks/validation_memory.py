@@ -22,7 +22,7 @@ from mobile_sam.data.index import Index
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.evaluation.measure import measured
-from mobile_sam.evaluation.protocols import Measuring
+from mobile_sam.evaluation.measuring import Measuring
 from mobile_sam.evaluation.tables import write_table
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.options import Protocol

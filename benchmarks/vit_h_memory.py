@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from mobile_sam.extraction import batch_size
+from mobile_sam.extraction.passes import batch_size
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import load_weights, to_original
 

@@ -50,7 +50,7 @@ def index(config: RunConfig, args: argparse.Namespace) -> None:
 
 
 def extract(config: RunConfig, args: argparse.Namespace) -> None:
-    from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
+    from mobile_sam.extraction.plan import finish_extraction, plan_extraction
 
     if not needs_features(config):
         raise ConfigError(
@@ -60,10 +60,10 @@ def extract(config: RunConfig, args: argparse.Namespace) -> None:
     for teacher in teacher_configs(config):
         if whole or args.step == "plan":
             plan_extraction(teacher)
-        if whole:
-            extract_features(teacher)
-        elif args.step == "part":
-            extract_features(teacher, args.part, teacher.extract_jobs)
+        if whole or args.step == "part":
+            from mobile_sam.extraction.compute import extract_features
+
+            extract_features(teacher, *((0, 1) if whole else (args.part, teacher.extract_jobs)))
         if whole or args.step == "finish":
             finish_extraction(teacher)
 
@@ -71,7 +71,7 @@ def extract(config: RunConfig, args: argparse.Namespace) -> None:
 def features(config: RunConfig, args: argparse.Namespace) -> None:
     from mobile_sam.extraction.care import info, repair, verify
     from mobile_sam.extraction.prune import prune
-    from mobile_sam.features import FeatureError
+    from mobile_sam.features.parts import FeatureError
 
     if not needs_features(config):
         raise ConfigError(f"run {config.run_name!r}: no stage distils from stored features")
@@ -100,7 +100,7 @@ def export(config: RunConfig, args: argparse.Namespace) -> None:
 
 def validate(config: RunConfig, args: argparse.Namespace) -> None:
     from mobile_sam.layout import validated
-    from mobile_sam.validation import join_parts, validate, write_average_precision
+    from mobile_sam.validation import join_parts, validate
 
     if args.step and not args.what:
         raise ConfigError(f"--step {args.step}: say of what; add --what")
@@ -111,11 +111,13 @@ def validate(config: RunConfig, args: argparse.Namespace) -> None:
             join_parts(config, what)
         boxes = args.step is None and not args.what and config.detections and what != BOX_FILLED
         if boxes or args.step == "ap":
+            from mobile_sam.evaluation.of_run import write_average_precision
+
             write_average_precision(config, what)
 
 
 def cost(config: RunConfig, args: argparse.Namespace) -> None:
-    from mobile_sam.validation import measure_costs
+    from mobile_sam.evaluation.of_run import measure_costs
 
     measure_costs(config)
 
@@ -136,7 +138,7 @@ def compare(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     from mobile_sam.assessment import assess
-    from mobile_sam.evaluation.protocols import measuring
+    from mobile_sam.evaluation.measuring import measuring
     from mobile_sam.report import write_evaluation
 
     places = {

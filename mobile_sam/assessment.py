@@ -9,12 +9,13 @@ from mobile_sam.data.index import Index
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.evaluation.cost import blueprint_of, write_costs
 from mobile_sam.evaluation.measure import measured
-from mobile_sam.evaluation.protocols import Measuring
+from mobile_sam.evaluation.measuring import Measuring
+from mobile_sam.evaluation.rows import boxes_filled
 from mobile_sam.evaluation.tables import write_table
+from mobile_sam.files import file_digest
 from mobile_sam.layout import BOX_FILLED
 from mobile_sam.models.device import default_device
 from mobile_sam.models.recognise import load_any
-from mobile_sam.models.weights import file_digest
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def assess(
     device = default_device()
     tables = [target / f"{BOX_FILLED}.parquet"]
     everything = range(len(index))
-    write_table(tables[0], measured(None, index, everything, how, BOX_FILLED), about)
+    write_table(tables[0], boxes_filled(index, everything, BOX_FILLED), about)
     for name, path in named.items():
         model = load_any(path, img_size, blueprints[name].model_type).eval().to(device)
         rows = measured(model, index, everything, how, name, workers)

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all: written beside their place, and put into it."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -24,3 +25,9 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     unfinished = unfinished_path(path)
     unfinished.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     unfinished.replace(path)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

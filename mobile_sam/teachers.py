@@ -65,6 +65,14 @@ def random_number(checkpoint: str | None) -> int | None:
     return int(found[1] or 0) if found else None
 
 
+def random_seed(config: RunConfig) -> int:
+    """The seed of the first teacher, where it is random.
+
+    Another one than the student's: two equal architectures would be equal models.
+    """
+    return config.seed + 1 + (random_number(config.teacher_checkpoint) or 0)
+
+
 def projections(config: RunConfig) -> dict[str, int]:
     """Channels of what the student's embedding is projected to: blocks, by their names in batches.
 

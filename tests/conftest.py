@@ -15,7 +15,8 @@ from mobile_sam.config import RunConfig, parse_config
 from mobile_sam.data.dataset import Sample
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.synthetic import write_scenes
-from mobile_sam.extraction import extract_features, finish_extraction, plan_extraction
+from mobile_sam.extraction.compute import extract_features
+from mobile_sam.extraction.plan import finish_extraction, plan_extraction
 from mobile_sam.layout import RunPaths, needs_features
 from mobile_sam.teachers import teacher_configs
 

@@ -20,16 +20,16 @@ from mobile_sam.config import RunConfig, parse_config
 from mobile_sam.data.index import UNLABELLED, Index
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.synthetic import write_scenes
-from mobile_sam.extraction import (
-    batch_size,
-    compute,
-    extract_features,
-    finish_extraction,
-    plan,
-    plan_extraction,
-)
-from mobile_sam.features import FeatureError, FeatureStore, arrays, identity, open_arrays
+from mobile_sam.extraction import compute, plan
+from mobile_sam.extraction.compute import extract_features
+from mobile_sam.extraction.passes import batch_size
+from mobile_sam.extraction.plan import finish_extraction, plan_extraction
+from mobile_sam.features import arrays
+from mobile_sam.features.arrays import open_arrays
+from mobile_sam.features.identity import identity
 from mobile_sam.features.locks import changing
+from mobile_sam.features.parts import FeatureError
+from mobile_sam.features.store import FeatureStore
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 from tests.conftest import prepare, tiny_settings
@@ -90,7 +90,7 @@ def test_a_given_store_of_another_teacher_is_not_overwritten(config: RunConfig) 
 def test_a_derived_store_of_a_retrained_teacher_starts_anew(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(arrays, "teacher_digest", lambda config: "another")
+    monkeypatch.setattr("mobile_sam.features.identity.teacher_digest", lambda config: "another")
     with caplog.at_level("INFO"):
         assert plan_extraction(config) == 10
     assert "starting the feature store anew" in caplog.text
@@ -104,7 +104,7 @@ def test_a_store_that_somebody_reads_is_not_started_anew(
     reader = FeatureStore(RunPaths(config).features, identity(config))
     record = Index(RunPaths(config).index, "train")[0]
     reader.read(record)
-    monkeypatch.setattr(arrays, "teacher_digest", lambda config: "another")
+    monkeypatch.setattr("mobile_sam.features.identity.teacher_digest", lambda config: "another")
     with pytest.raises(FeatureError, match="another process reads or writes the store"):
         plan_extraction(config)
     assert reader.read(record)["neck"].shape == (32, 4, 4)

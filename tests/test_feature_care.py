@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobile_sam import extraction
 from mobile_sam.config import RunConfig, parse_config
 from mobile_sam.data.index import Index
-from mobile_sam.extraction import plan_extraction, prune
+from mobile_sam.extraction import prune
 from mobile_sam.extraction.care import info, repair, size_on_disk, verify
-from mobile_sam.features import FeatureError, FeatureStore, identity
+from mobile_sam.extraction.compute import extract_features
+from mobile_sam.extraction.plan import plan_extraction
+from mobile_sam.features.identity import identity
 from mobile_sam.features.locks import use
+from mobile_sam.features.parts import FeatureError
+from mobile_sam.features.store import FeatureStore
 from mobile_sam.layout import RunPaths
 from tests.conftest import prepare, tiny_settings, verb
 from tests.test_extraction import add_images, contents, files, make_index
@@ -97,7 +100,7 @@ def test_a_damaged_neighbour_is_not_copied_into_a_new_shard(scenes: Path, tmp_pa
     make_index(config)
     assert plan_extraction(config) == 1
     with pytest.raises(FeatureError, match=r"row 0, .* is damaged .*; run .* features --repair"):
-        extraction.extract_features(config)
+        extract_features(config)
     assert "damaged images: 1, computed anew: 2" in repair(config)
 
 

@@ -13,9 +13,13 @@ from mobile_sam.config import RunConfig
 from mobile_sam.data.images import read_image
 from mobile_sam.data.index import Index
 from mobile_sam.data.transforms import image_to_model_frame
-from mobile_sam.extraction import plan_extraction
-from mobile_sam.features import FeatureError, FeatureStore, arrays, identity, open_arrays
+from mobile_sam.extraction.plan import plan_extraction
+from mobile_sam.features import arrays
+from mobile_sam.features.arrays import open_arrays
 from mobile_sam.features.encoding import decode, encode, to_parts
+from mobile_sam.features.identity import identity
+from mobile_sam.features.parts import FeatureError
+from mobile_sam.features.store import FeatureStore
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 from mobile_sam.options import level_name

@@ -16,7 +16,8 @@ from mobile_sam.data.index import Index
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.kept import KeptRows
 from mobile_sam.evaluation.cost import blueprint_of
-from mobile_sam.features import FeatureStore, identity
+from mobile_sam.features.identity import identity
+from mobile_sam.features.store import FeatureStore
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.recognise import load_any
 from mobile_sam.models.roles import load_teacher, start_student

@@ -19,8 +19,9 @@ from mobile_sam.config import RunConfig, UserError
 from mobile_sam.data.index import SCHEMA, Index, open_index
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.evaluation import tables
-from mobile_sam.extraction import plan_extraction
-from mobile_sam.features import FeatureStore, identity
+from mobile_sam.extraction.plan import plan_extraction
+from mobile_sam.features.identity import identity
+from mobile_sam.features.store import FeatureStore
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
 from mobile_sam.plan import write_settings

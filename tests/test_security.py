@@ -10,7 +10,7 @@ import pytest
 from mobile_sam import assessment
 from mobile_sam.architectures import architecture
 from mobile_sam.config import RunConfig, UserError, parse_config
-from mobile_sam.evaluation.protocols import measuring
+from mobile_sam.evaluation.measuring import measuring
 from mobile_sam.layout import RunPaths, compared, validated
 from mobile_sam.runs import resolve
 from mobile_sam.schedule import normalise

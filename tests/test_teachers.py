@@ -10,11 +10,10 @@ import pytest
 
 from mobile_sam.__main__ import main
 from mobile_sam.config import ConfigError, RunConfig, parse_config
-from mobile_sam.features import identity
-from mobile_sam.features.arrays import bytes_per_image
+from mobile_sam.features.identity import bytes_per_image, identity, teacher_digest
 from mobile_sam.layout import RunPaths, feature_key, validated
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.models.roles import load_teacher, teacher_digest
+from mobile_sam.models.roles import load_teacher
 from mobile_sam.plan import check_inputs, known_checkpoints, shared_settings, validation_settings
 from mobile_sam.runs import Runs, load_run, resolve
 from mobile_sam.schedule import canonical, normalise

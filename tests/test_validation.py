@@ -11,7 +11,7 @@ from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.data.index import Index
 from mobile_sam.data.masks import decode
 from mobile_sam.evaluation.measure import measured
-from mobile_sam.evaluation.protocols import measuring
+from mobile_sam.evaluation.measuring import measuring
 from mobile_sam.layout import RunPaths, validated
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original

@@ -20,7 +20,7 @@ from mobile_sam.models.build import build_sam_model, iou_head_shape
 from mobile_sam.models.device import default_device
 from mobile_sam.models.recognise import recognised
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.weights import load_state_file
+from mobile_sam.models.state_files import load_state_file
 from mobile_sam.teachers import named_teachers
 
 log = logging.getLogger(__name__)

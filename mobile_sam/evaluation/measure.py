@@ -6,31 +6,29 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mobile_sam.data.index import Index, IndexedImage, Segment
-from mobile_sam.data.masks import Mask, decode, encode
+from mobile_sam.data.masks import Mask, decode
 from mobile_sam.evaluation.encoded import Answer, EncodedImage, frame_of, prompts_at_once
 from mobile_sam.evaluation.everything import found_of_everything
-from mobile_sam.evaluation.protocols import Measuring, answers
-from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
+from mobile_sam.evaluation.measuring import Measuring
+from mobile_sam.evaluation.protocols import answers
+from mobile_sam.evaluation.rows import Row, row_of
 from mobile_sam.metrics.clicks import number_of_clicks
 from mobile_sam.models.mask_decoder import NUM_MASKS
 from mobile_sam.models.sam import Sam
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-_KEPT_MASKS = frozenset({"box", "point"})  # prompts whose masks are kept, for pictures
 _LOG_SECONDS = 5.0
 
 
 def measured(
-    model: Sam | None,
+    model: Sam,
     index: Index,
     positions: Sequence[int],
     how: Measuring,
@@ -39,13 +37,9 @@ def measured(
 ) -> Iterator[Row]:
     """Rows of `tables.SCHEMA` for the images at `positions`, in order of images and prompts.
 
-    model: in eval mode; None measures the filled box. name: for column `checkpoint`.
+    model: in eval mode. name: for column `checkpoint`.
     readers: threads that read images ahead.
     """
-    if model is None:
-        for position in positions:
-            yield from _box_filled(index[position], name)
-        return
     records = ((position, index[position]) for position in positions)
     progress = _Progress(name, len(positions))
     for (position, record), frame in _read_ahead(records, model.img_size, readers):
@@ -75,7 +69,7 @@ def _without_prompts(image: EncodedImage, record: IndexedImage, how: Measuring) 
         mask, guess = np.zeros(record.size, dtype=bool), float("nan")
         if best is not None:
             mask, guess = decode(best.code, record.size), best.predicted_iou
-        row = _row(record, segment, record.mask(segment), "automatic", mask, guess)
+        row = row_of(record, segment, record.mask(segment), "automatic", mask, guess)
         yield row | {"recall": share}
 
 
@@ -86,54 +80,13 @@ def _rows(
     sweep = None if answer.sweep is None else answer.sweep.tolist()
     guesses = answer.predicted_iou.tolist()
     for number, (segment, truth) in enumerate(zip(segments, truths, strict=True)):
-        row = _row(record, segment, truth, answer.prompt, masks[number], guesses[number])
+        row = row_of(record, segment, truth, answer.prompt, masks[number], guesses[number])
         if sweep is not None:
             row["sweep"] = sweep[number]
         if answer.ious is not None:
             row["noc_80"] = number_of_clicks(answer.ious[number], 0.8)
             row["noc_90"] = number_of_clicks(answer.ious[number], 0.9)
         yield row
-
-
-def _box_filled(record: IndexedImage, name: str) -> Iterator[Row]:
-    for segment in record.segments:
-        prediction = np.zeros(record.size, dtype=bool)
-        x0, y0, x1, y1 = segment.box
-        prediction[y0:y1, x0:x1] = True
-        prediction &= ~record.unknown() if record.ignored else True
-        truth = record.mask(segment)
-        yield {
-            "checkpoint": name,
-            **_row(record, segment, truth, "box", prediction, float("nan")),
-        }
-
-
-def _row(
-    record: IndexedImage,
-    segment: Segment,
-    truth: Mask,
-    prompt: str,
-    prediction: Mask,
-    predicted_iou: float,
-) -> Row:
-    kept = prompt in _KEPT_MASKS
-    return {
-        "prompt": prompt,
-        "image_id": record.image_id,
-        "image_path": str(record.path),
-        "segment_id": segment.segment_id,
-        "class": segment.class_name,
-        "height": record.size[0],
-        "width": record.size[1],
-        "area": segment.area,
-        "iou": iou(prediction, truth),
-        "dice": dice(prediction, truth),
-        "boundary_iou": boundary_iou(prediction, truth),
-        "boundary_f": boundary_f(prediction, truth),
-        "predicted_iou": predicted_iou,
-        "truth": segment.rle if kept else None,
-        "prediction": encode(prediction) if kept else None,
-    }
 
 
 def _read_ahead(

@@ -1,46 +1,17 @@
 """The prompts that measure a model, and its answers: the protocols of the literature."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mobile_sam.config import RunConfig
 from mobile_sam.data.masks import Mask, bounding_box
 from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt, point_prompt
 from mobile_sam.evaluation.clicking import answers_by_clicks
 from mobile_sam.evaluation.encoded import Answer, EncodedImage, chosen, overlaps
+from mobile_sam.evaluation.measuring import Measuring
 from mobile_sam.models.mask_decoder import ALL, Decoded
-from mobile_sam.options import Protocol
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """How a model is asked, and how its answers become masks.
-
-    mask_threshold: of mask logits. thresholds: others that are tried by box and point.
-    protocols: as `config.protocols`. automatic_images, automatic_points: images that are segmented
-    without prompts, and the points along a side of their grids.
-    """
-
-    mask_threshold: float
-    thresholds: tuple[float, ...]
-    protocols: tuple[Protocol, ...]
-    automatic_images: int = 0
-    automatic_points: int = 32
-
-
-def measuring(config: RunConfig) -> Measuring:
-    """How a run measures its models; its own threshold is among those that are tried."""
-    return Measuring(
-        config.mask_threshold,
-        tuple(sorted({*config.thresholds, config.mask_threshold})),
-        config.protocols,
-        config.automatic_images,
-        config.automatic_points,
-    )
 
 
 def answers(image: EncodedImage, truths: list[Mask], how: Measuring) -> Iterator[Answer]:

@@ -12,15 +12,10 @@ from mobile_sam.config import RunConfig
 from mobile_sam.data.joined import teacher_images
 from mobile_sam.extraction.compute import compute_missing
 from mobile_sam.extraction.plan import finish_extraction, in_units, wanted_digests, written_digests
-from mobile_sam.features.arrays import (
-    FeatureArrays,
-    bytes_per_image,
-    identity,
-    level_shapes,
-    open_arrays,
-)
-from mobile_sam.features.encoding import DamagedError, FeatureError
+from mobile_sam.features.arrays import FeatureArrays, open_arrays
+from mobile_sam.features.identity import bytes_per_image, identity, level_shapes
 from mobile_sam.features.locks import changing
+from mobile_sam.features.parts import DamagedError, FeatureError
 from mobile_sam.layout import RunPaths
 
 log = logging.getLogger(__name__)

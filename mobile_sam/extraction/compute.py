@@ -16,9 +16,11 @@ from mobile_sam.extraction.images import loaded
 from mobile_sam.extraction.passes import batch_size, teacher_pass
 from mobile_sam.extraction.plan import wanted_digests
 from mobile_sam.extraction.shards import Shard, missing_shards, put, write_shard
-from mobile_sam.features.arrays import FeatureArrays, identity, open_arrays
-from mobile_sam.features.encoding import Stored, encode, to_parts
+from mobile_sam.features.arrays import FeatureArrays, open_arrays
+from mobile_sam.features.encoding import encode, to_parts
+from mobile_sam.features.identity import identity
 from mobile_sam.features.locks import changing, using
+from mobile_sam.features.parts import Stored
 from mobile_sam.files import write_json
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.device import default_device

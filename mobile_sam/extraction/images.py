@@ -13,7 +13,7 @@ from mobile_sam.data.index import Index
 from mobile_sam.data.joined import Joined
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.extraction.background import read_ahead
-from mobile_sam.features.arrays import Identity
+from mobile_sam.features.identity import Identity
 from mobile_sam.options import View
 
 _BATCHES_AHEAD = 2

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobile_sam.features import FeatureError
+from mobile_sam.features.parts import FeatureError
 from mobile_sam.models.sam_vit import SamViTEncoder
 from mobile_sam.options import Level
 

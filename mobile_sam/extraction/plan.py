@@ -7,17 +7,11 @@ from pathlib import Path
 from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index
 from mobile_sam.data.joined import teacher_images
-from mobile_sam.features.arrays import (
-    FeatureArrays,
-    Identity,
-    bytes_per_image,
-    create_arrays,
-    identity,
-    open_arrays,
-)
-from mobile_sam.features.encoding import FeatureError
+from mobile_sam.features.arrays import FeatureArrays, create_arrays, open_arrays
 from mobile_sam.features.form import NewerError
+from mobile_sam.features.identity import Identity, bytes_per_image, identity
 from mobile_sam.features.locks import alone, changing
+from mobile_sam.features.parts import FeatureError
 from mobile_sam.files import write_json
 from mobile_sam.layout import RunPaths
 

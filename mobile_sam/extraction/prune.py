@@ -17,15 +17,10 @@ from mobile_sam.extraction.plan import (
     wanted_digests,
 )
 from mobile_sam.extraction.shards import put, read_row
-from mobile_sam.features.arrays import (
-    FeatureArrays,
-    bytes_per_image,
-    create_arrays,
-    identity,
-    open_arrays,
-)
-from mobile_sam.features.encoding import DamagedError
+from mobile_sam.features.arrays import FeatureArrays, create_arrays, open_arrays
+from mobile_sam.features.identity import bytes_per_image, identity
 from mobile_sam.features.locks import alone, changing
+from mobile_sam.features.parts import DamagedError
 from mobile_sam.layout import RunPaths
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobile_sam.features.arrays import FeatureArrays, open_arrays
-from mobile_sam.features.encoding import DamagedError, FeatureError, Stored
 from mobile_sam.features.locks import changing
+from mobile_sam.features.parts import DamagedError, FeatureError, Stored
 
 
 @dataclass(frozen=True)

@@ -12,61 +12,14 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from mobile_sam.architectures import feature_channels
-from mobile_sam.config import RunConfig
-from mobile_sam.features.encoding import (
-    PARTS,
-    DamagedError,
-    Stored,
-    check_written,
-)
 from mobile_sam.features.form import Rows, check_arrays, check_identity, open_group
+from mobile_sam.features.identity import Identity, level_shapes
+from mobile_sam.features.parts import PARTS, DamagedError, Stored, check_written
 from mobile_sam.files import unfinished_path
-from mobile_sam.models.roles import teacher_digest
 from mobile_sam.options import level_name
 
 SHARD = 64  # images of a new store; a job owns whole shards
 DIGEST_BYTES = 16
-Identity = dict[str, Any]
-
-
-def identity(config: RunConfig) -> Identity:
-    """What features of this run's teacher are: two stores with equal identity are exchangeable."""
-    return {
-        "format": "mobile_sam teacher features",
-        "version": 2,
-        "teacher_sha256": teacher_digest(config),
-        "teacher_model_type": config.teacher_model_type,
-        "levels": list(config.distill_levels),
-        "img_size": config.img_size,
-        "dtype": config.feature_dtype,
-        "views": list(config.feature_views),
-        "preprocessing": "longest side to img_size, bilinear; ImageNet mean and std; zero padding",
-    }
-
-
-def level_shapes(expected: Identity) -> dict[str, tuple[int, ...]]:
-    """(views, C, S/16, S/16) of one image, for each level by its name."""
-    side, views = expected["img_size"] // 16, len(expected["views"])
-    return {
-        level_name(level): (
-            views,
-            feature_channels(expected["teacher_model_type"], level),
-            side,
-            side,
-        )
-        for level in expected["levels"]
-    }
-
-
-def bytes_per_image(expected: Identity) -> int:
-    """Bytes that one image takes on disk, over all levels and views."""
-    values = np.dtype(expected["dtype"]).itemsize
-    scales = 4 if expected["dtype"] == "int8" else 0
-    return sum(
-        views * channels * (height * width * values + scales)
-        for views, channels, height, width in level_shapes(expected).values()
-    )
 
 
 class FeatureArrays:

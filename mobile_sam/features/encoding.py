@@ -1,37 +1,13 @@
 """How features become numbers on disk: float16, or int8 with a scale for each channel."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_sam.config import UserError
-
-# What is stored of one level, by the suffix of its array: "" the values, "_scale" their scales.
-Parts = Mapping[str, NDArray[Any]]
-# The same of several levels, by their names.
-Stored = Mapping[str, Parts]
+from mobile_sam.features.parts import FeatureError, Parts
 
 _INT8_MOST = 127
-
-
-class FeatureError(UserError):
-    """A feature store that is missing, incomplete, damaged, or of something else."""
-
-
-class DamagedError(FeatureError):
-    """Features that were written and cannot be read any more."""
-
-
-# Of each part: its dtype, and the value that no finite feature is stored as. It fills what was
-# never written, so that a lost file is not taken for features of zero.
-PARTS: dict[str, dict[str, tuple[str, float]]] = {
-    "float16": {"": ("float16", float("nan"))},
-    "int8": {"": ("int8", -128), "_scale": ("float32", float("nan"))},
-}
 
 
 def encode(features: Tensor, dtype: str) -> dict[str, Tensor]:
@@ -68,11 +44,3 @@ def decode(parts: Parts, dtype: str) -> Tensor:
     if dtype == "float16":
         return values
     return values.float().mul_(torch.from_numpy(parts["_scale"])[..., None, None]).half()
-
-
-def check_written(parts: Parts, dtype: str) -> None:
-    """Raise DamagedError for parts that read as if nothing had been written."""
-    for suffix, (_, missing) in PARTS[dtype].items():
-        first = parts[suffix].flat[0]
-        if first == missing or np.isnan(first):
-            raise DamagedError("a file is missing")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from mobile_sam.features.encoding import FeatureError
+from mobile_sam.features.parts import FeatureError
 
 # Of each array: its dtype, and the shape of one row.
 Rows = dict[str, tuple[str, tuple[int, ...]]]

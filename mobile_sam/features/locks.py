@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mobile_sam.features.encoding import FeatureError
+from mobile_sam.features.parts import FeatureError
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,11 @@ import numpy as np
 from torch import Tensor
 
 from mobile_sam.data.index import IndexedImage
-from mobile_sam.features.arrays import Identity, open_arrays
-from mobile_sam.features.encoding import DamagedError, FeatureError, decode
+from mobile_sam.features.arrays import open_arrays
+from mobile_sam.features.encoding import decode
+from mobile_sam.features.identity import Identity
 from mobile_sam.features.locks import use
+from mobile_sam.features.parts import DamagedError, FeatureError
 
 _REPAIR = "run `python -m mobile_sam features --repair`"
 

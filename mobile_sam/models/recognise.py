@@ -9,7 +9,8 @@ from mobile_sam.architectures import architectures
 from mobile_sam.config import ConfigError
 from mobile_sam.models.build import build_sam_model, iou_head_shape
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.weights import from_original, load_state, load_state_file
+from mobile_sam.models.state_files import load_state_file
+from mobile_sam.models.weights import from_original, load_state
 
 
 def load_any(path: Path, img_size: int, model_type: str | None = None) -> Sam:

@@ -6,8 +6,9 @@ from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.build import build_sam_model, load_imagenet
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.weights import file_digest, load_state, load_state_file, load_weights
-from mobile_sam.teachers import random_number
+from mobile_sam.models.state_files import load_state_file
+from mobile_sam.models.weights import load_state, load_weights
+from mobile_sam.teachers import random_seed
 
 
 def start_student(config: RunConfig) -> Sam:
@@ -40,22 +41,11 @@ def load_teacher(config: RunConfig) -> Sam:
         raise ConfigError(f"run {config.run_name!r}: teacher_checkpoint is null; set it")
     path = RunPaths(config).teacher_weights
     if path is None:
-        seed = _random_seed(config)
+        seed = random_seed(config)
         model = build_sam_model(config.teacher_model_type, config.img_size, seed=seed)
     else:
         model = load_weights(path, config.teacher_model_type, config.img_size)
     return model.eval().requires_grad_(False)
-
-
-def teacher_digest(config: RunConfig) -> str:
-    """Identifies the teacher's weights: sha256 of their file, or the seed of random ones."""
-    path = RunPaths(config).teacher_weights
-    return f"random with seed {_random_seed(config)}" if path is None else file_digest(path)
-
-
-def _random_seed(config: RunConfig) -> int:
-    # Another seed than the student's, or two equal architectures would be equal models.
-    return config.seed + 1 + (random_number(config.teacher_checkpoint) or 0)
 
 
 @torch.no_grad()

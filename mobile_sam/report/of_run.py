@@ -34,7 +34,6 @@ from mobile_sam.report.words import DASH
 from mobile_sam.schedule import normalise
 from mobile_sam.stage import Stage
 from mobile_sam.teachers import named_teachers
-from mobile_sam.training import checkpoint
 
 
 def measured_run(config: RunConfig) -> Measured:
@@ -121,6 +120,8 @@ def training_of(config: RunConfig) -> Training:
 
 def versions_of(config: RunConfig) -> dict[str, str]:
     """Versions and commit of what trained the last stage."""
+    from mobile_sam.training import checkpoint  # no other page of the report needs torch
+
     last = normalise(config)[-1]
     return checkpoint.load(RunPaths(config).checkpoint(last))["provenance"]
 

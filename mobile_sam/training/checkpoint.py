@@ -11,7 +11,7 @@ import torch
 
 from mobile_sam.config import ConfigError
 from mobile_sam.files import unfinished_path
-from mobile_sam.models.weights import load_file
+from mobile_sam.models.state_files import load_file
 
 FORMAT, VERSION = "mobile_sam checkpoint", 2
 

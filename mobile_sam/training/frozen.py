@@ -16,12 +16,13 @@ from mobile_sam.extraction.compute import fill_shards
 from mobile_sam.extraction.passes import batch_size
 from mobile_sam.extraction.plan import add_rows, discard_stale, wanted_digests
 from mobile_sam.extraction.shards import missing_shards
-from mobile_sam.features import FeatureStore
-from mobile_sam.features.arrays import Identity, open_arrays
+from mobile_sam.features.arrays import open_arrays
+from mobile_sam.features.identity import Identity
 from mobile_sam.features.locks import changing, using
+from mobile_sam.features.store import FeatureStore
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.weights import module_digest
+from mobile_sam.models.state_files import module_digest
 from mobile_sam.schedule import learns_without_masks, normalise
 from mobile_sam.stage import Stage
 

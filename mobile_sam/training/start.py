@@ -10,10 +10,10 @@ from mobile_sam.architectures import feature_channels
 from mobile_sam.config import RunConfig
 from mobile_sam.data.dataset import TrainingSet
 from mobile_sam.data.index import UNLABELLED, Index
-from mobile_sam.features import identity
+from mobile_sam.features.identity import identity
+from mobile_sam.files import file_digest
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
-from mobile_sam.models.weights import file_digest
 from mobile_sam.options import level_name, teacher_level
 from mobile_sam.schedule import any_distillation, canonical, learns_without_masks
 from mobile_sam.stage import Stage

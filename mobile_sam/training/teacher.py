@@ -8,8 +8,9 @@ from torch import Tensor
 from mobile_sam.config import RunConfig
 from mobile_sam.data.dataset import Sample
 from mobile_sam.data.index import IndexedImage
-from mobile_sam.extraction import teacher_pass
-from mobile_sam.features import FeatureStore, identity
+from mobile_sam.extraction.passes import teacher_pass
+from mobile_sam.features.identity import identity
+from mobile_sam.features.store import FeatureStore
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 from mobile_sam.options import level_name, teacher_level

@@ -13,13 +13,13 @@ from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.data.images import read_image
 from mobile_sam.data.masks import Mask, encode
 from mobile_sam.evaluation.detections import detected_precision, read_detections
+from mobile_sam.evaluation.of_run import write_average_precision
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.layout import RunPaths
 from mobile_sam.metrics.average_precision import average_precision
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.sam import Sam
 from mobile_sam.plan import check_detections
-from mobile_sam.validation import write_average_precision
 
 BOXES = {1: [(8, 8, 20, 16), (30, 10, 20, 30)], 2: [(5, 30, 25, 25)]}
 

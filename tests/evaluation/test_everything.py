@@ -16,7 +16,7 @@ from mobile_sam.evaluation import everything
 from mobile_sam.evaluation.encoded import EncodedImage, frame_of
 from mobile_sam.evaluation.everything import found_of_everything
 from mobile_sam.evaluation.measure import measured
-from mobile_sam.evaluation.protocols import Measuring
+from mobile_sam.evaluation.measuring import Measuring
 from mobile_sam.inference.automatic_masks import automatic_masks
 from mobile_sam.inference.grid import Crop
 from mobile_sam.inference.proposals import AutomaticMask, AutomaticOptions

@@ -15,8 +15,10 @@ from mobile_sam.data.index import Index, IndexedImage, Segment
 from mobile_sam.data.masks import Mask, encode, interior_point
 from mobile_sam.evaluation import measure
 from mobile_sam.evaluation.clicking import next_click
-from mobile_sam.evaluation.measure import Row, measured
-from mobile_sam.evaluation.protocols import Measuring, box_center, measuring
+from mobile_sam.evaluation.measure import measured
+from mobile_sam.evaluation.measuring import Measuring, measuring
+from mobile_sam.evaluation.protocols import box_center
+from mobile_sam.evaluation.rows import Row, boxes_filled
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.layout import RunPaths
 from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
@@ -158,7 +160,7 @@ def test_what_is_unknown_counts_for_nothing(model: Sam, index: Index) -> None:
     everything = ~np.any([record.mask(s) for s in record.segments], axis=0)
     ignored = Segment("crowd", encode(everything), (0, 0, 64, 64), int(everything.sum()))
     half_known = replace(record, ignored=(ignored,))
-    filled = list(measured(None, [half_known], [0], HOW, "box_filled"))  # type: ignore[arg-type]
+    filled = list(boxes_filled([half_known], [0], "box_filled"))  # type: ignore[arg-type]
     asked = list(measured(model, [half_known], [0], replace(HOW, mask_threshold=-1e9), "x"))  # type: ignore[arg-type]
     for segment in record.segments:
         known = (

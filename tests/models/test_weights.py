@@ -11,13 +11,8 @@ import torch
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.build import build_sam_model, load_imagenet
-from mobile_sam.models.weights import (
-    from_original,
-    load_file,
-    load_state,
-    load_weights,
-    to_original,
-)
+from mobile_sam.models.state_files import load_file
+from mobile_sam.models.weights import from_original, load_state, load_weights, to_original
 from mobile_sam.training.export import export_weights
 from mobile_sam.training.run import train_run
 from tests.conftest import equal_states

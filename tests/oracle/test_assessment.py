@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mobile_sam.assessment import assess
-from mobile_sam.evaluation.protocols import Measuring
+from mobile_sam.evaluation.measuring import Measuring
 from tests.oracle.processes import original
 
 HOW = Measuring(0.0, (0.0,), ("box", "point"))

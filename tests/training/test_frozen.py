@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 
 from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index
-from mobile_sam.features import FeatureError
+from mobile_sam.features.parts import FeatureError
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.tiny_vit import TinyViTEncoder
 from mobile_sam.schedule import normalise

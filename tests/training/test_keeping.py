@@ -12,11 +12,12 @@ from torch import nn
 from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index
 from mobile_sam.evaluation.measure import measured
-from mobile_sam.evaluation.protocols import measuring
+from mobile_sam.evaluation.measuring import measuring
 from mobile_sam.layout import RunPaths, exported, trained
 from mobile_sam.models.recognise import load_any
 from mobile_sam.models.roles import start_student
-from mobile_sam.models.weights import from_original, load_file
+from mobile_sam.models.state_files import load_file
+from mobile_sam.models.weights import from_original
 from mobile_sam.schedule import normalise
 from mobile_sam.training import checkpoint
 from mobile_sam.training import stage as stage_module

@@ -12,7 +12,7 @@ import torch
 from mobile_sam.config import ConfigError, RunConfig, affects
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
-from mobile_sam.models.weights import load_file
+from mobile_sam.models.state_files import load_file
 from mobile_sam.schedule import normalise
 from mobile_sam.training import checkpoint
 from mobile_sam.training import stage as stage_module

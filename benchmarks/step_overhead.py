@@ -1,0 +1,74 @@
+"""Prints what of a training step is neither forward, backward nor update.
+
+    python benchmarks/step_overhead.py [--data ../shared/data/coco8] [--img-size 1024]
+
+Trains a randomly initialised `vit_t` with masks and with stored features of another one. What is
+left of an epoch is reading images, masks and features, drawing prompts, clipping, logging and
+keeping count; the first epoch is left out.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from loading import prepare
+
+from mobile_sam.layout import RunPaths
+from mobile_sam.schedule import normalise
+from mobile_sam.training.learner import Learner
+from mobile_sam.training.run import train_run
+
+PARTS = ((Learner, "forward"), (Fabric, "backward"), (torch.optim.AdamW, "step"))
+
+
+def main() -> None:
+    """Print seconds of each part of an epoch, and the share of the rest."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/coco8"))
+    parser.add_argument("--img-size", type=int, default=1024)
+    parser.add_argument("--num-workers", type=int, default=0)
+    parser.add_argument("--pairs", type=int, default=1, help="of epochs, after two to warm up")
+    args = parser.parse_args()
+    logging.disable(logging.INFO)
+    spent: dict[str, list[float]] = defaultdict(list)
+    for owner, name in PARTS:
+        setattr(owner, name, timed(getattr(owner, name), spent[name]))
+    with tempfile.TemporaryDirectory() as directory:
+        config = prepare(args, directory)
+        train_run(config)
+        (stage,) = normalise(config)
+        seconds = pd.read_csv(RunPaths(config).metrics(stage))["seconds"]
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads")
+    print(f"{args.img_size} px, {args.num_workers} workers, seconds of {len(seconds) - 1} epochs:")
+    total = seconds[1:].sum()
+    parts = {name: sum(times[len(times) // len(seconds) :]) for name, times in spent.items()}
+    for name, part in parts.items():
+        print(f"  {name:9} {part:8.2f}  {part / total:6.1%}")
+    rest = total - sum(parts.values())
+    print(f"  {'the rest':9} {rest:8.2f}  {rest / total:6.1%}")
+
+
+def timed(function: Callable[..., Any], times: list[float]) -> Callable[..., Any]:
+    """The function, which notes what each call took."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        began = time.perf_counter()
+        result = function(*arguments, **options)
+        times.append(time.perf_counter() - began)
+        return result
+
+    return call
+
+
+if __name__ == "__main__":
+    main()
