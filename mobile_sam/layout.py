@@ -309,7 +309,8 @@ def feature_key(config: RunConfig) -> str:
 
 def _dataset_name(config: RunConfig) -> str:
     # Only what differs from the defaults enters, so that names stay when keys are added.
-    options: dict[str, Any] = config.data.model_dump(exclude_defaults=True)
+    # Of another version, only what changed is read: its index takes the place of the one before.
+    options: dict[str, Any] = config.data.model_dump(exclude_defaults=True, exclude={"version"})
     if splits_by_fraction(config):
         options |= {"val_fraction": config.data.val_fraction, "seed": config.seed}
     if config.unlabelled_img_dir is not None:

@@ -248,6 +248,12 @@ class Data(Strict):
     max_broken: int = Field(
         0, ge=0, description="so many broken images and masks are left out; one more is an error"
     )
+    version: str | None = Field(
+        None,
+        min_length=1,
+        description="your name for the state of the files; where it is given, the index is made "
+        "anew when it changes, and no file is looked at before; unset: when a file changes",
+    )
 
 
 class Synthetic(Strict):

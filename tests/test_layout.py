@@ -145,7 +145,7 @@ def test_data_split_by_fraction_has_an_index_for_each_split(scenes: Path) -> Non
         given = directories(scenes) | {"val_img_dir": None, "val_mask_dir": None} | changes
         return RunPaths(resolve("mobileSAM", None, given).named[0]).index
 
-    assert set(OPTIONS) | {"val_fraction"} == set(Data.model_fields)
+    assert set(OPTIONS) | {"val_fraction", "version"} == set(Data.model_fields)
     assert len({index(), index(data={"val_fraction": 0.2}), index(seed=1)}) == 3
 
 

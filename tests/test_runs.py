@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from mobile_sam.config import ConfigError
+from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.layout import RunPaths
 from mobile_sam.plan import check_inputs, fingerprint
 from mobile_sam.runs import known_overlays, known_runs, load_run, resolve
 from mobile_sam.schedule import normalise
@@ -187,6 +188,17 @@ def test_fingerprint_sees_files_and_not_directories(tmp_path: Path) -> None:
     assert fingerprint(config) == changed
     (tmp_path / "train/mask/a/b.png").write_bytes(b"1")
     assert fingerprint(config) != changed
+
+
+def test_with_a_version_of_the_data_no_file_is_looked_at(scenes: Path) -> None:
+    def of(version: str | None, **given: str) -> RunConfig:
+        places = directories(scenes) | given | {"data": {"version": version}}
+        return resolve("demo_teacher", None, places).named[0]
+
+    elsewhere = {"train_img_dir": "/nowhere"}
+    assert fingerprint(of("1")) == fingerprint(of("1", **elsewhere))
+    assert len({fingerprint(of(version)) for version in ("1", "2", None)}) == 3
+    assert RunPaths(of("1")).index == RunPaths(of(None)).index
 
 
 @pytest.mark.parametrize("known", ["synthetic", "public", "own"])

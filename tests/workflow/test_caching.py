@@ -176,6 +176,17 @@ def test_online_nothing_is_extracted(scenes: Path, tmp_path: Path) -> None:
     assert not any(name.startswith(extraction) for name in jobs)
 
 
+def test_a_version_of_the_data_stands_for_its_files(scenes: Path, tmp_path: Path) -> None:
+    project = Project(tmp_path / "new", scenes)
+    project.write(project.settings | {"data": {"version": "1"}})
+    (index,) = (name for name in project.would_run() if name.startswith("index"))
+    project.run("--until", index)
+    next(project.data.glob("train/image/*.png")).unlink()
+    assert index not in project.would_run()
+    project.write(project.settings | {"data": {"version": "2"}})
+    assert index in project.would_run()
+
+
 def test_a_touched_directory_changes_nothing(project: Project) -> None:
     (project.data / "train" / "image").touch()
     (project.data / "train" / "mask").touch()

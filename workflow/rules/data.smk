@@ -54,8 +54,9 @@ for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
         threads: 8
         params:
             settings=paths.dataset_settings,
-            # Names, sizes and times of the files; a touched directory changes nothing.
-            files=fingerprint(paths.config),
+            # Names, sizes and times of the files; a touched directory changes nothing. They are
+            # looked at for the index alone, and not by each job that is submitted.
+            files=lambda wildcards, of=paths.config: fingerprint(of),
         shell:
             "exec python -m mobile_sam index --config {params.settings} --workers {threads} "
             "--log {log} > /dev/null"
