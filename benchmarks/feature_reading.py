@@ -20,6 +20,7 @@ import zarr
 from torch.utils.data import DataLoader, Dataset
 
 from mobile_sam.config import RunConfig
+from mobile_sam.data.digests import DIGEST_BYTES, as_digests
 from mobile_sam.data.index import IndexedImage
 from mobile_sam.features import arrays
 from mobile_sam.features.encoding import encode, to_parts
@@ -39,7 +40,7 @@ def make_store(path: Path, images: int, dtype: str) -> Identity:
     )
     expected = identity(config)
     store = arrays.create_arrays(path, expected)
-    store.append([digest(i) for i in range(images)])
+    store.append(as_digests(b"".join(map(digest, range(images)))))
     for start in range(0, images, store.shard):
         parts = to_parts(encode(torch.randn(store.shard, 1, 256, 64, 64), dtype))
         count = min(store.shard, images - start)
@@ -48,7 +49,7 @@ def make_store(path: Path, images: int, dtype: str) -> Identity:
 
 
 def digest(i: int) -> bytes:
-    return (i + 1).to_bytes(arrays.DIGEST_BYTES, "big")
+    return (i + 1).to_bytes(DIGEST_BYTES, "big")
 
 
 class Features(Dataset[dict[str, torch.Tensor]]):

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from mobile_sam.config import RunConfig, parse_config
+from mobile_sam.data.digests import as_digests
 from mobile_sam.data.index import UNLABELLED, Index
 from mobile_sam.data.indexing import index_dataset
 from mobile_sam.data.synthetic import write_scenes
@@ -220,7 +221,7 @@ def test_a_plan_that_was_killed_is_made_again(config: RunConfig) -> None:
         opened.group[name].resize((rows, *opened.group[name].shape[1:]))
     assert len(opened.digests()) == len(opened.written()) == 10
     assert plan_extraction(config) == 0
-    opened.append([b"x" * 16])
+    opened.append(as_digests(b"x" * 16))
     found = {name: array[: len(before[name])] for name, array in contents(config).items()}
     assert same({**found, "digests": found["digests"][:10]}, before)
     assert opened.digests()[10].tobytes() == b"x" * 16

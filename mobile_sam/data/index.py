@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mobile_sam.config import UserError
+from mobile_sam.data.digests import Digests, from_hex
 from mobile_sam.data.images import RecordError, read_image
 from mobile_sam.data.masks import Mask, decode, union
 
@@ -185,15 +186,18 @@ class Index:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_opened": OrderedDict(), "_opened_by": None}
 
-    def digests(self) -> list[str]:
+    def digests(self) -> Digests:
         """The digest of each image's bytes, in order."""
-        table = open_index(self._path).read_row_groups(
-            self._groups.tolist(), columns=["image", "image_digest"], use_threads=False
-        )
-        table = table.filter(pc.is_valid(table["image"]))
-        images = table["image"].to_numpy()
-        starts = np.flatnonzero(np.r_[True, images[1:] != images[:-1]])
-        return table["image_digest"].take(starts).to_pylist()
+        found, last = [], -1
+        for batch in open_index(self._path).iter_batches(
+            row_groups=self._groups.tolist(), columns=["image", "image_digest"], use_threads=False
+        ):
+            rows = batch.filter(batch["image"].is_valid())
+            images = np.r_[last, rows["image"].to_numpy()]
+            last = images[-1]
+            starts = np.flatnonzero(images[1:] != images[:-1])
+            found.append(from_hex(rows["image_digest"].take(starts).to_pylist()))
+        return np.concatenate(found)
 
     def _group(self, number: int) -> tuple[NDArray[np.int32], pa.Table]:
         """Rows of a row group that are in use or ignored, and the number of each row's image."""

@@ -30,10 +30,10 @@ from mobile_sam.options import Data
 
 log = logging.getLogger(__name__)
 
-# An image lies in one row group. A larger group takes longer to read; more groups take more memory
-# in every process that reads the index.
+# An image lies in one row group. A larger group takes longer to read; each takes 18 KiB of every
+# process that reads the index. So there are 256 groups of up to 1024 images, and then up to 2048.
 IMAGES_PER_GROUP = 64
-_MOST_GROUPS = 256
+_FEW_GROUPS, _MANY_IMAGES, _MOST_GROUPS = 256, 1024, 2048
 _WORTH_A_POOL = 4 * IMAGES_PER_GROUP  # images
 _MOST_PROBLEMS = 50
 _REPEATED = ["split", "image_id", "image_path", "image_digest", "format", "class", "mask_path"]
@@ -147,11 +147,17 @@ class _Task(NamedTuple):
     rows: Callable[[], Rows]
 
 
+def images_per_group(images: int) -> int:
+    """How many images a row group has in an index of so many."""
+    few = min(-(-images // _FEW_GROUPS), _MANY_IMAGES)
+    return max(IMAGES_PER_GROUP, few, -(-images // _MOST_GROUPS))
+
+
 def _tasks(
     records: Records, options: Data, kept: KeptRows, pool: Executor | None
 ) -> Iterator[_Task]:
     choice = f"{ROW_VERSION} {options.model_dump_json(include=ROW_OPTIONS)}".encode()
-    size = max(IMAGES_PER_GROUP, -(-sum(map(len, records.values())) // _MOST_GROUPS))
+    size = images_per_group(sum(map(len, records.values())))
     for split in records:
         for start in range(0, len(records[split]), size):
             group = records[split][start : start + size]

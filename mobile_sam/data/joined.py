@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_sam.data.digests import Digests
 from mobile_sam.data.index import (
     UNLABELLED,
     Index,
@@ -31,9 +32,9 @@ class Joined:
         part = self._parts[number]
         return part[position - int(self._ends[number]) + len(part)]
 
-    def digests(self) -> list[str]:
+    def digests(self) -> Digests:
         """The digest of each image's bytes, in order."""
-        return [digest for part in self._parts for digest in part.digests()]
+        return np.concatenate([part.digests() for part in self._parts])
 
 
 def teacher_images(index: Path) -> Joined:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_sam.config import RunConfig
+from mobile_sam.data.digests import Places, to_hex
 from mobile_sam.data.joined import teacher_images
 from mobile_sam.extraction.compute import compute_missing
 from mobile_sam.extraction.plan import finish_extraction, in_units, wanted_digests, written_digests
@@ -41,9 +42,9 @@ def info(config: RunConfig) -> str:
     paths = RunPaths(config)
     arrays = open_arrays(paths.features, identity(config))
     written, wanted = written_digests(arrays), wanted_digests(paths.index)
-    there = len(written.intersection(wanted))
+    there = int(np.count_nonzero(np.isin(wanted, written)))
     shapes = level_shapes(arrays.content)
-    others = len(arrays.digests()) - len({d.tobytes() for d in arrays.digests()} & set(wanted))
+    others = int(np.count_nonzero(~np.isin(arrays.digests(), wanted)))
     lines = {
         "store": str(paths.features),
         "teacher": f"{config.teacher_checkpoint} ({config.teacher_model_type}), "
@@ -98,14 +99,14 @@ def _find_damage(config: RunConfig) -> tuple[int, list[Damage]]:
     paths = RunPaths(config)
     arrays = open_arrays(paths.features, identity(config))
     index = teacher_images(paths.index)
-    names = {bytes.fromhex(d): str(index[i].path) for i, d in enumerate(index.digests())}
+    places, digests = Places(index.digests()), arrays.digests()
+
+    def name(row: int) -> str:
+        place = places.get(digests[row])
+        return to_hex(digests[row]) if place is None else str(index[place].path)
+
     rows = np.flatnonzero(arrays.written()).tolist()
-    digests = arrays.digests()
-    damaged = [
-        Damage(row, names.get(digests[row].tobytes(), digests[row].tobytes().hex()), reason)
-        for row, reason in _unreadable(arrays, rows)
-    ]
-    return len(rows), damaged
+    return len(rows), [Damage(row, name(row), why) for row, why in _unreadable(arrays, rows)]
 
 
 def _unreadable(arrays: FeatureArrays, rows: list[int]) -> Iterator[tuple[int, str]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mobile_sam.config import RunConfig
+from mobile_sam.data.digests import Places
 from mobile_sam.data.index import Index
 from mobile_sam.data.joined import Joined, teacher_images
 from mobile_sam.extraction.background import Writer
@@ -74,11 +75,10 @@ def fill_shards(
     look: features (B, C, S/16, S/16) of images (B, 3, S, S), by the name of their level.
     size: most images of a batch; num_workers: processes that read.
     """
-    digests = arrays.digests()
-    positions = {bytes.fromhex(digest): i for i, digest in enumerate(index.digests())}
+    digests, places = arrays.digests(), Places(index.digests())
     # No batch has images of two shards: what shares a batch is the same after an interruption.
     batches = [
-        [positions[digests[row].tobytes()] for row in shard.rows[i : i + size]]
+        [places[digests[row]] for row in shard.rows[i : i + size]]
         for shard in shards
         for i in range(0, len(shard.rows), size)
     ]

@@ -4,7 +4,10 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from mobile_sam.config import RunConfig
+from mobile_sam.data.digests import Digests, as_digests, each_once
 from mobile_sam.data.index import Index
 from mobile_sam.data.joined import teacher_images
 from mobile_sam.features.arrays import FeatureArrays, create_arrays, open_arrays
@@ -42,21 +45,20 @@ def plan_extraction(config: RunConfig) -> int:
 
 
 def add_rows(
-    path: Path, expected: Identity, wanted: list[bytes], instead: str = _LESS_ROOM
+    path: Path, expected: Identity, wanted: Digests, instead: str = _LESS_ROOM
 ) -> tuple[FeatureArrays, int]:
     """Give each image a row in the store at `path`, and say how many of them have no features.
 
     wanted: digests of images; instead: what takes less room, for the message.
     Raises FeatureError when the disk has no room for what is missing.
     """
-    there = written_digests(open_arrays(path, expected)) if path.exists() else set()
-    missing = len(wanted) - len(there.intersection(wanted))
+    there = written_digests(open_arrays(path, expected)) if path.exists() else as_digests(b"")
+    missing = int(np.count_nonzero(~np.isin(wanted, there)))
     needed = missing * bytes_per_image(expected)
     check_room(path, missing, needed, instead)
     arrays = open_arrays(path, expected, "r+") if path.exists() else create_arrays(path, expected)
-    known = {row.tobytes() for row in arrays.digests()}
-    new = [digest for digest in wanted if digest not in known]
-    if new:
+    new = wanted[~np.isin(wanted, arrays.digests())]
+    if len(new):
         arrays.append(new)
     log.info(
         "%s: %d images, %d to compute, %s on disk", path, len(wanted), missing, in_units(needed)
@@ -64,19 +66,18 @@ def add_rows(
     return arrays, missing
 
 
-def wanted_digests(index: Path, split: str | None = None, most: int | None = None) -> list[bytes]:
+def wanted_digests(index: Path, split: str | None = None, most: int | None = None) -> Digests:
     """Digests of the images of a split of an index, or of the first `most`, each once.
 
     split: None for what teachers look at, training images with masks and images without.
     """
     images = teacher_images(index) if split is None else Index(index, split)
-    digests = dict.fromkeys(images.digests()[:most])
-    return [bytes.fromhex(digest) for digest in digests]
+    return each_once(images.digests()[:most])
 
 
-def written_digests(arrays: FeatureArrays) -> set[bytes]:
+def written_digests(arrays: FeatureArrays) -> Digests:
     """Digests of the images that have features."""
-    return {row.tobytes() for row in arrays.digests()[arrays.written()]}
+    return arrays.digests()[arrays.written()]
 
 
 def register(arrays: FeatureArrays, index: Path) -> None:
@@ -140,10 +141,10 @@ def finish_extraction(config: RunConfig) -> None:
     paths = RunPaths(config)
     there = written_digests(open_arrays(paths.features, identity(config)))
     wanted = wanted_digests(paths.index)
-    missing = [digest for digest in wanted if digest not in there]
+    missing = int(np.count_nonzero(~np.isin(wanted, there)))
     if missing:
         raise FeatureError(
-            f"{paths.features}: {len(missing)} of {len(wanted)} images have no features; "
+            f"{paths.features}: {missing} of {len(wanted)} images have no features; "
             "run `extract` again"
         )
     write_json(paths.features_manifest, {"images": len(wanted), **identity(config)})

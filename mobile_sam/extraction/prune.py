@@ -39,9 +39,9 @@ def prune(config: RunConfig) -> str:
         shutil.rmtree(set_aside(path), ignore_errors=True)
         arrays = open_arrays(path, identity(config))
         indexes = [paths.index, *(Path(p) for p in arrays.used_by if Path(p).is_file())]
-        wanted = {digest for index in indexes for digest in wanted_digests(index)}
+        wanted = np.concatenate([wanted_digests(index) for index in indexes])
         digests = arrays.digests()
-        rows = [row for row in range(len(digests)) if digests[row].tobytes() in wanted]
+        rows = np.flatnonzero(np.isin(digests, wanted)).tolist()
         dropped = len(digests) - len(rows)
         if not dropped:
             return f"{path}: all {len(digests)} images are in an index; nothing to prune"
@@ -63,7 +63,7 @@ def _copied(arrays: FeatureArrays, rows: list[int], target: Path) -> FeatureArra
         shutil.rmtree(target)
     copy = create_arrays(target, arrays.content, arrays.shard)
     digests, written = arrays.digests(), arrays.written()
-    copy.append([digests[row].tobytes() for row in rows])
+    copy.append(digests[rows])
     for start in range(0, len(rows), copy.shard):
         of_shard = rows[start : start + copy.shard]
         block, kept = copy.blank(), np.zeros(len(of_shard), dtype=bool)

@@ -1,10 +1,10 @@
 """Shards of a store: which rows they lack, and writing them beside those that they have."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
+from mobile_sam.data.digests import Digests
 from mobile_sam.features.arrays import FeatureArrays, open_arrays
 from mobile_sam.features.locks import changing
 from mobile_sam.features.parts import DamagedError, FeatureError, Stored
@@ -18,20 +18,16 @@ class Shard:
     rows: list[int]
 
 
-def missing_shards(
-    arrays: FeatureArrays, wanted: Collection[bytes], part: int, parts: int
-) -> list[Shard]:
+def missing_shards(arrays: FeatureArrays, wanted: Digests, part: int, parts: int) -> list[Shard]:
     """Of every `parts`-th shard, from `part` on, those that lack features of wanted images.
 
-    wanted: digests of images.
+    wanted: images.
     """
-    digests_wanted = set(wanted)
-    digests = arrays.digests()
+    rows = np.flatnonzero(~arrays.written())
+    rows = rows[rows // arrays.shard % parts == part]
     by_start: dict[int, list[int]] = {}
-    for row in np.flatnonzero(~arrays.written()).tolist():
-        mine = row // arrays.shard % parts == part
-        if mine and digests[row].tobytes() in digests_wanted:
-            by_start.setdefault(row - row % arrays.shard, []).append(row)
+    for row in rows[np.isin(arrays.digests()[rows], wanted)].tolist():
+        by_start.setdefault(row - row % arrays.shard, []).append(row)
     return [Shard(start, rows) for start, rows in by_start.items()]
 
 

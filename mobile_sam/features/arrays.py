@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
+from mobile_sam.data.digests import DIGEST_BYTES, Digests, as_digests
 from mobile_sam.features.form import Rows, check_arrays, check_identity, open_group
 from mobile_sam.features.identity import Identity, level_shapes
 from mobile_sam.features.parts import PARTS, DamagedError, Stored, check_written
@@ -19,7 +20,6 @@ from mobile_sam.files import unfinished_path
 from mobile_sam.options import level_name
 
 SHARD = 64  # images of a new store; a job owns whole shards
-DIGEST_BYTES = 16
 
 
 class FeatureArrays:
@@ -39,11 +39,11 @@ class FeatureArrays:
             for level in self.levels
         }
 
-    def digests(self) -> NDArray[np.uint8]:
-        """The digest of each row's image, (rows, DIGEST_BYTES); raises DamagedError."""
+    def digests(self) -> Digests:
+        """The digest of each row's image; raises DamagedError."""
         digests = self._whole("digests")
         # A planning job that was killed leaves rows of zeros at the end.
-        return digests[: int(np.count_nonzero(digests.any(axis=1)))]
+        return as_digests(digests[: int(np.count_nonzero(digests.any(axis=1)))].tobytes())
 
     def written(self) -> NDArray[np.bool_]:
         """Which of the rows have features; raises DamagedError."""
@@ -71,7 +71,7 @@ class FeatureArrays:
             found[level] = parts
         return found
 
-    def append(self, digests: list[bytes]) -> None:
+    def append(self, digests: Digests) -> None:
         """Give each image a row, without features as yet."""
         before = len(self.digests())
         rows = before + len(digests)
@@ -82,7 +82,7 @@ class FeatureArrays:
             array.resize((room, *array.shape[1:]))
         # The digests come last: they say how many rows there are.
         self.group["digests"].resize((rows, DIGEST_BYTES))
-        added = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+        added = np.frombuffer(digests.tobytes(), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
         self.group["digests"][before:] = added
 
     def write(self, start: int, block: Stored, written: NDArray[np.bool_]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from mobile_sam.data.digests import Places
 from mobile_sam.data.index import IndexedImage
 from mobile_sam.features.arrays import open_arrays
 from mobile_sam.features.encoding import decode
@@ -43,9 +44,10 @@ class FeatureStore:
                 f"{self.path}: has no features of the view {view!r}; set feature_views to "
                 f"{[*self._arrays.views, view]} and run `extract` again"
             )
-        row = self._rows.get(bytes.fromhex(record.digest))
-        if row is None:
+        place = self._places.get(bytes.fromhex(record.digest))
+        if place is None:
             raise FeatureError(f"{self.path}: no features for {record.path}; run `extract` again")
+        row = int(self._written[place])
         try:
             found = self._arrays.read(row, self._arrays.views.index(view))
         except DamagedError as error:
@@ -60,7 +62,6 @@ class FeatureStore:
             return
         self._in_use = use(self.path)
         self._arrays = open_arrays(self.path, self.expected)
-        digests = self._arrays.digests()
-        written = np.flatnonzero(self._arrays.written())
-        self._rows = {digests[row].tobytes(): int(row) for row in written}
+        self._written = np.flatnonzero(self._arrays.written())
+        self._places = Places(self._arrays.digests()[self._written])
         self._opened_by = os.getpid()

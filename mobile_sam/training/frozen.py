@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from mobile_sam.config import RunConfig
+from mobile_sam.data.digests import Digests, each_once
 from mobile_sam.data.index import UNLABELLED, Index, IndexedImage
 from mobile_sam.extraction.compute import fill_shards
 from mobile_sam.extraction.passes import batch_size
@@ -86,7 +88,7 @@ class FrozenEncoder:
         if self.fabric.is_global_zero:
             with changing(self.path):
                 discard_stale(self.path, self.content)
-                wanted = list(dict.fromkeys(digest for some in splits.values() for digest in some))
+                wanted = each_once(np.concatenate(list(splits.values())))
                 add_rows(self.path, self.content, wanted, "cache_embeddings false")
         self.fabric.barrier()
         for split, digests in splits.items():
@@ -99,7 +101,7 @@ class FrozenEncoder:
         if not self.shared and self.fabric.is_global_zero:
             shutil.rmtree(self.path)
 
-    def _fill(self, split: str, wanted: list[bytes], stops: Callable[[], None]) -> None:
+    def _fill(self, split: str, wanted: Digests, stops: Callable[[], None]) -> None:
         part, parts, device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
         with using(self.path), changing(self.path, f"part{part}of{parts}"):
             arrays = open_arrays(self.path, self.content, "r+")

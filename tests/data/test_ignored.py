@@ -96,7 +96,7 @@ def test_row_groups_change_no_ignored_segment(
     monkeypatch.setattr(indexing, "IMAGES_PER_GROUP", 2)
     cut = indexed(places, tmp_path / "cut.parquet", options)
     assert [whole[i] for i in range(len(whole))] == [cut[i] for i in range(len(cut))]
-    assert whole.digests() == cut.digests()
+    assert whole.digests().tolist() == cut.digests().tolist()
 
 
 def test_only_crowds_and_ignored_classes_are_unknown(scenes: Path, tmp_path: Path) -> None:
