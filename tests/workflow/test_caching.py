@@ -120,7 +120,7 @@ def test_a_threshold_validates_again_and_trains_nothing(project: Project) -> Non
     assert "report_my" in again
     assert not any(name.startswith("train") for name in again)
     assert sum(name.startswith("validate") for name in again) == 4
-    assert "validate_box_filled" not in again
+    assert "baseline_box_filled" not in again
 
 
 def test_the_best_checkpoint_is_exported_without_training(project: Project) -> None:

@@ -87,7 +87,7 @@ def test_nothing_is_left_to_do_and_a_threshold_trains_nothing(
     assert "rule train" not in text
     for what in validated(paths.config)[1:]:
         assert f"validate_mobileSAM_tiny_{what.replace('-', '_')}" in text
-    assert "validate_mobileSAM_tiny_box_filled" not in text
+    assert "baseline_mobileSAM_tiny_box_filled" not in text
 
 
 def test_the_weights_are_worth_as_much_outside_the_run(paths: RunPaths, tmp_path: Path) -> None:

@@ -22,11 +22,14 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
     jobs = settings.validate_jobs
 
     for what in validated(settings):
+        # What needs no GPU does not begin with `validate`: a cluster gives by the beginning.
+        measuring = "baseline" if what == BOX_FILLED else "validate"
+        joining = "join" if jobs > 1 else measuring
         for part in range(jobs if jobs > 1 else 0):
 
             rule:
                 name:
-                    f"validate_{run}_{rule_name(what)}_{part}_of_{jobs}"
+                    f"{measuring}_{run}_{rule_name(what)}_{part}_of_{jobs}"
                 input:
                     paths.index,
                     needed[what],
@@ -48,7 +51,7 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
 
         rule:
             name:
-                f"validate_{run}_{rule_name(what)}"
+                f"{joining}_{run}_{rule_name(what)}"
             input:
                 paths.index,
                 needed[what],
