@@ -7,7 +7,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install oracle reference demo browser test lint test-long test-slurm clean
+.PHONY: install oracle reference demo browser test lint test-long test-slurm test-lowest clean
 
 install: $(BIN)/.installed
 
@@ -51,6 +51,16 @@ test-slurm: install
 	PATH=$$PATH:/usr/sbin; command -v slurmctld && command -v munged || \
 		{ apt-get update -qq && apt-get install -qq --no-install-recommends slurm-wlm munge; }
 	pytest -m slurm -n 0 tests/slurm
+
+# The lowest versions that the bounds allow, but for torch; without the extra for SLURM, which asks
+# for higher ones.
+LOWEST := $(VENV)/lowest
+test-lowest: oracle
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	python -m tests.lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e . \
+		pytest pytest-xdist hypothesis scikit-image playwright -c $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pytest --ignore tests/test_cluster.py
 
 clean:
 	rm -rf $(VENV) .snakemake
