@@ -7,7 +7,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install oracle reference demo browser test lint test-long test-slurm clean
+.PHONY: install oracle reference demo browser test lint test-long test-slurm test-faults clean
 
 install: $(BIN)/.installed
 
@@ -51,6 +51,10 @@ test-slurm: install
 	PATH=$$PATH:/usr/sbin; command -v slurmctld && command -v munged || \
 		{ apt-get update -qq && apt-get install -qq --no-install-recommends slurm-wlm munge; }
 	pytest -m slurm -n 0 tests/slurm
+
+# Kills, full disks, too little memory. Disks are mounted, which takes root; else these are skipped.
+test-faults: install
+	pytest -m faults -n 0 tests/faults
 
 clean:
 	rm -rf $(VENV) .snakemake

@@ -1,6 +1,5 @@
 """Checkpoints: everything that continuing needs, written whole or not at all."""
 
-import os
 import subprocess
 from functools import cache
 from importlib.metadata import version
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from mobile_sam.config import ConfigError
-from mobile_sam.files import unfinished_path
+from mobile_sam.files import whole
 from mobile_sam.models.weights import load_file
 
 FORMAT, VERSION = "mobile_sam checkpoint", 2
@@ -21,13 +20,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
     content: tensors and plain values only.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(path)
-    with unfinished.open("wb") as file:
+    with whole(path) as unfinished, unfinished.open("wb") as file:
         torch.save({"format": FORMAT, "version": VERSION, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def load(path: Path) -> dict[str, Any]:

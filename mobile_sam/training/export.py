@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mobile_sam.config import RunConfig
-from mobile_sam.files import unfinished_path
+from mobile_sam.files import whole
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.sam import Sam
@@ -34,8 +34,8 @@ def export_weights(config: RunConfig) -> None:
     paths = RunPaths(config)
     load_student(model, paths.checkpoint(normalise(config)[-1], config.use_checkpoint))
     target = paths.weights
-    unfinished = unfinished_path(target)
-    torch.save(to_original(model), unfinished)
-    unfinished.replace(target)
+    # An open file, because torch writes the name of a path into the file.
+    with whole(target) as unfinished, unfinished.open("wb") as file:
+        torch.save(to_original(model), file)
     if any(".se." in key for key in model.state_dict()):
         log.info("%s has gates of Squeeze-and-Excitation: only this package reads them", target)

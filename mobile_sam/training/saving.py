@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.files import remove_unfinished, unfinished_path
+from mobile_sam.files import remove_unfinished, whole
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import canonical, normalise
 from mobile_sam.stage import Stage
@@ -141,7 +141,5 @@ class Saves:
 
 
 def _write_table(progress: Progress, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(path)
-    pd.DataFrame(progress.table()).to_csv(unfinished, index=False)
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        pd.DataFrame(progress.table()).to_csv(unfinished, index=False)
