@@ -48,7 +48,8 @@ def fault(error: BaseException, verb: str = "") -> str | None:
     """
     for cause in _causes(error):
         if isinstance(cause, OSError) and _number(cause) in _OF_FILES:
-            where = cause.filename if isinstance(cause.filename, str | Path) else words(cause)
+            unnamed = "results, temporary files or /dev/shm"
+            where = cause.filename if isinstance(cause.filename, str | Path) else unnamed
             return f"{where}: {_OF_FILES[_number(cause)]}"
         text = words(cause)
         if isinstance(cause, RuntimeError) and _SHARED_MEMORY.search(text):

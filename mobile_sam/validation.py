@@ -123,7 +123,7 @@ def _model(config: RunConfig, what: str) -> Sam:
     else:
         model = start_student(config)
         if what != START:
-            load_student(model, RunPaths(config).checkpoint(*students[what]))
+            load_student(model, config, *students[what])
     device = default_device()
     return model.eval().to(device)
 

@@ -52,7 +52,7 @@ def test_on_a_read_only_disk_a_verb_says_so(verb: str, disk: Disk, undisturbed: 
     logged = project.verb(verb, "--log", "results/mobile_sam/my/logs/again.log").sentence
     disk.read_only(False)
     for said in (sentence, logged):
-        assert said.startswith("results/mobile_sam/")
+        assert "results/mobile_sam/" in said
         assert "the disk is read-only; make it writable" in said
     assert project.files() == others
     project.finish(verb)
@@ -77,7 +77,8 @@ def test_on_a_read_only_disk_the_workflow_has_nothing_to_say_where_all_is_done(
     ended = project.snakemake()
     disk.read_only(False)
     assert ended.status == 1
-    assert "Read-only file system" in ended.output or "the disk is read-only" in ended.output
+    assert "Traceback" not in ended.output
+    assert "Write-protected output files" in ended.output
     assert project.differing(undisturbed) == project.missing(undisturbed) == []
 
 
@@ -87,7 +88,7 @@ def test_a_full_shared_memory_says_what_to_lower(undisturbed: Project, tmp_path:
     settings = (project.directory / "my.json").read_text()
     more = settings.replace("{", '{"num_workers": 1, ', 1)
     (project.directory / "workers.json").write_text(more)
-    small = "mount -t tmpfs -o size=4k tmpfs /dev/shm"
+    small = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
     command = f"{small} && exec {sys.executable} -m mobile_sam train --config workers.json"
     found = subprocess.run(
         ["unshare", "--mount", "sh", "-c", command],

@@ -1,0 +1,116 @@
+"""Results that were moved, and clocks: what runs again, and that nothing is lost."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Copy
+from tests.faults.projects import Project
+
+pytestmark = pytest.mark.faults
+
+DAY = 86_400_000_000_000  # in nanoseconds
+
+
+def shift(project: Project, days: float, *verbs: str) -> None:
+    """Move the times of results of verbs (of all)."""
+    tops = [top for verb in verbs for top in project.of_verb(verb)] or [project.results]
+    for top in tops:
+        for path in [top, *top.rglob("*")]:
+            found = path.stat()
+            times = (found.st_atime_ns, found.st_mtime_ns + int(days * DAY))
+            os.utime(path, ns=times)
+
+
+def test_a_moved_project_runs_nothing_again(copy: Copy, undisturbed: Project) -> None:
+    project = copy()
+    moved = Project(project.directory.with_name("moved"))
+    shutil.move(project.directory, moved.directory)
+    before = moved.files()
+    assert moved.would_run() == set()
+    assert moved.files() == before
+    moved.remove("report")
+    moved.finish("report")
+    assert moved.differing(undisturbed) == moved.missing(undisturbed) == []
+
+
+def test_a_renamed_output_dir_runs_nothing_again(copy: Copy, undisturbed: Project) -> None:
+    project = copy()
+    (project.directory / "results").rename(project.directory / "elsewhere")
+    ended = project.snakemake("-n", "--config", "run=my.json", "output_dir=elsewhere")
+    assert "Nothing to be done" in ended.output
+    settings = json.loads((project.directory / "my.json").read_text())
+    (project.directory / "my.json").write_text(json.dumps(settings | {"output_dir": "elsewhere"}))
+    project.results = project.directory / "elsewhere" / "mobile_sam"
+    project.run = project.results / "my"
+    project.remove("report")
+    assert project.would_run() == {"report_my"}
+    project.finish_workflow()
+    assert project.differing(undisturbed) == project.missing(undisturbed) == []
+
+
+def test_a_project_that_is_copied_without_times_trains_nothing(
+    copy: Copy, undisturbed: Project
+) -> None:
+    """As by `cp -r` or from an object store: each file has the time of its copy."""
+    project = copy()
+    for path in sorted(project.results.rglob("*"), reverse=True):
+        os.utime(path)
+    again = project.would_run()
+    assert not any(name.startswith(("index", "extract", "plan")) for name in again), again
+    touched = project.snakemake("--touch")
+    assert touched.status == 0, touched.output
+    assert project.would_run() == set()
+    assert project.differing(undisturbed) == project.missing(undisturbed) == []
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_clock_that_is_wrong_throughout_runs_nothing_again(
+    days: int, copy: Copy, undisturbed: Project
+) -> None:
+    """Times are only compared with each other."""
+    project = copy()
+    shift(project, days)
+    assert project.would_run() == set()
+    project.remove("report")
+    project.finish_workflow()
+    assert project.differing(undisturbed) == project.missing(undisturbed) == []
+
+
+def test_a_clock_that_jumped_back_trains_again_and_to_the_same_bits(
+    copy: Copy, undisturbed: Project
+) -> None:
+    """The first stage ended a day ahead: what follows seems older than what it is made of."""
+    project = copy()
+    for path in (project.run / "stages/00_distill").iterdir():
+        found = path.stat()
+        os.utime(path, ns=(found.st_atime_ns, time.time_ns() + DAY))
+    before = project.files("train", "export", "validate", "report")
+    again = project.would_run()
+    assert "train_01_finetune" in again
+    assert not any(name.startswith(("train_00", "index", "extract", "plan")) for name in again)
+    project.finish_workflow()
+    assert project.differing(undisturbed) == project.missing(undisturbed) == []
+    assert project.files("train", "export", "validate", "report") == before
+    # As long as the clock has not caught up it would do so again; this is what ends it.
+    assert project.snakemake("--touch").status == 0
+    assert project.would_run() == set()
+
+
+def test_data_inside_a_project_that_is_moved(scenes: Path, tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    project.directory.mkdir()
+    shutil.copytree(scenes, project.directory / "data")
+    project.write(Path("data"))
+    for verb in ("index", "extract", "train"):
+        project.finish(verb)
+    moved = Project(tmp_path / "moved")
+    shutil.move(project.directory, moved.directory)
+    before = moved.files()
+    for verb in ("index", "extract", "train"):
+        moved.finish(verb)
+    assert {name for name, _ in moved.files().items()} == set(before)
