@@ -85,12 +85,13 @@ class Project:
         ended = self.verb(verb)
         assert ended.status == 0, ended.output
 
-    def start_snakemake(self, *arguments: str) -> subprocess.Popen[str]:
+    def start_snakemake(self, *arguments: str, **config: str) -> subprocess.Popen[str]:
         """Begin the workflow, in a session of its own."""
+        settings = [f"{key}={value}" for key, value in {"run": "my.json", **config}.items()]
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "snakemake", *_COMMON, *arguments),
-                *("--config", "run=my.json"),
+                *("--config", *settings),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -99,8 +100,8 @@ class Project:
             start_new_session=True,
         )
 
-    def snakemake(self, *arguments: str) -> Ended:
-        running = self.start_snakemake(*arguments)
+    def snakemake(self, *arguments: str, **config: str) -> Ended:
+        running = self.start_snakemake(*arguments, **config)
         output, _ = running.communicate()
         return Ended(running.returncode, output)
 
