@@ -121,16 +121,18 @@ def test_what_is_older_than_its_input_is_made_again_to_the_same_bits(
     assert project.would_run() == set()
 
 
-def test_data_inside_a_project_that_is_moved(scenes: Path, tmp_path: Path) -> None:
+def test_data_that_is_moved_is_a_new_data_set_beside_the_old_one(
+    scenes: Path, tmp_path: Path
+) -> None:
+    """What docs/reliability.md says is not covered: a data set is known by its absolute path."""
     project = Project(tmp_path / "project")
     project.directory.mkdir()
     shutil.copytree(scenes, project.directory / "data")
     project.write(Path("data"))
-    for verb in ("index", "extract", "train"):
-        project.finish(verb)
+    project.finish("index")
     moved = Project(tmp_path / "moved")
     shutil.move(project.directory, moved.directory)
     before = moved.files()
-    for verb in ("index", "extract", "train"):
-        moved.finish(verb)
-    assert {name for name, _ in moved.files().items()} == set(before)
+    moved.finish("index")
+    assert len(list(moved.results.glob("shared/*/index.parquet"))) == 2
+    assert before.items() <= moved.files().items()
