@@ -24,13 +24,15 @@ _OF_FILES = {
 }
 # Of C++, torch, CUDA, oneDNN, Arrow, matplotlib and the system.
 _MEMORY = re.compile(
-    r"can't allocate memory|cannot allocate memory|not enough memory|out of memory(?! \(shm)|"
+    r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|"
     r"bad_alloc|can't start new thread|failed to launch worker thread|alloc_cpu|"
     r"failed to map segment|could not create a (primitive|memory)|not be made C-contiguous",
     re.IGNORECASE,
 )
-_SHARED_MEMORY = re.compile(r"</torch_\d|shared memory|bus error", re.IGNORECASE)
-_READER_KILLED = re.compile(r"DataLoader worker .*(killed by signal: Killed|exited unexpectedly)")
+_SHARED_MEMORY = re.compile(
+    r"</torch_\d|shared memory ?\(shm\)|out of shared memory|bus error", re.IGNORECASE
+)
+_READER_KILLED = re.compile(r"DataLoader worker .*killed by signal: Killed")
 _LESS = {
     "train": "lower num_workers or set recompute_encoder to true, which train nothing again; else "
     "lower prompts_per_pass, objects_per_image or batch_size",

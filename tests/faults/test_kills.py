@@ -50,3 +50,19 @@ def test_ended_at_random_moments_a_verb_ends_in_the_same_results(
     project.finish(verb)
     assert project.differing(undisturbed) == project.missing(undisturbed) == []
     assert project.files(verb) == others
+
+
+@pytest.mark.parametrize("verb", ["index", "report"])
+def test_ctrl_c_ends_a_verb_in_a_line(verb: str, copy: Copy, undisturbed: Project) -> None:
+    project = copy(without=verb)
+    work = seconds(project, verb)
+    running = project.start(verb)
+    running.wait_for_work()
+    time.sleep(work / 2)
+    ended = running.signal(signal.SIGINT)
+    assert ended.status == 128 + signal.SIGINT
+    assert "Traceback" not in ended.output
+    assert "interrupted; the same command begins again" in ended.output
+    assert project.unfinished() == project.differing(undisturbed, verb) == []
+    project.finish(verb)
+    assert project.missing(undisturbed) == []
