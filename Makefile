@@ -7,7 +7,8 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install oracle reference demo browser test lint test-long test-slurm test-lowest clean
+.PHONY: install oracle reference demo browser test lint test-long test-slurm test-faults \
+	test-lowest clean
 
 install: $(BIN)/.installed
 
@@ -61,6 +62,10 @@ test-lowest: oracle
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e . \
 		pytest pytest-xdist hypothesis scikit-image playwright -c $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pytest --ignore tests/test_cluster.py
+
+# Kills, full disks, too little memory. Disks are mounted, which takes root; else these are skipped.
+test-faults: install
+	pytest -m faults -n 0 tests/faults
 
 clean:
 	rm -rf $(VENV) .snakemake

@@ -38,6 +38,7 @@ from mobile_sam.plan import (
 from mobile_sam.runs import DEFAULT_OVERLAY, DEFAULT_RUN, resolve
 from mobile_sam.schedule import canonical, normalise
 from mobile_sam.teachers import named_teachers
+from mobile_sam.times import check_times
 
 overrides = dict(config)
 named = overrides.pop("run", None)
@@ -81,6 +82,10 @@ ask_by_beginning(workflow.rules, asked.overwrite_resources, asked.overwrite_thre
 
 
 onstart:
+    try:
+        check_times(RUNS.all)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     write_settings(RUNS)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any, get_args
 
 from mobile_sam.config import ConfigError, RunConfig, UserError, parse_config
 from mobile_sam.datasets import KNOWN_DATASETS, fetch_dataset
+from mobile_sam.faults import fault, words
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
 from mobile_sam.files import write_json
 from mobile_sam.layout import BOX_FILLED, RunPaths, needs_features
 from mobile_sam.options import Protocol
-from mobile_sam.process import end_with_parent, log_to
+from mobile_sam.process import end_when_asked, end_with_parent, log_to, quiet_threads
 from mobile_sam.runs import load_run
 from mobile_sam.teachers import teacher_configs
 
@@ -269,17 +271,31 @@ def _add_evaluate(verbs: Any) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status. A wrong setting or file is one line, no traceback."""
+    """Run one verb; returns the exit status.
+
+    A wrong setting or file and a fault of the machine are one line, without a traceback.
+    """
     args = parser().parse_args(argv)
-    log_to(getattr(args, "log", None))
     try:
+        log_to(getattr(args, "log", None))
+        end_when_asked()
+        quiet_threads()
         if args.verb in OTHER_VERBS:
             OTHER_VERBS[args.verb](args)
         else:
             end_with_parent()
             RUN_VERBS[args.verb][0](load_run(args.config), args)
     except UserError as error:
-        log.error("error: %s", error)
+        log.error("error: %s", words(error))
+        return 1
+    except KeyboardInterrupt:
+        log.error("interrupted; the same command begins again")
+        return 128 + signal.SIGINT
+    except Exception as error:
+        sentence = fault(error, args.verb)
+        if sentence is None:
+            raise
+        log.error("error: %s", sentence)
         return 1
     return 0
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mobile_sam.config import DIRECTORY_KEYS, RunConfig
+from mobile_sam.faults import naming
 from mobile_sam.fetch import FetchError, cache_dir, check_answers, fetch_file
 
 
@@ -81,7 +82,8 @@ def fetch_dataset(name: str) -> Path:
     archive = fetch_file(dataset.url, dataset.sha256, dataset.archive, f"data set {name!r}")
     unfinished = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(unfinished, ignore_errors=True)
-    count = unpack(archive, unfinished, dataset.val_share)
+    with naming(unfinished):
+        count = unpack(archive, unfinished, dataset.val_share)
     (unfinished / dataset.manifest.name).write_text(f"{count} images of {dataset.url}\n")
     if target.exists():
         target.rmdir()

@@ -11,6 +11,7 @@ import requests
 from tqdm import tqdm
 
 from mobile_sam.config import UserError
+from mobile_sam.faults import fault, naming
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
 
@@ -96,6 +97,8 @@ def fetch_file(url: str, sha256: str, target: Path, what: str) -> Path:
                 downloader=_download,
             )
     except (OSError, ValueError) as error:
+        if fault(error):
+            raise
         raise FetchError(
             f"{what} cannot be fetched from {url} ({error}); put the file at {target} yourself"
         ) from error
@@ -125,7 +128,7 @@ def _download(url: str, output_file: str, pooch: object) -> None:
             unit_scale=True,
             desc=url.rsplit("/", 1)[1],
         )
-        with part.open("ab" if resumed else "wb") as file, progress:
+        with naming(part), part.open("ab" if resumed else "wb") as file, progress:
             received = 0
             for block in response.iter_content(1 << 20):
                 file.write(block)

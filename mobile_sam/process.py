@@ -5,22 +5,43 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
+
+from mobile_sam.faults import fault
 
 
 def log_to(path: Path | None) -> None:
     """Log to standard error, and to `path` if one is given."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    style, times = "%(asctime)s  %(message)s", "%H:%M:%S"
+    logging.basicConfig(level=logging.WARNING, format=style, datefmt=times, stream=sys.stderr)
+    logging.getLogger("mobile_sam").setLevel(logging.INFO)
+    # A log on a full disk is no error of its own: what else is written there fails, and says so.
+    logging.raiseExceptions = False
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path))
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s  %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-    )
-    logging.getLogger("mobile_sam").setLevel(logging.INFO)
+        handler = logging.FileHandler(path)
+        handler.setFormatter(logging.Formatter(style, times))
+        logging.getLogger().addHandler(handler)
+
+
+def quiet_threads() -> None:
+    """Let threads of libraries fail without a traceback where the machine is at fault.
+
+    TensorBoard's writes behind, and the next call of it raises the error in the main thread.
+    """
+    usual = threading.excepthook
+
+    def tell(error: threading.ExceptHookArgs) -> None:
+        if error.exc_value is None or not fault(error.exc_value):
+            usual(error)
+
+    threading.excepthook = tell
+
+
+def end_when_asked() -> None:
+    """End at SIGTERM in the ordinary way, which removes what is unfinished."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def end_with_parent() -> None:

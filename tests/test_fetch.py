@@ -2,7 +2,9 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,11 +17,15 @@ CONTENT = bytes(range(256)) * 8192  # 2 MiB
 
 
 class Server:
-    """Serves CONTENT at every path but `/missing.pt`; `drop_after` cuts the connection."""
+    """Serves CONTENT at every path but `/missing.pt`; `drop_after` cuts the connection.
+
+    pause: seconds before each 64 KiB.
+    """
 
     def __init__(self) -> None:
         self.content = CONTENT
         self.drop_after: int | None = None
+        self.pause = 0.0
         self.ranges: list[str | None] = []
         outer = self
 
@@ -34,7 +40,11 @@ class Server:
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body if outer.drop_after is None else body[: outer.drop_after])
+                body = body if outer.drop_after is None else body[: outer.drop_after]
+                with suppress(ConnectionError):
+                    for begin in range(0, len(body), 1 << 16):
+                        time.sleep(outer.pause)
+                        self.wfile.write(body[begin : begin + (1 << 16)])
 
             def log_message(self, *args: object) -> None:
                 pass

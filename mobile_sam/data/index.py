@@ -22,6 +22,7 @@ from mobile_sam.config import UserError
 from mobile_sam.data.digests import Digests, from_hex
 from mobile_sam.data.images import RecordError, read_image
 from mobile_sam.data.masks import Mask, decode, union
+from mobile_sam.faults import fault
 
 SCHEMA = pa.schema(
     [
@@ -117,6 +118,8 @@ def open_index(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
+        if fault(error):
+            raise
         raise DatasetError(
             f"{path}: not an index, or a damaged one ({error}); delete it and index again"
         ) from error

@@ -25,7 +25,7 @@ from mobile_sam.data.records import Record
 from mobile_sam.data.rows import ROW_OPTIONS, ROW_VERSION, Rows, read_rows
 from mobile_sam.data.splits import Records, Sources, find_splits
 from mobile_sam.data.written import Written
-from mobile_sam.files import unfinished_path
+from mobile_sam.files import whole
 from mobile_sam.options import Data
 
 log = logging.getLogger(__name__)
@@ -78,18 +78,13 @@ def _index(
     num_workers: int,
     kept: Path | None,
 ) -> int:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(target)
-    try:
+    with whole(target) as unfinished:
         written = _write(unfinished, records, options, num_workers, KeptRows(kept), problems)
         if kept is not None:
             keep(unfinished, kept, written.stamps, written.counts)
         missing = written.missing(options, list(records))
         if missing or len(problems) > options.max_broken:
             raise DatasetError(_listing(problems + missing, target))
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
     for problem in problems:
         log.warning("left out: %s", problem)
     return sum(of_split["segments"] for of_split in written.splits.values())

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mobile_sam.data.index import DatasetError, open_index
-from mobile_sam.files import unfinished_path
+from mobile_sam.files import whole
 
 log = logging.getLogger(__name__)
 
@@ -60,20 +60,19 @@ def keep(index: Path, kept: Path, stamps: list[str], counts: list[int]) -> None:
     stamps: of each image in the order of the index, empty for one that must be read again;
     counts: rows of each image.
     """
-    unfinished = unfinished_path(kept)
-    try:
-        os.link(index, unfinished)
-    except OSError:  # a file system without links
-        shutil.copyfile(index, unfinished)
-    unfinished.replace(kept)
-    unfinished = _stamps_path(kept).with_name(f".{kept.stem}.{os.getpid()}.npz")
-    np.savez(
-        unfinished,
-        stamps=np.array(stamps, dtype=np.str_),
-        counts=np.array(counts, dtype=np.int64),
-        index=np.array(_digest(kept)),
-    )
-    unfinished.replace(_stamps_path(kept))
+    with whole(kept) as unfinished:
+        try:
+            os.link(index, unfinished)
+        except OSError:  # a file system without links
+            shutil.copyfile(index, unfinished)
+    # An open file, because numpy would append a suffix to its name.
+    with whole(_stamps_path(kept)) as unfinished, unfinished.open("wb") as file:
+        np.savez(
+            file,
+            stamps=np.array(stamps, dtype=np.str_),
+            counts=np.array(counts, dtype=np.int64),
+            index=np.array(_digest(kept)),
+        )
 
 
 def _stamps_path(kept: Path) -> Path:

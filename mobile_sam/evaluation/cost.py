@@ -15,7 +15,7 @@ from torch import nn
 from mobile_sam.config import RunConfig, UserError
 from mobile_sam.evaluation.machine import device_name, forget_peak, peak_memory
 from mobile_sam.evaluation.passes import Passes, count_flops, latency, passes
-from mobile_sam.files import unfinished_path
+from mobile_sam.files import whole
 from mobile_sam.models.build import build_sam_model, iou_head_shape
 from mobile_sam.models.device import default_device
 from mobile_sam.models.recognise import recognised
@@ -94,10 +94,8 @@ def write_costs(models: Mapping[str, Blueprint], target: Path, repeats: int) -> 
             *(name, cost.parameters / 1e6, cost.gflops_encoder, cost.encoder_ms),
             *(cost.gflops_decoder, cost.decoder_ms, cost.memory_mib),
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(target)
-    pd.DataFrame(rows).to_csv(unfinished, index=False)
-    unfinished.replace(target)
+    with whole(target) as unfinished:
+        pd.DataFrame(rows).to_csv(unfinished, index=False)
 
 
 def blueprints(config: RunConfig) -> dict[str, Blueprint]:

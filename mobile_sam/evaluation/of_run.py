@@ -31,7 +31,7 @@ def validated_model(config: RunConfig, what: str) -> Sam:
     else:
         model = start_student(config)
         if what != START:
-            load_student(model, RunPaths(config).checkpoint(*students[what]))
+            load_student(model, config, *students[what])
     return model.eval().to(default_device())
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mobile_sam.config import ConfigError
-from mobile_sam.files import unfinished_path
+from mobile_sam.faults import fault
+from mobile_sam.files import whole
 
 SCHEMA = pa.schema(
     [
@@ -98,6 +99,8 @@ def open_table(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
+        if fault(error):
+            raise
         raise ConfigError(
             f"{path}: not a table of validation ({error}); delete it and validate again"
         ) from error
@@ -128,14 +131,14 @@ def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:
 
 
 def _write(target: Path, tables: Iterable[pa.Table], about: Mapping[str, Any]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(target)
     said: dict[bytes, bytes] = {k.encode(): json.dumps(v).encode() for k, v in about.items()}
     schema = SCHEMA.with_metadata(said | {_VERSION_KEY: VERSION})
-    with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+    with (
+        whole(target) as unfinished,
+        pq.ParquetWriter(unfinished, schema, compression="zstd") as writer,
+    ):
         for group in _groups(tables):
             writer.write_table(group.replace_schema_metadata(schema.metadata))
-    unfinished.replace(target)
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -4,6 +4,7 @@ One chunk for each image and view, with a crc32c; whole shards. The attributes o
 what the features are of; a store of something else is refused.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
 from mobile_sam.data.digests import DIGEST_BYTES, Digests, as_digests
+from mobile_sam.faults import fault, naming
 from mobile_sam.features.form import Rows, check_arrays, check_identity, open_group
 from mobile_sam.features.identity import Identity, level_shapes
 from mobile_sam.features.parts import PARTS, DamagedError, Stored, check_written
@@ -53,6 +55,8 @@ class FeatureArrays:
         try:
             return self.group[name][:]
         except (ValueError, RuntimeError, OSError) as error:
+            if fault(error):
+                raise
             raise DamagedError(
                 f"{self.path}: the list of images is damaged ({error}); delete the store and run "
                 "`extract` again"
@@ -65,6 +69,8 @@ class FeatureArrays:
             try:
                 parts = {suffix: array[row, view] for suffix, array in arrays.items()}
             except (ValueError, RuntimeError, OSError, IndexError) as error:
+                if fault(error):
+                    raise
                 reason = str(error).split(". ")[0]  # and not the bytes of two checksums
                 raise DamagedError(f"{level}: {reason}") from error
             check_written(parts, self.dtype)
@@ -73,6 +79,10 @@ class FeatureArrays:
 
     def append(self, digests: Digests) -> None:
         """Give each image a row, without features as yet."""
+        with naming(self.path):
+            self._append(digests)
+
+    def _append(self, digests: Digests) -> None:
         before = len(self.digests())
         rows = before + len(digests)
         # Room for whole shards, as they are written.
@@ -88,12 +98,13 @@ class FeatureArrays:
     def write(self, start: int, block: Stored, written: NDArray[np.bool_]) -> None:
         """Write a whole shard, from row `start` on, and only then which rows have features."""
         end = start + self.shard
-        for level, arrays in self._arrays.items():
-            for suffix, array in arrays.items():
-                array[start:end] = block[level][suffix]
         flags = np.zeros(self.shard, dtype=np.uint8)
         flags[: len(written)] = written
-        self.group["written"][start:end] = flags
+        with naming(self.path):
+            for level, arrays in self._arrays.items():
+                for suffix, array in arrays.items():
+                    array[start:end] = block[level][suffix]
+            self.group["written"][start:end] = flags
 
     def forget(self, rows: list[int]) -> None:
         """Say that rows have no features, and remove the files in which none is left."""
@@ -123,9 +134,18 @@ class FeatureArrays:
 
 def create_arrays(path: Path, expected: Identity, shard: int | None = None) -> FeatureArrays:
     """A new store without rows at `path`, where nothing may be."""
-    shard = shard or SHARD
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(path)
+    try:
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _create(unfinished, expected, shard or SHARD)
+            unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return FeatureArrays(path, zarr.open_group(path, mode="r+"))
+
+
+def _create(unfinished: Path, expected: Identity, shard: int) -> None:
     group = zarr.create_group(unfinished)
     for level, shape in level_shapes(expected).items():
         for suffix, (dtype, missing) in PARTS[expected["dtype"]].items():
@@ -143,8 +163,6 @@ def create_arrays(path: Path, expected: Identity, shard: int | None = None) -> F
     group.create_array("digests", shape=(0, DIGEST_BYTES), chunks=(4096, DIGEST_BYTES), **crc)
     group.create_array("written", shape=(0,), chunks=(shard,), **crc)
     group.attrs.update(expected)
-    unfinished.rename(path)
-    return FeatureArrays(path, zarr.open_group(path, mode="r+"))
 
 
 def open_arrays(path: Path, expected: Identity, mode: Literal["r", "r+"] = "r") -> FeatureArrays:

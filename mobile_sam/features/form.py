@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
+from mobile_sam.faults import fault
 from mobile_sam.features.parts import FeatureError
 
 # Of each array: its dtype, and the shape of one row.
@@ -29,6 +30,8 @@ def open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
     try:
         return zarr.open_group(path, mode=mode, zarr_format=3, use_consolidated=False)
     except _UNREADABLE as error:
+        if fault(error):
+            raise
         raise FeatureError(
             f"{path}: not a feature store, or a damaged one ({_first_line(error)}); {_REMEDY}"
         ) from error
@@ -66,6 +69,8 @@ def check_arrays(path: Path, group: zarr.Group, expected: Rows) -> None:
                 and array.shape[1:] == shape
             )
         except _UNREADABLE as error:
+            if fault(error):
+                raise
             raise FeatureError(
                 f"{path}: array {name!r} cannot be opened ({_first_line(error)}); {_REMEDY}"
             ) from error

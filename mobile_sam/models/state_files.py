@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mobile_sam.config import ConfigError
+from mobile_sam.faults import fault
 
 StateDict = dict[str, Tensor]
 
@@ -32,8 +33,11 @@ def load_file(path: Path) -> Any:
             f"could run code ({_first_line(error)})"
         ) from None
     except (*_DAMAGES, OSError) as error:
+        if fault(error):
+            raise
         raise ConfigError(
-            f"{path}: not a file of torch.save, or a damaged one ({_first_line(error)})"
+            f"{path}: not a file of torch.save, or a damaged one ({_first_line(error)}); delete "
+            "it, and what has made or fetched it does so again"
         ) from None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from mobile_sam.files import whole_files
 from mobile_sam.report import behaviour, making, quality
 from mobile_sam.report.blocks import Drawing, Section, Table
 from mobile_sam.report.measured import Measured
@@ -20,8 +21,11 @@ def write_page(measured: Measured, directory: Path) -> None:
 
     Equal inputs give equal bytes.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    numbers = Numbers(measured)
+    with whole_files(directory, last="index.html") as unfinished:
+        _write(Numbers(measured), unfinished)
+
+
+def _write(numbers: Numbers, directory: Path) -> None:
     numbers.summary.to_csv(directory / "summary.csv", index=False)
     sections = [section for make in SECTIONS if (section := make(numbers, directory)) is not None]
     for section in sections:

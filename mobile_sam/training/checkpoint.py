@@ -1,7 +1,8 @@
 """Checkpoints: everything that continuing needs, written whole or not at all."""
 
-import os
+import json
 import subprocess
+import zipfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import Any
 
 import torch
 
-from mobile_sam.config import ConfigError
-from mobile_sam.files import unfinished_path
+from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.files import whole
+from mobile_sam.layout import RunPaths
 from mobile_sam.models.state_files import load_file
+from mobile_sam.options import Kept
+from mobile_sam.schedule import canonical
+from mobile_sam.stage import Stage
 
 FORMAT, VERSION = "mobile_sam checkpoint", 2
 
@@ -21,18 +26,14 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
     content: tensors and plain values only.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(path)
-    with unfinished.open("wb") as file:
+    with whole(path) as unfinished, unfinished.open("wb") as file:
         torch.save({"format": FORMAT, "version": VERSION, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint. Raises ConfigError for a file that is none of ours, or of another form."""
     content = load_file(path)
+    _check_sums(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ConfigError(f"{path}: not a checkpoint of mobile_sam; train the stage again")
     found = content.get("version")
@@ -43,6 +44,34 @@ def load(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: a checkpoint of format version {found}, and this package reads {VERSION}; "
             f"{remedy}"
+        )
+    return content
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ConfigError for bits that have turned, which `torch.load` does not look for."""
+    if not zipfile.is_zipfile(path):
+        return  # none of ours
+    with zipfile.ZipFile(path) as content:
+        damaged = content.testzip()
+    if damaged is not None:
+        raise ConfigError(
+            f"{path}: damaged ({damaged} does not match its checksum); delete it, and the same "
+            "command makes it anew"
+        )
+
+
+def of_stage(config: RunConfig, stage: Stage, kept: Kept = "last") -> dict[str, Any]:
+    """Read what a finished stage has left. Raises ConfigError when it is of other settings."""
+    path = RunPaths(config).checkpoint(stage, kept)
+    content = load(path)
+    found, wanted = json.loads(content["settings"]), json.loads(canonical(config, stage))
+    others = {*found, *wanted}
+    differing = sorted(key for key in others if found.get(key) != wanted.get(key))
+    if differing:
+        raise ConfigError(
+            f"{path}: of another run, or of other settings of this one ({', '.join(differing)}); "
+            "delete it, and the same command trains the stage again"
         )
     return content
 

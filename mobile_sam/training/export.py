@@ -1,25 +1,26 @@
 """The student of a finished stage: as a model, and as weights for the original code."""
 
 import logging
-from pathlib import Path
 
 import torch
 
 from mobile_sam.config import RunConfig
-from mobile_sam.files import unfinished_path
+from mobile_sam.files import whole
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import to_original
+from mobile_sam.options import Kept
 from mobile_sam.schedule import normalise
+from mobile_sam.stage import Stage
 from mobile_sam.training import checkpoint
 
 log = logging.getLogger(__name__)
 
 
-def load_student(model: Sam, path: Path) -> None:
-    """Load the student in a stage's checkpoint into `model`; the moving average if there is one."""
-    content = checkpoint.load(path)
+def load_student(model: Sam, config: RunConfig, stage: Stage, kept: Kept) -> None:
+    """Load the student that a stage has left into `model`; the moving average if there is one."""
+    content = checkpoint.of_stage(config, stage, kept)
     averaged = content["average"] is not None
     state, prefix = (
         (content["average"], "module.") if averaged else (content["learner"], "student.")
@@ -31,11 +32,10 @@ def load_student(model: Sam, path: Path) -> None:
 def export_weights(config: RunConfig) -> None:
     """Write the student of the last stage to `weights.pt`, under original MobileSAM names."""
     model = start_student(config)
-    paths = RunPaths(config)
-    load_student(model, paths.checkpoint(normalise(config)[-1], config.use_checkpoint))
-    target = paths.weights
-    unfinished = unfinished_path(target)
-    torch.save(to_original(model), unfinished)
-    unfinished.replace(target)
+    load_student(model, config, normalise(config)[-1], config.use_checkpoint)
+    target = RunPaths(config).weights
+    # An open file, because torch writes the name of a path into the file.
+    with whole(target) as unfinished, unfinished.open("wb") as file:
+        torch.save(to_original(model), file)
     if any(".se." in key for key in model.state_dict()):
         log.info("%s has gates of Squeeze-and-Excitation: only this package reads them", target)

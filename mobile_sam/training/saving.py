@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.files import remove_unfinished, unfinished_path
+from mobile_sam.files import remove_unfinished, whole
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import canonical, normalise
 from mobile_sam.stage import Stage
@@ -63,8 +63,8 @@ class Saves:
         self.first = trained.fabric.is_global_zero
         self.resume = self.paths.state(stage) / "resume.pt"
         self.best = self.paths.state(stage) / "best.pt"
-        self.previous = self._previous()
-        self.key = state_key(config, stage, self.paths.index, self.previous)
+        self.before = normalise(config)[stage.index - 1] if stage.index else None
+        self.key = state_key(config, stage, self.paths.index, self._previous())
 
     def begin(self) -> Progress:
         """Restore the resume state, or else what the stage before has left."""
@@ -81,19 +81,18 @@ class Saves:
                 return progress
             log.info("%s belongs to other settings or inputs; starting anew", self.resume)
         progress = Progress(epoch=self.stage.start_epoch)
-        if self.previous is not None:
-            content = checkpoint.load(self.previous)
+        if self.before is not None:
+            content = checkpoint.of_stage(self.config, self.before, self.stage.start_from)
             self.trained.restore(content)
             progress.step = content["step"]
         return progress
 
     def _previous(self) -> Path | None:
-        if self.stage.index == 0:
+        if self.before is None:
             return None
-        before = normalise(self.config)[self.stage.index - 1]
-        path = self.paths.checkpoint(before, self.stage.start_from)
+        path = self.paths.checkpoint(self.before, self.stage.start_from)
         if not path.is_file():
-            raise ConfigError(f"{path}: missing; train stage {before.directory} first")
+            raise ConfigError(f"{path}: missing; train stage {self.before.directory} first")
         return path
 
     def save(self, progress: Progress) -> None:
@@ -141,7 +140,5 @@ class Saves:
 
 
 def _write_table(progress: Progress, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(path)
-    pd.DataFrame(progress.table()).to_csv(unfinished, index=False)
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        pd.DataFrame(progress.table()).to_csv(unfinished, index=False)

@@ -2,10 +2,12 @@
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
 
+from mobile_sam.faults import naming
 from mobile_sam.layout import RunPaths
 from mobile_sam.stage import Stage
 from mobile_sam.training.progress import Progress, minutes
@@ -27,7 +29,9 @@ class Watch:
         self.stage, self.batches_per_epoch = stage, batches_per_epoch
         self.first = fabric.is_global_zero
         self.logged = time.monotonic()
-        self.writer = _tensorboard(paths, stage, step) if self.first else None
+        self.directory = paths.tensorboard(stage)
+        with naming(self.directory):
+            self.writer = _tensorboard(self.directory, step) if self.first else None
 
     def step(self, progress: Progress, loss: float, learning_rate: float) -> None:
         """A batch that ended: a line every few seconds."""
@@ -66,20 +70,23 @@ class Watch:
     def flush(self) -> None:
         """Write what has been drawn, as far as a resume state goes."""
         if self.writer is not None:
-            self.writer.flush()
+            with naming(self.directory):
+                self.writer.flush()
 
     def close(self) -> None:
         """No more is drawn."""
         if self.writer is not None:
-            self.writer.close()
+            with naming(self.directory):
+                self.writer.close()
 
     def _draw(self, group: str, values: dict[str, float], step: int) -> None:
         if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(f"{group}/{name}", value, step)
+            with naming(self.directory):
+                for name, value in values.items():
+                    self.writer.add_scalar(f"{group}/{name}", value, step)
 
 
-def _tensorboard(paths: RunPaths, stage: Stage, step: int) -> Any:
+def _tensorboard(directory: Path, step: int) -> Any:
     """A writer of event files; None where TensorBoard is not installed.
 
     step: the last one that counts. What an interrupted process has drawn beyond it is dropped, or
@@ -89,4 +96,4 @@ def _tensorboard(paths: RunPaths, stage: Stage, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(paths.tensorboard(stage)), purge_step=step + 1)
+    return SummaryWriter(str(directory), purge_step=step + 1)

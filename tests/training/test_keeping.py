@@ -117,7 +117,7 @@ def test_what_is_validated_and_exported_is_chosen(
     expected = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     model = start_student(config)
     paths = RunPaths(config)
-    load_student(model, paths.checkpoint(normalise(config)[0], which))
+    load_student(model, config, normalise(config)[0], which)
     assert equal_states(model.state_dict(), expected)
     export_weights(config)
     assert equal_states(
