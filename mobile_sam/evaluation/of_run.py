@@ -14,7 +14,7 @@ from mobile_sam.models.recognise import load_any
 from mobile_sam.models.roles import load_teacher, start_student
 from mobile_sam.models.sam import Sam
 from mobile_sam.plan import check_detections
-from mobile_sam.runs import load_run
+from mobile_sam.runs import load_settings
 from mobile_sam.teachers import named_teachers
 from mobile_sam.training.export import load_student
 
@@ -38,7 +38,7 @@ def validated_model(config: RunConfig, what: str) -> Sam:
 def _model_type_beside(weights: Path) -> str | None:
     """The architecture of a run's weights, by the settings beside them; None for other files."""
     settings = weights.with_name("run.json")
-    return load_run(settings).model_type if settings.is_file() else None
+    return load_settings(settings).model_type if settings.is_file() else None
 
 
 def write_average_precision(config: RunConfig, what: str) -> None:
