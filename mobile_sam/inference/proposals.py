@@ -121,7 +121,7 @@ def masks_of_crop(
 
     predictor: with the crop as its image. size: (H, W) of the whole image.
     grids: (N, 2) xy in the unit square, asked one after another; of each only what lies in no mask
-    of those before (Shu et al., arXiv:2312.13789, section 3.3).
+    of those before (Shu et al., arXiv:2312.13789).
     """
     height, width = crop.size
     found: list[AutomaticMask] = []
