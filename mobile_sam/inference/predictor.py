@@ -89,7 +89,7 @@ class SamPredictor:
         turned = image_format != self.model.image_format
         frames = torch.stack([self._in_model_frame(image, turned) for image in images])
         self.reset_image()
-        embeddings = self.model.image_encoder(frames.to(self.device))
+        embeddings = self.model.image_encoder(frames.to(self.device, self.model.dtype))
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         self._take(embeddings, sizes, [self._input_size(size) for size in sizes])
 

@@ -51,12 +51,12 @@ class Sam(nn.Module):
     @property
     def pixel_mean(self) -> Tensor:
         """(3, 1, 1), of each colour in 0..255."""
-        return torch.tensor(PIXEL_MEAN, device=self.device)[:, None, None]
+        return torch.tensor(PIXEL_MEAN, dtype=self.dtype, device=self.device)[:, None, None]
 
     @property
     def pixel_std(self) -> Tensor:
         """(3, 1, 1), of each colour in 0..255."""
-        return torch.tensor(PIXEL_STD, device=self.device)[:, None, None]
+        return torch.tensor(PIXEL_STD, dtype=self.dtype, device=self.device)[:, None, None]
 
     @torch.no_grad()
     def forward(

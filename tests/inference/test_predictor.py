@@ -1,5 +1,6 @@
 """What `SamPredictor` offers beyond the original, and what it refuses."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,17 @@ def test_the_threshold_is_the_models_or_ones_own(model: Sam, images: list[np.nda
         del model.mask_threshold
     shares = [(logits(plain) > threshold).mean() for threshold in (-0.1, 0.0, 0.05)]
     assert shares[0] > shares[1] > shares[2]
+
+
+def test_a_model_of_half_precision_answers_nearly_the_same(images: list[np.ndarray]) -> None:
+    whole = build_sam_model("tiny_sam", 64, seed=3).eval()
+    first, second = SamPredictor(whole), SamPredictor(copy.deepcopy(whole).half())
+    for predictor in (first, second):
+        predictor.set_image(images[0])
+    assert second.get_image_embedding().dtype == torch.float16
+    assert logits(second).dtype == np.float16
+    np.testing.assert_allclose(logits(second), logits(first), atol=0.02)
+    assert np.abs(logits(first)).max() > 0.1
 
 
 def test_without_an_image_nothing_is_predicted(model: Sam, images: list[np.ndarray]) -> None:
