@@ -209,6 +209,9 @@ class RunPaths:
         return None if checkpoint in {None, "imagenet"} else weights_path(str(checkpoint))
 
 
+_SETTINGS, _WEIGHTS = "run.json", "weights.pt"
+
+
 def run_directory(run_name: str, project_name: str, output_dir: Path) -> Path:
     """The directory of a run, whose settings need not be known."""
     return output_dir / project_name / run_name
@@ -216,12 +219,12 @@ def run_directory(run_name: str, project_name: str, output_dir: Path) -> Path:
 
 def finished_runs(project: Path) -> list[str]:
     """Names of the runs of a project that have exported weights."""
-    return sorted(path.parent.name for path in project.glob("*/weights.pt"))
+    return sorted(path.parent.name for path in project.glob(f"*/{_WEIGHTS}"))
 
 
 def files_of_run(directory: Path) -> tuple[Path, Path]:
     """The settings of the run in a directory, and the weights that it exports."""
-    return directory / "run.json", directory / "weights.pt"
+    return directory / _SETTINGS, directory / _WEIGHTS
 
 
 def settings_beside(weights: Path) -> Path | None:
