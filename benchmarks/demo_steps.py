@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mobile_sam.layout import RunPaths
 from mobile_sam.plan import results_table
-from mobile_sam.runs import load_run
+from mobile_sam.runs import load_settings
 
 LAYERS = (
     *("__main__", "report", "validation", "training", "extraction", "features"),
@@ -24,7 +24,7 @@ LAYERS = (
 
 def main() -> None:
     """Print all three tables."""
-    config = load_run(Path(sys.argv[1]))
+    config = load_settings(Path(sys.argv[1]))
     paths = RunPaths(config)
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}\n")
     teacher = paths.teacher_weights

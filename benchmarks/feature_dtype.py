@@ -28,7 +28,7 @@ from mobile_sam.features.identity import identity
 from mobile_sam.features.store import FeatureStore
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
-from mobile_sam.runs import load_run
+from mobile_sam.runs import load_settings
 from mobile_sam.schedule import normalise
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +73,9 @@ def train(directory: Path) -> dict[str, RunConfig]:
         stdout=subprocess.DEVNULL,
     )
     os.chdir(directory)
-    return {name: load_run(Path("results/mobile_sam") / name / "run.json") for name in STUDENTS}
+    return {
+        name: load_settings(Path("results/mobile_sam") / name / "run.json") for name in STUDENTS
+    }
 
 
 def cosine(

@@ -1,1 +1,77 @@
-"""Fine-tune and distil MobileSAM in cached, resumable stages."""
+"""Fine-tune and distil MobileSAM in cached, resumable stages.
+
+Public names are loaded when they are asked for: `import mobile_sam` starts without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mobile_sam.data.indexing import index_dataset
+    from mobile_sam.inference.automatic_masks import SamAutomaticMaskGenerator, automatic_masks
+    from mobile_sam.inference.loading import (
+        build_sam,
+        build_sam_vit_b,
+        build_sam_vit_h,
+        build_sam_vit_l,
+        build_sam_vit_t,
+        load_run,
+        sam_model_registry,
+    )
+    from mobile_sam.inference.predictor import SamPredictor
+    from mobile_sam.inference.proposals import AutomaticOptions
+    from mobile_sam.inference.sa1b import write_sa1b
+    from mobile_sam.report import write_report
+    from mobile_sam.runs import load_settings
+    from mobile_sam.training.run import train_run
+    from mobile_sam.validation import validate
+
+__all__ = [
+    "AutomaticOptions",
+    "SamAutomaticMaskGenerator",
+    "SamPredictor",
+    "automatic_masks",
+    "build_sam",
+    "build_sam_vit_b",
+    "build_sam_vit_h",
+    "build_sam_vit_l",
+    "build_sam_vit_t",
+    "index_dataset",
+    "load_run",
+    "load_settings",
+    "sam_model_registry",
+    "train_run",
+    "validate",
+    "write_report",
+    "write_sa1b",
+]
+
+_HOMES = {
+    "automatic_masks": "inference.automatic_masks",
+    "AutomaticOptions": "inference.proposals",
+    "build_sam": "inference.loading",
+    "build_sam_vit_b": "inference.loading",
+    "build_sam_vit_h": "inference.loading",
+    "build_sam_vit_l": "inference.loading",
+    "build_sam_vit_t": "inference.loading",
+    "index_dataset": "data.indexing",
+    "load_run": "inference.loading",
+    "load_settings": "runs",
+    "sam_model_registry": "inference.loading",
+    "SamAutomaticMaskGenerator": "inference.automatic_masks",
+    "SamPredictor": "inference.predictor",
+    "train_run": "training.run",
+    "validate": "validation",
+    "write_report": "report",
+    "write_sa1b": "inference.sa1b",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -17,7 +17,7 @@ from mobile_sam.files import write_json
 from mobile_sam.layout import BOX_FILLED, RunPaths, needs_features
 from mobile_sam.options import Protocol
 from mobile_sam.process import end_when_asked, end_with_parent, log_to, quiet_threads
-from mobile_sam.runs import load_run
+from mobile_sam.runs import load_settings
 from mobile_sam.teachers import teacher_configs
 
 log = logging.getLogger("mobile_sam")
@@ -134,7 +134,7 @@ def compare(args: argparse.Namespace) -> None:
     from mobile_sam.layout import comparison
     from mobile_sam.report import write_comparison
 
-    configs = [load_run(path) for path in args.runs]
+    configs = [load_settings(path) for path in args.runs]
     print(write_comparison(configs, args.out or comparison(configs)))
 
 
@@ -284,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
             OTHER_VERBS[args.verb](args)
         else:
             end_with_parent()
-            RUN_VERBS[args.verb][0](load_run(args.config), args)
+            RUN_VERBS[args.verb][0](load_settings(args.config), args)
     except UserError as error:
         log.error("error: %s", words(error))
         return 1

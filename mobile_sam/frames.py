@@ -6,6 +6,10 @@ SAM resizes an image until its longest side has S pixels, and pads it below and 
 from torch import Tensor
 from torch.nn import functional as F
 
+# Of ImageNet, in 0..255; what lies in the model frame is less the mean and divided by the other.
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
 
 def model_frame_size(image_size: tuple[int, int], img_size: int) -> tuple[int, int]:
     """(H, W) that an image of `image_size` (H, W) takes up in a model frame of side `img_size`."""
@@ -19,15 +23,21 @@ def points_to_model_frame(points: Tensor, image_size: tuple[int, int], img_size:
     return points * points.new_tensor([width / image_size[1], height / image_size[0]])
 
 
-def upscale_logits(low_res_logits: Tensor, img_size: int, image_size: tuple[int, int]) -> Tensor:
+def upscale_logits(
+    low_res_logits: Tensor,
+    img_size: int,
+    image_size: tuple[int, int],
+    resized: tuple[int, int] | None = None,
+) -> Tensor:
     """Mask logits in the image frame.
 
     low_res_logits: (P, M, S/4, S/4), model frame, before the threshold.
     img_size: S, the side of the model frame in pixels.
     image_size: (H, W) of the original image in pixels.
+    resized: (H, W) that it takes up in the model frame; None: as `model_frame_size` says.
     Returns (P, M, H, W).
     """
-    height, width = model_frame_size(image_size, img_size)
+    height, width = resized or model_frame_size(image_size, img_size)
     logits = F.interpolate(low_res_logits, (img_size, img_size), mode="bilinear")
     logits = logits[..., :height, :width]  # what lies outside is padding
     return F.interpolate(logits, image_size, mode="bilinear")

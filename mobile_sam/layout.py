@@ -117,7 +117,7 @@ class RunPaths:
 
     @property
     def settings(self) -> Path:
-        return self.run / "run.json"
+        return files_of_run(self.run)[0]
 
     def checkpoint(self, stage: Stage, kept: Kept = "last") -> Path:
         """What a finished stage leaves: after its last epoch, or after its best one."""
@@ -143,7 +143,7 @@ class RunPaths:
     @property
     def weights(self) -> Path:
         """The student's state dict, in original MobileSAM names."""
-        return self.run / "weights.pt"
+        return files_of_run(self.run)[1]
 
     def validation(self, what: str) -> Path:
         """The table of what was measured of `what`, one of `validated`."""
@@ -200,13 +200,37 @@ class RunPaths:
                 f"run {self.config.run_name!r}: {reference!r} names no run of the project; give "
                 "run:<run_name>, of letters, digits, '_', '-' and '.'"
             )
-        return self.project / name / "weights.pt"
+        return files_of_run(self.project / name)[1]
 
     @property
     def start_weights(self) -> Path | None:
         """The file of the start checkpoint, or None for random weights and those of timm."""
         checkpoint = self.config.checkpoint
         return None if checkpoint in {None, "imagenet"} else weights_path(str(checkpoint))
+
+
+_SETTINGS, _WEIGHTS = "run.json", "weights.pt"
+
+
+def run_directory(run_name: str, project_name: str, output_dir: Path) -> Path:
+    """The directory of a run, whose settings need not be known."""
+    return output_dir / project_name / run_name
+
+
+def finished_runs(project: Path) -> list[str]:
+    """Names of the runs of a project that have exported weights."""
+    return sorted(path.parent.name for path in project.glob(f"*/{_WEIGHTS}"))
+
+
+def files_of_run(directory: Path) -> tuple[Path, Path]:
+    """The settings of the run in a directory, and the weights that it exports."""
+    return directory / _SETTINGS, directory / _WEIGHTS
+
+
+def settings_beside(weights: Path) -> Path | None:
+    """The settings of the run that exported `weights`; None for other files."""
+    settings, exported_weights = files_of_run(weights.parent)
+    return settings if weights == exported_weights and settings.is_file() else None
 
 
 _LONGEST_NAME = 120  # of a directory

@@ -87,7 +87,7 @@ def resolve(names: str, overlay: str | None, overrides: Mapping[str, Any]) -> Ru
     return Runs(all=tuple(done.values()), named=named)
 
 
-def load_run(path: Path) -> RunConfig:
+def load_settings(path: Path) -> RunConfig:
     """The settings in `path`: a resolved `run.json`, or a run's own JSON without an overlay."""
     config = _load(str(path), None, {})
     if any(teacher.teacher_model_type is None for teacher in teacher_configs(config)):

@@ -26,7 +26,7 @@ from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import start_student
 from mobile_sam.plan import write_settings
 from mobile_sam.report.reading import read_objects
-from mobile_sam.runs import Runs, load_run
+from mobile_sam.runs import Runs, load_settings
 from mobile_sam.schedule import normalise
 from mobile_sam.training import checkpoint
 from mobile_sam.training.export import export_weights
@@ -276,6 +276,6 @@ def test_run_json_of_another_version_is_refused_and_written_anew_by_the_workflow
     path.parent.mkdir(parents=True)
     path.write_bytes(content(tiny_settings(scenes, tmp_path)))
     with pytest.raises(UserError, match=rf"run\.json: {message}"):
-        load_run(path)
+        load_settings(path)
     write_settings(Runs((config,), (config,)))
-    assert load_run(path) == config
+    assert load_settings(path) == config

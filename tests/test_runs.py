@@ -8,7 +8,7 @@ import pytest
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.layout import RunPaths
 from mobile_sam.plan import check_inputs, fingerprint
-from mobile_sam.runs import known_overlays, known_runs, load_run, resolve
+from mobile_sam.runs import known_overlays, known_runs, load_settings, resolve
 from mobile_sam.schedule import normalise
 from tests.conftest import directories
 
@@ -166,7 +166,7 @@ def test_resolved_settings_read_back_equal(tmp_path: Path) -> None:
     config = resolve("distill_then_finetune", "tiny", {}).named[0]
     path = tmp_path / "run.json"
     path.write_text(config.model_dump_json(exclude={"schema_file"}))
-    assert load_run(path) == config.model_copy(update={"schema_file": None})
+    assert load_settings(path) == config.model_copy(update={"schema_file": None})
 
 
 def test_fingerprint_sees_files_and_not_directories(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_images_without_masks_from_the_command_line_hold_for_teacher_runs_too(
     assert [config.unlabelled_img_dir for config in runs.all] == ["d", "d"]
     teacher = tmp_path / "run.json"
     teacher.write_text(runs.all[0].model_dump_json(exclude={"schema_file"}))
-    assert load_run(teacher) == runs.all[0].model_copy(update={"schema_file": None})
+    assert load_settings(teacher) == runs.all[0].model_copy(update={"schema_file": None})
     assert len(resolve("distill_then_finetune,mobileSAM", "tiny", given).named) == 2
     for names in ("demo_teacher", "mobileSAM"):
         with pytest.raises(ConfigError, match=IDLE):

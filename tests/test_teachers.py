@@ -15,7 +15,7 @@ from mobile_sam.layout import RunPaths, feature_key, validated
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.roles import load_teacher
 from mobile_sam.plan import check_inputs, known_checkpoints, shared_settings, validation_settings
-from mobile_sam.runs import Runs, load_run, resolve
+from mobile_sam.runs import Runs, load_settings, resolve
 from mobile_sam.schedule import canonical, normalise
 from mobile_sam.teachers import named_teachers, teacher_configs
 from tests.conftest import ROOT, directories, equal_states, tiny_settings
@@ -105,7 +105,7 @@ def test_a_run_joins_with_its_overlay_and_comes_first(tmp_path: Path) -> None:
     assert weights == RunPaths(runs["demo_teacher-tiny"]).weights
     path = tmp_path / "run.json"
     path.write_text(runs.named[0].model_dump_json(exclude={"schema_file"}))
-    assert load_run(path) == runs.named[0].model_copy(update={"schema_file": None})
+    assert load_settings(path) == runs.named[0].model_copy(update={"schema_file": None})
 
 
 def test_a_run_by_hand_finds_the_architecture_of_its_teacher_run(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_run_by_hand_finds_the_architecture_of_its_teacher_run(tmp_path: Path)
     path = tmp_path / "my.json"
     settings = tiny_settings(ROOT, tmp_path, more_teachers=more, model_type="demo_student")
     path.write_text(json.dumps(settings))
-    assert load_run(path).more_teachers[0].model_type == "demo_teacher"
+    assert load_settings(path).more_teachers[0].model_type == "demo_teacher"
 
 
 def test_a_run_is_not_its_own_second_teacher(tmp_path: Path) -> None:

@@ -8,11 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from mobile_sam.data.masks import Mask
-from mobile_sam.frames import model_frame_size
-
-# Of ImageNet, in 0..255.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
+from mobile_sam.frames import PIXEL_MEAN, PIXEL_STD, model_frame_size
 
 
 def image_to_model_frame(
@@ -22,13 +18,19 @@ def image_to_model_frame(
 
     longest: pixels of the image's longest side in the model frame; None: all S.
     """
-    height, width = model_frame_size(image.shape[:2], longest or img_size)
-    resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    pixels = torch.from_numpy(resized.copy()).permute(2, 0, 1).float()
+    resized = resize_image(image, longest or img_size)
+    height, width = resized.shape[:2]
+    pixels = torch.from_numpy(resized).permute(2, 0, 1).float()
     mean, std = torch.tensor(PIXEL_MEAN)[:, None, None], torch.tensor(PIXEL_STD)[:, None, None]
     frame = torch.zeros(3, img_size, img_size)
     frame[:, :height, :width] = (pixels - mean) / std
     return frame
+
+
+def resize_image(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3), resized until the longest side has `longest` of them."""
+    height, width = model_frame_size(image.shape[:2], longest)
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def mask_to_model_frame(mask: Mask, img_size: int, longest: int | None = None) -> Mask:

@@ -8,13 +8,13 @@ from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.evaluation.cost import blueprint_of, blueprints, write_costs
 from mobile_sam.evaluation.detections import detected_precision
 from mobile_sam.files import write_json
-from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, trained
+from mobile_sam.layout import BOX_FILLED, START, RunPaths, compared, settings_beside, trained
 from mobile_sam.models.device import default_device
 from mobile_sam.models.recognise import load_any
 from mobile_sam.models.roles import load_teacher, start_student
 from mobile_sam.models.sam import Sam
 from mobile_sam.plan import check_detections
-from mobile_sam.runs import load_run
+from mobile_sam.runs import load_settings
 from mobile_sam.teachers import named_teachers
 from mobile_sam.training.export import load_student
 
@@ -37,8 +37,8 @@ def validated_model(config: RunConfig, what: str) -> Sam:
 
 def _model_type_beside(weights: Path) -> str | None:
     """The architecture of a run's weights, by the settings beside them; None for other files."""
-    settings = weights.with_name("run.json")
-    return load_run(settings).model_type if settings.is_file() else None
+    settings = settings_beside(weights)
+    return None if settings is None else load_settings(settings).model_type
 
 
 def write_average_precision(config: RunConfig, what: str) -> None:

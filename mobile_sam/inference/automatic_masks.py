@@ -34,7 +34,7 @@ def automatic_masks(
     """
     options = options or AutomaticOptions()
     size = image.shape[0], image.shape[1]
-    grids = options.grids()
+    grids = options.rounds()
     predictor = SamPredictor(model, options.mask_threshold)
     found: list[AutomaticMask] = []
     for crop in crops(size, options.crop_n_layers, options.crop_overlap_ratio):
@@ -66,7 +66,7 @@ class SamAutomaticMaskGenerator:
         self,
         model: Sam,
         points_per_side: int | None = 32,
-        points_per_batch: int = 64,
+        points_per_batch: int | None = 64,
         pred_iou_thresh: float = 0.88,
         stability_score_thresh: float = 0.95,
         stability_score_offset: float = 1.0,
@@ -78,7 +78,8 @@ class SamAutomaticMaskGenerator:
         point_grids: Sequence[Points] | None = None,
         min_mask_region_area: int = 0,
         output_mode: str = "binary_mask",
-        mask_threshold: float = 0.0,
+        mask_threshold: float | None = None,
+        coarse_points_per_side: int | None = None,
     ) -> None:
         if output_mode not in OUTPUT_MODES:
             raise ValueError(
@@ -100,6 +101,7 @@ class SamAutomaticMaskGenerator:
             point_grids,
             min_mask_region_area,
             mask_threshold,
+            coarse_points_per_side,
         )
 
     def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:

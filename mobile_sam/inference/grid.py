@@ -40,15 +40,18 @@ def point_grid(side: int) -> Points:
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
-def point_grids(side: int, crop_layers: int, downscale: int) -> list[Points]:
+def point_grids(
+    side: int, crop_layers: int, downscale: int, option: str = "points_per_side"
+) -> list[Points]:
     """The grid of the image and of each layer of crops; layer i has side / downscale^i points.
 
+    option: the name of `side` in errors.
     Raises ValueError when a layer would be left without a point.
     """
     sides = [int(side / downscale**layer) for layer in range(crop_layers + 1)]
     if min(sides) < 1:
         raise ValueError(
-            f"points_per_side: {side} points a side, {downscale} times fewer in each of "
+            f"{option}: {side} points a side, {downscale} times fewer in each of "
             f"{crop_layers} layers of crops, leave none in the last; ask for more points"
         )
     return [point_grid(count) for count in sides]

@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobile_sam.data.masks import Mask, Size, boxes_and_areas, encode
+from mobile_sam.data.masks import Mask, Size, boxes_and_areas, encode, union
 from mobile_sam.frames import points_to_model_frame, upscale_logits
 from mobile_sam.inference.grid import Crop, Points, point_grids
+from mobile_sam.inference.memory import points_at_once
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.models.prompt_encoder import FOREGROUND
 
 Box = tuple[int, int, int, int]
 
-# What few prompts make stays in the cache of a CPU: of 64, each takes half as long again.
-POINTS_ON_CPU = 4
 # Logits that are upscaled at a time: 64 MB of them, however many masks there are.
 PIXELS_AT_ONCE = 1 << 24
 # A mask that ends as near as this to an edge of its crop is cut off by it; in pixels.
@@ -33,17 +32,20 @@ class AutomaticOptions:
 
     points_per_side: of the grid on the whole image; None with `point_grids`, one grid of points
     (N, 2) xy in the unit square for the image and each layer of crops.
-    points_per_batch: prompts decoded at a time, at most; on a CPU POINTS_ON_CPU.
+    points_per_batch: prompts decoded at a time, at most, see `memory`; None: as memory allows.
     pred_iou_thresh: masks with a higher predicted_iou are kept; 0 keeps all.
     stability_score_thresh: masks at least as stable are kept; 0 keeps all. The score is the IoU of
     the masks at `mask_threshold` plus and minus `stability_score_offset`, in logits.
     box_nms_thresh, crop_nms_thresh: box IoU of duplicates within a crop and between crops.
     crop_n_layers, crop_overlap_ratio, crop_n_points_downscale_factor: see `grid`.
     min_mask_region_area: smaller holes and islands are removed, in pixels; 0 keeps all.
+    mask_threshold: logits above it belong to a mask; None: that of the model.
+    coarse_points_per_side: of a grid that is asked first; the points of the other one are then
+    asked only where no mask was kept. None: no such grid, as in the original.
     """
 
     points_per_side: int | None = 32
-    points_per_batch: int = 64
+    points_per_batch: int | None = 64
     pred_iou_thresh: float = 0.88
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0
@@ -54,28 +56,38 @@ class AutomaticOptions:
     crop_n_points_downscale_factor: int = 1
     point_grids: Sequence[Points] | None = None
     min_mask_region_area: int = 0
-    mask_threshold: float = 0.0
+    mask_threshold: float | None = None
+    coarse_points_per_side: int | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for options that contradict each other."""
-        if self.points_per_batch < 1:
+        if self.points_per_batch is not None and self.points_per_batch < 1:
             raise ValueError(f"points_per_batch: {self.points_per_batch}; it must be 1 or more")
-        layers = len(self.grids())
+        layers = len(self._grids())
         if layers <= self.crop_n_layers:
             raise ValueError(
                 f"point_grids: {layers} grids for the image and {self.crop_n_layers} layers of "
                 f"crops; give one for each"
             )
+        self.rounds()
 
-    def grids(self) -> Sequence[Points]:
-        """Points (N, 2) in the unit square, of the image and of each layer of crops."""
+    def rounds(self) -> list[list[Points]]:
+        """Of the image and each layer of crops, the grids (N, 2) in the unit square, as asked."""
+        grids = [[grid] for grid in self._grids()]
+        if self.coarse_points_per_side is None:
+            return grids
+        coarse = self._regular("coarse_points_per_side", self.coarse_points_per_side)
+        return [[first, *rest] for first, rest in zip(coarse, grids, strict=False)]
+
+    def _grids(self) -> Sequence[Points]:
         if self.points_per_side is not None and self.point_grids is None:
-            return point_grids(
-                self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor
-            )
+            return self._regular("points_per_side", self.points_per_side)
         if self.points_per_side is None and self.point_grids is not None:
             return self.point_grids
         raise ValueError("give points_per_side or point_grids, one of them, and set the other None")
+
+    def _regular(self, option: str, side: int) -> list[Points]:
+        return point_grids(side, self.crop_n_layers, self.crop_n_points_downscale_factor, option)
 
 
 @dataclass(frozen=True)
@@ -99,19 +111,40 @@ class AutomaticMask:
 
 
 def masks_of_crop(
-    predictor: SamPredictor, grid: Points, crop: Crop, size: Size, options: AutomaticOptions
+    predictor: SamPredictor,
+    grids: Sequence[Points],
+    crop: Crop,
+    size: Size,
+    options: AutomaticOptions,
 ) -> list[AutomaticMask]:
     """Good and stable masks that the crop does not cut off, by points; there may be duplicates.
 
-    predictor: with the crop as its image. grid: (N, 2) xy in the unit square.
-    size: (H, W) of the whole image.
+    predictor: with the crop as its image. size: (H, W) of the whole image.
+    grids: (N, 2) xy in the unit square, asked one after another; of each only what lies in no mask
+    of those before (Shu et al., arXiv:2312.13789).
     """
     height, width = crop.size
-    points = grid * (width, height)
+    found: list[AutomaticMask] = []
+    for grid in grids:
+        points = uncovered(grid * (width, height), found, crop, size)
+        found += masks_of_points(predictor, points, crop, size, options)
+    return found
+
+
+def uncovered(points: Points, found: Sequence[AutomaticMask], crop: Crop, size: Size) -> Points:
+    """Of the points (N, 2), xy in pixels of the crop, those that lie in none of the masks."""
+    covered = union([mask.code for mask in found], size)  # (H, W)
+    places = np.add(points, (crop.x0, crop.y0)).astype(np.int64)
+    x, y = np.minimum(places, (crop.x1 - 1, crop.y1 - 1)).T
+    return points[~covered[y, x]]
+
+
+def masks_of_points(
+    predictor: SamPredictor, points: Points, crop: Crop, size: Size, options: AutomaticOptions
+) -> list[AutomaticMask]:
+    """As `masks_of_crop`, of points (N, 2), xy in pixels of the crop."""
     found = []
-    count = options.points_per_batch
-    if predictor.device.type == "cpu":
-        count = min(count, POINTS_ON_CPU)
+    count = points_at_once(predictor.model, options.points_per_batch)
     for start in range(0, len(points), count):
         asked = points[start : start + count]
         low_res_logits, predicted_iou, rows = good_masks(predictor, asked, options)
@@ -154,17 +187,16 @@ def stable_masks(
     Yields the row, the stability score and the mask (H, W) in the predictor's image.
     """
     size, side = predictor.original_size, predictor.model.img_size
+    threshold = predictor.mask_threshold
     count = max(1, PIXELS_AT_ONCE // max(math.prod(size), side * side))
     for start in range(0, len(low_res_logits), count):
         part = low_res_logits[start : start + count, None]
         mask_logits = upscale_logits(part, side, size)[:, 0]  # (count, H, W)
-        scores = stability_scores(
-            mask_logits, options.mask_threshold, options.stability_score_offset
-        )
+        scores = stability_scores(mask_logits, threshold, options.stability_score_offset)
         stable = scores >= options.stability_score_thresh
         for i, score in enumerate(scores.tolist()):
             if stable[i] or options.stability_score_thresh <= 0:
-                mask = mask_logits[i] > options.mask_threshold
+                mask = mask_logits[i] > threshold
                 yield start + i, score, mask.cpu().numpy()
 
 

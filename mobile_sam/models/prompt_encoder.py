@@ -69,6 +69,37 @@ class PromptEncoder(nn.Module):
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         return self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
 
+    def as_points(
+        self,
+        points: Tensor | None,
+        labels: Tensor | None,
+        boxes: Tensor | None,
+        masks: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Points (N, T, 2) and labels (N, T) of N prompts as the original takes them.
+
+        points: (N, P, 2) xy and labels: (N, P), both or neither; boxes: (N, 4) xyxy; pixels of the
+        model frame. masks: (N, 1, S/4, S/4), for their number alone.
+        The points come first, then the corners of the box, or without one a padding point.
+        """
+        device = self.no_mask_embed.weight.device
+        places: list[Tensor] = []
+        kinds: list[Tensor] = []
+        if points is not None and labels is not None:
+            places, kinds = [points], [labels.long()]
+            if boxes is None:
+                places.append(points.new_zeros(len(points), 1, 2))
+                kinds.append(labels.new_full((len(points), 1), PADDING).long())
+        if boxes is not None:
+            places.append(boxes.reshape(-1, 2, 2))
+            corners = torch.tensor([TOP_LEFT, BOTTOM_RIGHT], device=device)
+            kinds.append(corners.expand(len(places[-1]), 2))
+        if not places:
+            count = 1 if masks is None else len(masks)
+            places = [torch.zeros(count, 0, 2, device=device)]
+            kinds = [torch.zeros(count, 0, dtype=torch.long, device=device)]
+        return torch.cat(places, dim=1), torch.cat(kinds, dim=1)
+
     def embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
         """Tokens (N, T, C) of points (N, T, 2), xy pixels of the model frame, labels (N, T).
 

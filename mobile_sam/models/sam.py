@@ -1,8 +1,13 @@
 """The whole model: image encoder, prompt encoder and mask decoder."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mobile_sam.frames import PIXEL_MEAN, PIXEL_STD, upscale_logits
 from mobile_sam.models.mask_decoder import MULTI, SINGLE, Decoded, MaskDecoder
 from mobile_sam.models.prompt_encoder import ABSENT, PromptEncoder
 
@@ -10,7 +15,13 @@ PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 
 
 class Sam(nn.Module):
-    """A promptable segmentation model; `img_size` is the side of its model frame in pixels."""
+    """A promptable segmentation model; `img_size` is the side of its model frame in pixels.
+
+    mask_threshold: logits above it belong to a mask. image_format: the order of colours it expects.
+    """
+
+    mask_threshold: float = 0.0
+    image_format: str = "RGB"
 
     def __init__(
         self,
@@ -24,11 +35,78 @@ class Sam(nn.Module):
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
         self.img_size = img_size
+        # Where code for the original looks for it.
+        self.image_encoder.img_size = img_size  # type: ignore[assignment]
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the parameters."""
         return self.mask_decoder.iou_token.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the parameters."""
+        return self.mask_decoder.iou_token.weight.device
+
+    @property
+    def pixel_mean(self) -> Tensor:
+        """(3, 1, 1), of each colour in 0..255."""
+        return torch.tensor(PIXEL_MEAN, dtype=self.dtype, device=self.device)[:, None, None]
+
+    @property
+    def pixel_std(self) -> Tensor:
+        """(3, 1, 1), of each colour in 0..255."""
+        return torch.tensor(PIXEL_STD, dtype=self.dtype, device=self.device)[:, None, None]
+
+    @torch.no_grad()
+    def forward(
+        self, batched_input: Sequence[Mapping[str, Any]], multimask_output: bool
+    ) -> list[dict[str, Tensor]]:
+        """Masks of the prompts on each of several images, as the original takes and gives them.
+
+        batched_input: of each image its pixels as `image` (3, h, w), resized, in 0..255; its
+        `original_size` (H, W); and those prompts that there are, in the model frame:
+        `point_coords` (N, T, 2) xy with `point_labels` (N, T), `boxes` (N, 4) xyxy, and
+        `mask_inputs` (N, 1, S/4, S/4).
+        Returns of each image `masks`, bool (N, M, H, W); `iou_predictions` (N, M); and
+        `low_res_logits` (N, M, S/4, S/4).
+        """
+        frames = torch.stack([self.preprocess(given["image"]) for given in batched_input])
+        answers = []
+        for given, embedding in zip(batched_input, self.image_encoder(frames), strict=True):
+            masks = given.get("mask_inputs")
+            points, labels = self.prompt_encoder.as_points(
+                given.get("point_coords"), given.get("point_labels"), given.get("boxes"), masks
+            )
+            low_res, iou = self.decode(embedding[None], points, labels, masks, multimask_output)
+            resized = given["image"].shape[-2:]
+            logits = self.postprocess_masks(low_res, resized, given["original_size"])
+            masks = logits > self.mask_threshold
+            answers.append({"masks": masks, "iou_predictions": iou, "low_res_logits": low_res})
+        return answers
+
+    def preprocess(self, x: Tensor) -> Tensor:
+        """Pixels (..., 3, h, w) in 0..255 to the model frame (..., 3, S, S): normalised, padded.
+
+        Raises ValueError when the model frame is too small for them.
+        """
+        height, width = x.shape[-2:]
+        if max(height, width) > self.img_size:
+            raise ValueError(
+                f"image: {height} x {width} pixels; resize its longest side to {self.img_size}, "
+                "as `ResizeLongestSide` does"
+            )
+        padding = 0, self.img_size - width, 0, self.img_size - height
+        return F.pad((x - self.pixel_mean) / self.pixel_std, padding)
+
+    def postprocess_masks(
+        self, masks: Tensor, input_size: tuple[int, int], original_size: tuple[int, int]
+    ) -> Tensor:
+        """low_res_logits (N, M, S/4, S/4) in the image frame: mask logits (N, M, H, W).
+
+        input_size: (h, w) of the resized image. original_size: (H, W) of the image.
+        """
+        return upscale_logits(masks, self.img_size, original_size, input_size)
 
     def decode(
         self,

@@ -14,6 +14,7 @@ from mobile_sam.inference.automatic_masks import (
     automatic_masks,
 )
 from mobile_sam.inference.grid import Crop
+from mobile_sam.inference.memory import POINTS_ON_CPU
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.inference.proposals import is_cut_off, stability_scores
 from mobile_sam.models.build import build_sam_model
@@ -124,7 +125,7 @@ def watch_upscaling(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize(("batch", "most"), [(3, 3), (64, proposals.POINTS_ON_CPU)])
+@pytest.mark.parametrize(("batch", "most"), [(3, 3), (64, POINTS_ON_CPU)])
 def test_few_points_are_decoded_at_a_time(
     model: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, batch: int, most: int
 ) -> None:

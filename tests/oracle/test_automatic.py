@@ -8,13 +8,12 @@ import torch
 
 from mobile_sam.data.masks import Mask, decode, encode_runs
 from mobile_sam.inference.automatic_masks import SamAutomaticMaskGenerator
-from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import to_original
-from tests.oracle.test_parity import original, photograph, randomise
+from tests.oracle.drawn import MASK_THRESHOLD, patchy_model, photograph
+from tests.oracle.processes import original
 
 TOLERANCE = 1e-5
-MASK_THRESHOLD = 0.6
 KEPT = {"pred_iou_thresh": 0.75, "stability_score_thresh": 0.5, "stability_score_offset": 0.02}
 GRID = np.random.default_rng(0).uniform(size=(16, 2))
 CASES: dict[str, dict[str, Any]] = {
@@ -32,27 +31,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-@torch.no_grad()
 def model() -> Sam:
-    """A model whose masks are patches, at MASK_THRESHOLD, that depend on the point."""
-    model = build_sam_model("vit_t", seed=1).eval()
-    randomise(model)
-    decoder = model.mask_decoder
-    for name, value in decoder.named_parameters():
-        if value.ndim > 1 and "transformer" not in name:
-            value.mul_(2)
-    decoder.iou_prediction_head.layers[-1].bias.add_(1)
-    for upscaling in (decoder.output_upscaling[0], decoder.output_upscaling[3]):
-        # Masks of the same pixels in each cell are a fine grain all over the image.
-        upscaling.weight[:] = upscaling.weight.mean((2, 3), keepdim=True)
-    for layer in decoder.transformer.layers:
-        # Cells look at tokens that are like them, so at the point beside them.
-        attention = layer.cross_attn_image_to_token
-        attention.q_proj.weight.mul_(3)
-        attention.k_proj.weight.copy_(attention.q_proj.weight)
-        attention.v_proj.weight.mul_(4)
-        attention.out_proj.weight.mul_(4)
-    return model
+    return patchy_model()
 
 
 @pytest.fixture(scope="module")

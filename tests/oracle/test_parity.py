@@ -3,7 +3,6 @@
 BatchNorm statistics and attention biases are random too: at their start values they hide errors.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,31 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from mobile_sam.architectures import architectures
-from mobile_sam.data.images import read_image
-from mobile_sam.data.synthetic import scene
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.sam_vit import SamViTEncoder
 from mobile_sam.models.weights import load_state, to_original
+from tests.oracle.drawn import photograph, randomise
 from tests.oracle.processes import original
 
 TOLERANCE = 1e-4
-
-
-@torch.no_grad()
-def randomise(model: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(3)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.5, 2.0, generator=generator)
-            module.weight.uniform_(0.5, 1.5, generator=generator)
-            module.bias.normal_(0, 0.2, generator=generator)
-    for name, value in model.named_parameters():
-        if any(word in name for word in ("attention_biases", "rel_pos", "pos_embed")):
-            value.normal_(0, 0.5, generator=generator)
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +110,6 @@ def test_mask_decoder(model: Sam, tmp_path: Path) -> None:
         )
         assert difference(found, logits) <= TOLERANCE
         assert difference(found_iou, iou) <= TOLERANCE
-
-
-def photograph() -> np.ndarray:
-    """A drawn scene of 480 x 640 pixels, or the file that $MOBILE_SAM_PHOTOGRAPH names."""
-    if "MOBILE_SAM_PHOTOGRAPH" in os.environ:
-        return read_image(Path(os.environ["MOBILE_SAM_PHOTOGRAPH"])).copy()
-    pixels, _ = scene(640, np.random.default_rng(1))
-    return np.ascontiguousarray(pixels[:480])
 
 
 def test_the_whole_predictor(model: Sam, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mobile_sam.layout import RunPaths, exported, validated
-from mobile_sam.runs import load_run
+from mobile_sam.runs import load_settings
 from mobile_sam.validation import validate
 from tests.conftest import snakemake, verb
 
@@ -28,14 +28,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def paths(finished: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
     monkeypatch.chdir(finished)
-    return RunPaths(load_run(Path("results/mobile_sam/mobileSAM-tiny/run.json")))
+    return RunPaths(load_settings(Path("results/mobile_sam/mobileSAM-tiny/run.json")))
 
 
 def test_the_other_run_is_measured_as_by_itself(paths: RunPaths) -> None:
     assert validated(paths.config)[-1] == "run_demo_teacher-tiny"
     table = pd.read_csv(paths.report / "summary.csv")
     assert set(validated(paths.config)) - set(table["checkpoint"]) <= {"00_finetune_best"}
-    other = RunPaths(load_run(paths.project / "demo_teacher-tiny" / "run.json"))
+    other = RunPaths(load_settings(paths.project / "demo_teacher-tiny" / "run.json"))
     assert other.weights.is_file()
     validate(other.config, exported(other.config))
     ious = [

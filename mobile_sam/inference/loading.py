@@ -1,0 +1,113 @@
+"""Models by name, by file, by run: the original's registry, and loading that needs no architecture.
+
+Models are in eval mode, on the CPU.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from mobile_sam.architectures import architectures
+from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
+from mobile_sam.layout import files_of_run, finished_runs, run_directory, settings_beside
+from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.recognise import load_any
+from mobile_sam.models.sam import Sam
+from mobile_sam.models.weights import load_weights
+from mobile_sam.runs import load_settings
+
+PUBLISHED_SIZE = 1024  # pixels
+
+
+def build_sam(checkpoint: str | Path | None = None, img_size: int | None = None) -> Sam:
+    """The model of any weights, with the architecture that they have.
+
+    checkpoint: a file of this package, of MobileSAM or of SAM; or a known name, which is fetched.
+    None is `vit_h` with random weights, as in the original.
+    img_size: side of the model frame in pixels; None: that of the run for its `weights.pt`, beside
+    which its settings lie and say what masks are too, and 1024 for all other weights.
+    Raises ConfigError for weights of no known architecture.
+    """
+    if checkpoint is None:
+        return registered("vit_h")
+    path = _file_of(checkpoint)
+    settings = settings_beside(path)
+    if settings is None:
+        return load_any(path, img_size or PUBLISHED_SIZE).eval()
+    config = load_settings(settings)
+    model = load_weights(path, config.model_type, img_size or config.img_size)
+    model.mask_threshold = config.mask_threshold
+    return model.eval()
+
+
+def load_run(
+    run: str | Path,
+    project_name: str = RunConfig.model_fields["project_name"].default,
+    output_dir: str | Path = RunConfig.model_fields["output_dir"].default,
+) -> Sam:
+    """The model that a run has trained.
+
+    run: its name, or its directory: a Path, or text with a slash.
+    project_name, output_dir: where runs are looked up by name; by default those of a config.
+    Raises ConfigError, which names the runs that exist, for one that is unknown or unfinished.
+    """
+    if isinstance(run, Path) or "/" in run:
+        directory = Path(run)
+    else:
+        directory = run_directory(run, project_name, Path(output_dir))
+    settings, weights = files_of_run(directory)
+    if weights.is_file():
+        return build_sam(weights)
+    if settings.is_file():
+        raise ConfigError(f"{weights}: the run has no weights yet; let its training finish first")
+    found = ", ".join(finished_runs(directory.parent)) or "none"
+    raise ConfigError(
+        f"run: there is no {directory.name!r} in {directory.parent}; finished runs there: {found}"
+    )
+
+
+def registered(model_type: str, checkpoint: str | Path | None = None) -> Sam:
+    """A model of 1024 pixels of an architecture of `configs/*.yaml`; random without a checkpoint.
+
+    checkpoint: as in `build_sam`. Raises ConfigError for weights that do not fit.
+    """
+    if checkpoint is None:
+        return build_sam_model(model_type, PUBLISHED_SIZE).eval()
+    return load_weights(_file_of(checkpoint), model_type, PUBLISHED_SIZE).eval()
+
+
+def _file_of(checkpoint: str | Path) -> Path:
+    known = str(checkpoint) in KNOWN_CHECKPOINTS
+    return fetch_checkpoint(str(checkpoint)) if known else Path(checkpoint)
+
+
+def build_sam_vit_h(checkpoint: str | Path | None = None) -> Sam:
+    """SAM with ViT-H."""
+    return registered("vit_h", checkpoint)
+
+
+def build_sam_vit_l(checkpoint: str | Path | None = None) -> Sam:
+    """SAM with ViT-L."""
+    return registered("vit_l", checkpoint)
+
+
+def build_sam_vit_b(checkpoint: str | Path | None = None) -> Sam:
+    """SAM with ViT-B."""
+    return registered("vit_b", checkpoint)
+
+
+def build_sam_vit_t(checkpoint: str | Path | None = None) -> Sam:
+    """MobileSAM."""
+    return registered("vit_t", checkpoint)
+
+
+# Every architecture there is, and the original's five names.
+sam_model_registry: dict[str, Callable[..., Sam]] = {
+    **{name: partial(registered, name) for name in architectures()},
+    "default": build_sam_vit_h,
+    "vit_h": build_sam_vit_h,
+    "vit_l": build_sam_vit_l,
+    "vit_b": build_sam_vit_b,
+    "vit_t": build_sam_vit_t,
+}
