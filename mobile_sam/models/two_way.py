@@ -75,7 +75,9 @@ class TokensToImage(DownsamplingAttention):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """queries: (N, T, dim), of tokens; keys, values: (B, h*w, dim). Returns (N, T, dim)."""
-        if keys.shape[0] < queries.shape[0]:  # no token sees another: prompts of an image are as one
+        if (
+            keys.shape[0] < queries.shape[0]
+        ):  # no token sees another: prompts of an image are as one
             together = queries.reshape(keys.shape[0], -1, queries.shape[-1])
             return self.attend(together, keys, values).view_as(queries)
         heads = (self.num_heads, -1)
