@@ -26,8 +26,9 @@ def write_float16(source: Path, target: Path) -> None:
 def write_int8(source: Path, target: Path, frames: Frames) -> None:
     """Write an encoder whose convolutions and products with weights are in 8 bits.
 
-    Weights are symmetric and have a scale for each channel; of activations the range is the widest
-    that the calibration images show. LayerNorm, softmax, GELU and attention stay in float32.
+    Weights are symmetric, have a scale for each channel, and take 7 bits: with 8, sums of products
+    overflow on CPUs without VNNI. Of activations the range is the widest that the calibration
+    images show. LayerNorm, softmax, GELU and attention stay in float32.
     frames: calibration images in the model frame, one at least.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -45,6 +46,7 @@ def write_int8(source: Path, target: Path, frames: Frames) -> None:
             op_types_to_quantize=list(_WITH_WEIGHTS),
             nodes_to_exclude=_products_of_results(prepared),
             per_channel=True,
+            reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )

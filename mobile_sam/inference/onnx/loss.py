@@ -47,4 +47,4 @@ def _row(equal: list[float], true: list[float], reference: list[float]) -> dict[
     if true:
         row["miou"] = sum(true) / len(true)
         row["miou_lost"] = (sum(reference) - sum(true)) / len(true)
-    return {name: round(value, 5) for name, value in row.items()}
+    return {name: round(float(value), 5) for name, value in row.items()}

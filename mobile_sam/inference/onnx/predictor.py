@@ -10,7 +10,7 @@ SamPredictor does. Points are xy and boxes xyxy, in pixels of the image.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ _PADDING, _TOP_LEFT, _BOTTOM_RIGHT = -1, 2, 3  # labels beside 0, background, an
 _BITS = 22  # of Pillow's weights behind the point
 
 
+Run = Callable[[dict[str, NDArray[np.float32]]], list[NDArray[np.float32]]]
+
+
 class BundleError(ValueError):
     """A bundle that cannot be used; the message names the file and says what to do."""
 
@@ -32,7 +35,8 @@ class OnnxPredictor:
     """Encodes an image once and answers prompts on it.
 
     bundle: the directory of a bundle. form: one of those in it: `float32`, `float16`, `int8`.
-    threads: of onnxruntime; 0: one for each core.
+    threads: 0: one for each core. runtime: of the encoder, which takes nearly all of the time:
+    `onnxruntime`, or `openvino`, which has to be installed.
     providers: where onnxruntime computes, such as `CUDAExecutionProvider`.
     mask_threshold: of masks in logits; None: as the bundle says.
     Raises BundleError for a bundle that is damaged, or lacks the form.
@@ -43,6 +47,7 @@ class OnnxPredictor:
         bundle: str | Path,
         form: str = "float32",
         threads: int = 0,
+        runtime: str = "onnxruntime",
         providers: Sequence[str] = ("CPUExecutionProvider",),
         mask_threshold: float | None = None,
     ) -> None:
@@ -53,11 +58,19 @@ class OnnxPredictor:
             raise BundleError(
                 f"{directory}: there is no form {form!r}; there are {', '.join(forms)}"
             )
-        files = [
+        if runtime not in {"onnxruntime", "openvino"}:
+            raise ValueError(f"runtime: {runtime!r}; it must be 'onnxruntime' or 'openvino'")
+        encoder, decoder = (
             checked_file(directory, forms[form][part], self.about["sha256"])
             for part in ("encoder", "decoder")
-        ]
-        self._encoder, self._decoder = (_session(file, threads, providers) for file in files)
+        )
+        in_openvino = runtime == "openvino"
+        self._encode = (
+            _in_openvino(encoder, threads, form)
+            if in_openvino
+            else _in_onnxruntime(encoder, threads, providers)
+        )
+        self._decode = _in_onnxruntime(decoder, threads, providers)
         self.img_size: int = self.about["img_size"]
         own: float = self.about["mask_threshold"]
         self.mask_threshold = own if mask_threshold is None else mask_threshold
@@ -81,8 +94,12 @@ class OnnxPredictor:
         rgb = pixels if image_format == "RGB" else pixels[..., ::-1]
         mean, std = self.about["pixel_mean"], self.about["pixel_std"]
         frame = image_to_model_frame(rgb, self.img_size, mean, std)
-        self._embedding = self._encoder.run(None, {"images": frame[None]})[0]
+        self._embedding = self.encode(frame[None])
         self.original_size = (pixels.shape[0], pixels.shape[1])
+
+    def encode(self, frame: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The image_embedding of a model frame (1, 3, S, S), see `image_to_model_frame`."""
+        return self._encode({"images": frame})[0]
 
     def get_image_embedding(self) -> NDArray[np.float32]:
         """The image_embedding (1, C, S/16, S/16)."""
@@ -116,7 +133,7 @@ class OnnxPredictor:
             "mask_input": self._mask(mask_input)[None],
             "has_mask_input": np.array([mask_input is not None], dtype=np.float32),
         }
-        low_res_logits, predicted_iou = self._decoder.run(None, inputs)
+        low_res_logits, predicted_iou = self._decode(inputs)
         chosen = slice(1, None) if multimask_output else slice(0, 1)
         low_res, iou = low_res_logits[0, chosen], predicted_iou[0, chosen]
         masks = upscale_logits(low_res, self.img_size, self.original_size)
@@ -196,10 +213,25 @@ def checked_file(directory: Path, name: str, digests: dict[str, str]) -> Path:
     return directory / name
 
 
-def _session(path: Path, threads: int, providers: Sequence[str]) -> Any:
+def _in_onnxruntime(path: Path, threads: int, providers: Sequence[str]) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(path, options, providers=list(providers))
+    session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+    return lambda inputs: session.run(None, inputs)
+
+
+def _in_openvino(path: Path, threads: int, form: str) -> Run:
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    model.reshape({given: [1, *given.partial_shape[1:]] for given in model.inputs})
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    if form != "float16":  # without it, OpenVINO takes 16 bits wherever the CPU has them
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
+    compiled = openvino.compile_model(model, "CPU", settings)
+    return lambda inputs: list(compiled(inputs).values())
 
 
 def model_frame_size(image_size: tuple[int, int], img_size: int) -> tuple[int, int]:
