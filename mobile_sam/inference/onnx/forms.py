@@ -18,9 +18,11 @@ def write_float16(source: Path, target: Path) -> None:
     """Write a float32 file with weights and arithmetic in float16; its inputs stay float32."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
-    small = convert_float_to_float16(onnx.load(source), keep_io_types=True)
-    onnx.save(small, target)
+    small = OnnxModel(convert_float_to_float16(onnx.load(source), keep_io_types=True))
+    small.topological_sort()  # casts of inputs are put last
+    onnx.save(small.model, target)
 
 
 def write_int8(source: Path, target: Path, frames: Frames) -> None:

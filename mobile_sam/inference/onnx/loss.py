@@ -40,11 +40,11 @@ def iou_lost(bundle: Path, forms: Sequence[str], judges: Sequence[Judge]) -> dic
 
 def _row(equal: list[float], true: list[float], reference: list[float]) -> dict[str, float]:
     row = {
-        "prompts": len(equal),
         "with_float32": sum(equal) / len(equal),
         "lowest_with_float32": min(equal),
     }
     if true:
         row["miou"] = sum(true) / len(true)
         row["miou_lost"] = (sum(reference) - sum(true)) / len(true)
-    return {name: round(float(value), 5) for name, value in row.items()}
+    rounded = {name: round(float(value), 5) for name, value in row.items()}
+    return {"prompts": len(equal), **rounded}

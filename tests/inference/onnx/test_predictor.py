@@ -82,6 +82,23 @@ def test_answers_are_those_of_the_model(
     np.testing.assert_array_equal(masks, found[0] > 0)
 
 
+@pytest.mark.parametrize("form", ["float32", "int8"])
+def test_openvino_gives_the_same_masks(bundle: Path, form: str) -> None:
+    pytest.importorskip("openvino")
+    found = []
+    for runtime in ("onnxruntime", "openvino"):
+        predictor = OnnxPredictor(bundle, form, threads=1, runtime=runtime)
+        predictor.set_image(pixels(75, 100))
+        found.append(predictor.predict(**BOX)[0])
+    assert 0.01 < found[0].mean() < 0.99
+    assert (found[0] == found[1]).mean() > (0.9999 if form == "float32" else 0.97)
+
+
+def test_a_runtime_of_another_name_is_refused(bundle: Path) -> None:
+    with pytest.raises(ValueError, match="'onnxruntime' or 'openvino'"):
+        OnnxPredictor(bundle, runtime="tensorrt")
+
+
 def test_the_order_of_colours_is_told(bundle: Path) -> None:
     predictor, image = OnnxPredictor(bundle), pixels(20, 30)
     predictor.set_image(image)
