@@ -45,10 +45,10 @@ def write_bundle(
         raise UserError(
             f"{directory}: {' and '.join(forms)} need images to be judged by; name some"
         )
-    if directory.exists() and not (directory / _ABOUT).is_file() and any(directory.iterdir()):
-        raise UserError(f"{directory}: not empty, and no bundle; name another directory")
+    directory = directory.resolve()
+    _refuse_other_things(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(directory.resolve())
+    unfinished = unfinished_path(directory)
     unfinished.mkdir()
     try:
         differences = export_onnx(model, unfinished)
@@ -70,6 +70,14 @@ def write_bundle(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return about
+
+
+def _refuse_other_things(directory: Path) -> None:
+    if not directory.exists():
+        return
+    if directory.is_dir() and ((directory / _ABOUT).is_file() or not any(directory.iterdir())):
+        return
+    raise UserError(f"{directory}: there is something else; name another directory")
 
 
 def _write_form(

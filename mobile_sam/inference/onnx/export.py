@@ -62,8 +62,7 @@ def require_onnx() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UserError(
-            f"export --onnx: {', '.join(missing)} is not installed; "
-            "run `pip install 'mobile_sam[onnx]'`"
+            f"export --onnx: {', '.join(missing)} is not installed; run `pip install -e '.[onnx]'`"
         )
 
 

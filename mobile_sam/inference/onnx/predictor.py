@@ -216,6 +216,7 @@ def checked_file(directory: Path, name: str, digests: dict[str, str]) -> Path:
 def _in_onnxruntime(path: Path, threads: int, providers: Sequence[str]) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; of float16 it warns that constants are not folded
     session = onnxruntime.InferenceSession(path, options, providers=list(providers))
     return lambda inputs: session.run(None, inputs)
 

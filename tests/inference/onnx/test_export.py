@@ -138,11 +138,13 @@ def test_a_bundle_takes_the_place_of_one_that_is_there(
     assert json.loads((there / "bundle.json").read_text())["source"] == {"weights": "new"}
 
 
-def test_a_directory_of_something_else_is_left_alone(model: Sam, tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match="not empty, and no bundle; name another directory"):
-        write_bundle(model, tmp_path, {})
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+def test_what_is_no_bundle_is_left_alone(model: Sam, tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.tex"
+    thesis.touch()
+    for target in (tmp_path, thesis):
+        with pytest.raises(UserError, match="there is something else; name another directory"):
+            write_bundle(model, target, {})
+    assert list(tmp_path.iterdir()) == [thesis]
 
 
 def test_a_missing_package_is_named(
@@ -150,9 +152,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     there = importlib.util.find_spec
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnx" else there(name))
-    with pytest.raises(
-        UserError, match=r"onnx is not installed; run `pip install 'mobile_sam\[onnx"
-    ):
+    with pytest.raises(UserError, match=r"onnx is not installed; run `pip install -e '.\[onnx"):
         write_bundle(model, tmp_path / "bundle", {})
 
 

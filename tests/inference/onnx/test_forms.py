@@ -53,6 +53,19 @@ def test_only_products_with_weights_are_in_8_bits(bundle: Path) -> None:
     assert kinds["MatMul", False] > 1  # attention
 
 
+def test_sums_of_products_cannot_overflow_where_there_is_no_vnni(bundle: Path) -> None:
+    graph = onnx.load(bundle / "encoder_int8.onnx").graph
+    weights = [
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8
+    ]
+    largest = [int(np.abs(weight.astype(int)).max()) for weight in weights if weight.any()]
+    assert len(largest) > 10
+    # Two products of 8 bits without a sign are added in 16 bits with one.
+    assert 60 < max(largest) <= 64
+
+
 def test_the_images_fix_the_ranges(bundle: Path, unlabelled: Path, tmp_path: Path) -> None:
     image = sorted(unlabelled.iterdir())[0]
     grey = [np.zeros((1, 3, 64, 64), np.float32)]
