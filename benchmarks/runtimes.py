@@ -65,6 +65,13 @@ def main() -> None:
         masks = {worker.way: np.load(worker.ask("masks")) for worker in workers}
         for worker in workers:
             worker.end()
+    report(args, seconds, masks)
+
+
+def report(
+    args: argparse.Namespace, seconds: dict[str, list[float]], masks: dict[str, np.ndarray]
+) -> None:
+    """Print a row for each way, beside the original code."""
     print(
         f"{platform.machine()}, {os.cpu_count()} CPUs, {args.threads} threads; vit_t, 1024 px;",
         end="",

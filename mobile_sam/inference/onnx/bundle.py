@@ -51,13 +51,8 @@ def write_bundle(
     unfinished = unfinished_path(directory)
     unfinished.mkdir()
     try:
-        differences = export_onnx(model, unfinished)
-        files = {"float32": {"encoder": ENCODER, "decoder": DECODER}}
-        for form in forms:
-            files[form] = _write_form(form, unfinished, examples, model.img_size)
-        shutil.copyfile(Path(__file__).with_name(_PREDICTOR), unfinished / _PREDICTOR)
-        about = _about(model, files, unfinished, mask_threshold)
-        about |= {"source": source, "largest_differences": differences}
+        about = _fill(unfinished, model, forms, examples)
+        about |= {"source": source, "mask_threshold": mask_threshold}
         write_json(unfinished / _ABOUT, about)
         if examples is not None:
             from mobile_sam.inference.onnx.loss import iou_lost
@@ -70,6 +65,18 @@ def write_bundle(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return about
+
+
+def _fill(
+    directory: Path, model: Sam, forms: Sequence[str], examples: Examples | None
+) -> dict[str, Any]:
+    """Write all files but bundle.json; returns what that is to say of them."""
+    differences = export_onnx(model, directory)
+    files = {"float32": {"encoder": ENCODER, "decoder": DECODER}}
+    for form in forms:
+        files[form] = _write_form(form, directory, examples, model.img_size)
+    shutil.copyfile(Path(__file__).with_name(_PREDICTOR), directory / _PREDICTOR)
+    return _about(model, files, directory) | {"largest_differences": differences}
 
 
 def _refuse_other_things(directory: Path) -> None:
@@ -95,9 +102,7 @@ def _write_form(
     return {"encoder": encoder, "decoder": decoder}
 
 
-def _about(
-    model: Sam, forms: dict[str, dict[str, str]], directory: Path, mask_threshold: float
-) -> dict[str, Any]:
+def _about(model: Sam, forms: dict[str, dict[str, str]], directory: Path) -> dict[str, Any]:
     from mobile_sam.inference.onnx.predictor import FORMAT
 
     return {
@@ -115,7 +120,6 @@ def _about(
             "top left": 2,
             "bottom right": 3,
         },
-        "mask_threshold": mask_threshold,
         "forms": forms,
         "sha256": {path.name: file_digest(path) for path in sorted(directory.glob("*.onnx*"))},
         "bytes": {path.name: path.stat().st_size for path in sorted(directory.glob("*.onnx*"))},
