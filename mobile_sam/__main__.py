@@ -94,10 +94,23 @@ def train(config: RunConfig, args: argparse.Namespace) -> None:
     train_run(config, args.stage)
 
 
-def export(config: RunConfig, args: argparse.Namespace) -> None:
-    from mobile_sam.training.export import export_weights
+def export(args: argparse.Namespace) -> None:
+    config = load_settings(args.config) if args.config else None
+    if args.onnx:
+        from mobile_sam.inference.onnx.verb import export_bundle, known_or_file
 
-    export_weights(config)
+        forms = [form for form in ("float16", "int8") if getattr(args, form)]
+        weights = known_or_file(args.weights) if args.weights else None
+        size, kind = args.img_size, args.model_type
+        count = args.calibration_images
+        print(export_bundle(args.onnx, config, weights, size, kind, forms, args.images, count))
+    elif config is None or args.float16 or args.int8 or args.images:
+        raise ConfigError("--weights, --float16, --int8 and --images go with --onnx DIRECTORY")
+    else:
+        from mobile_sam.training.export import export_weights
+
+        end_with_parent()
+        export_weights(config)
 
 
 def validate(config: RunConfig, args: argparse.Namespace) -> None:
@@ -186,7 +199,6 @@ RUN_VERBS: dict[str, tuple[Callable[[RunConfig, argparse.Namespace], None], str]
     "extract": (extract, "compute the features of all teachers"),
     "features": (features, "look after the stores of teacher features"),
     "train": (train, "train a stage, or all of them"),
-    "export": (export, "write weights.pt for the original code"),
     "validate": (validate, "measure every segment of the validation images"),
     "cost": (cost, "measure what the models of a run cost on this machine"),
     "report": (report, "draw the report from tables that exist"),
@@ -196,6 +208,7 @@ RUN_VERBS: dict[str, tuple[Callable[[RunConfig, argparse.Namespace], None], str]
 OTHER_VERBS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compare": compare,
     "evaluate": evaluate,
+    "export": export,
     "fetch": fetch,
     "schema": schema,
 }
@@ -244,6 +257,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, help="default: a directory of the project")
     verb.add_argument("--log", type=Path, help="write the log there too")
     _add_evaluate(verbs)
+    _add_export(verbs)
     verb = verbs.add_parser("fetch", help="download known checkpoints and data sets")
     verb.add_argument("names", nargs="+", choices=sorted({*KNOWN_CHECKPOINTS, *KNOWN_DATASETS}))
     verb.add_argument("--log", type=Path, help="write the log there too")
@@ -267,6 +281,23 @@ def _add_evaluate(verbs: Any) -> None:
     add("--cost-repeats", type=int, default=10, help="timed runs of each model; 0: none")
     add("--examples", type=int, default=6, help="images in each gallery; default: 6")
     add("--workers", type=int, default=0, help="processes and threads that read; default: none")
+    add("--log", type=Path, help="write the log there too")
+
+
+def _add_export(verbs: Any) -> None:
+    text = "write weights.pt for the original code, or a bundle of ONNX files"
+    verb = verbs.add_parser("export", help=text, description=text)
+    of = verb.add_mutually_exclusive_group(required=True)
+    of.add_argument("--config", type=Path, help="the run.json of a run")
+    of.add_argument("--weights", help="a file or known name; only with --onnx")
+    add = verb.add_argument
+    add("--onnx", type=Path, metavar="DIRECTORY", help="write a bundle there, not weights.pt")
+    add("--float16", action="store_true", help="in the bundle, too")
+    add("--int8", action="store_true", help="in the bundle, too")
+    add("--images", type=Path, help="that calibrate and judge; default: those of the run")
+    add("--calibration-images", type=int, default=32, help="at most; default: %(default)s")
+    add("--img-size", type=int, default=1024, help="of --weights, in pixels; default: 1024")
+    add("--model-type", help="of --weights; default: as their tensors say")
     add("--log", type=Path, help="write the log there too")
 
 

@@ -114,7 +114,7 @@ class MaskDecoder(nn.Module):
         one matrix for all: its rows for others get gradients of zero.
         present: (N, T) bool, false where a prompt has fewer than T tokens; None: all have T.
         """
-        prompts, images = len(sparse), len(image_embedding)
+        prompts, images = sparse.shape[0], image_embedding.shape[0]
         if prompts % images:
             raise ValueError(f"{prompts} prompts cannot be shared out evenly to {images} images")
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
@@ -123,7 +123,7 @@ class MaskDecoder(nn.Module):
         if present is not None:  # the decoder's own tokens always are
             present = F.pad(present, (len(output_tokens), 0), value=True)
 
-        shared = len(dense) == 1
+        shared = dense.shape[0] == 1
         image = image_embedding + dense if shared else add_to_shared(image_embedding, dense)
         positions = image_positions.flatten(2).mT  # (1, h*w, C)
         cells = image.flatten(2).mT.contiguous()  # (B or N, h*w, C)

@@ -48,9 +48,9 @@ class DownsamplingAttention(nn.Module):
         tokens: (N, heads, T, C/heads); cells: (B, h*w, dim).
         """
         tokens = tokens * tokens.shape[-1] ** -0.5
-        if len(cells) < len(tokens):
+        if cells.shape[0] < tokens.shape[0]:
             projected = self._heads(projection(cells))[:, None]  # (B, 1, heads, h*w, C/heads)
-            return (tokens.unflatten(0, (len(cells), -1)) @ projected.mT).flatten(0, 1)
+            return (tokens.unflatten(0, (cells.shape[0], -1)) @ projected.mT).flatten(0, 1)
         heads = (self.num_heads, -1)
         among_cells = tokens @ projection.weight.unflatten(0, heads)  # (N, heads, T, dim)
         products = (among_cells.flatten(1, 2) @ cells.mT).unflatten(1, heads)
@@ -75,8 +75,10 @@ class TokensToImage(DownsamplingAttention):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """queries: (N, T, dim), of tokens; keys, values: (B, h*w, dim). Returns (N, T, dim)."""
-        if len(keys) < len(queries):  # no token sees another: prompts of an image are as one
-            together = queries.reshape(len(keys), -1, queries.shape[-1])
+        if (
+            keys.shape[0] < queries.shape[0]
+        ):  # no token sees another: prompts of an image are as one
+            together = queries.reshape(keys.shape[0], -1, queries.shape[-1])
             return self.attend(together, keys, values).view_as(queries)
         heads = (self.num_heads, -1)
         weights = self.scores(self._heads(self.q_proj(queries)), keys, self.k_proj).softmax(-1)
@@ -106,7 +108,7 @@ class ImageToTokens(DownsamplingAttention):
 
 def add_to_shared(shared: Tensor, own: Tensor) -> Tensor:
     """Sums (N, ...) of what prompts share of their image, (B, ...), and their own (N, ...)."""
-    return (shared[:, None] + own.unflatten(0, (len(shared), -1))).flatten(0, 1)
+    return (shared[:, None] + own.unflatten(0, (shared.shape[0], -1))).flatten(0, 1)
 
 
 class TokenMLP(nn.Module):

@@ -1,0 +1,1 @@
+"""A model as ONNX files: written, quantised, measured, and used without torch."""

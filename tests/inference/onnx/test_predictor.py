@@ -1,0 +1,203 @@
+"""The predictor of a bundle beside the one of torch, and in an interpreter that has no torch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mobile_sam.data.transforms import PIXEL_MEAN, PIXEL_STD
+from mobile_sam.data.transforms import image_to_model_frame as with_pillow
+from mobile_sam.frames import upscale_logits as with_torch
+from mobile_sam.inference.onnx.predictor import (
+    BundleError,
+    OnnxPredictor,
+    image_to_model_frame,
+    resize,
+    upscale_logits,
+)
+from mobile_sam.inference.predictor import SamPredictor
+from mobile_sam.models.sam import Sam
+
+SIZES = [(64, 64), (48, 64), (37, 91), (300, 201), (16, 9), (129, 1000), (1, 5)]
+POINTS = {"point_coords": np.array([[30.5, 20.0], [70.0, 50.0]]), "point_labels": np.array([1, 0])}
+BOX = {"box": np.array([10.0, 12.0, 80.0, 60.0])}
+MASK = {"mask_input": np.random.default_rng(1).normal(0, 8, (1, 16, 16)).astype(np.float32)}
+
+
+def pixels(height: int, width: int) -> np.ndarray:
+    """Noise at the extremes: what lets roundings show."""
+    draw = np.random.default_rng(height * 1000 + width)
+    return np.where(
+        draw.random((height, width, 3)) < 0.3, 255, draw.integers(0, 256, (height, width, 3))
+    ).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("target", [(64, 64), (1024, 683), (7, 300)])
+def test_resized_bytes_are_those_of_pillow(size: tuple[int, int], target: tuple[int, int]) -> None:
+    image = pixels(*size)
+    wanted = Image.fromarray(image).resize(target[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(resize(image, target), np.asarray(wanted))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_model_frame_is_that_of_training(size: tuple[int, int]) -> None:
+    image = pixels(*size)
+    frame = image_to_model_frame(image, 128, PIXEL_MEAN, PIXEL_STD)
+    np.testing.assert_array_equal(frame, with_pillow(image, 128).numpy())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_upscaled_logits_are_those_of_torch(size: tuple[int, int]) -> None:
+    low_res = np.random.default_rng(2).normal(0, 10, (3, 32, 32)).astype(np.float32)
+    wanted = with_torch(torch.from_numpy(low_res)[None], 128, size)[0].numpy()
+    np.testing.assert_allclose(upscale_logits(low_res, 128, size), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize("prompt", [POINTS, BOX, POINTS | BOX, BOX | MASK, MASK, {}])
+def test_answers_are_those_of_the_model(
+    bundle: Path, model: Sam, prompt: dict[str, Any], multimask: bool
+) -> None:
+    ours, onnx = SamPredictor(model), OnnxPredictor(bundle, threads=1)
+    image = pixels(75, 100)
+    for predictor in (ours, onnx):
+        predictor.set_image(image)
+    wanted = ours.predict(**prompt, multimask_output=multimask, return_logits=True)
+    found = onnx.predict(**prompt, multimask_output=multimask, return_logits=True)
+    assert found[0].shape == (3 if multimask else 1, 75, 100)
+    assert np.ptp(found[0]) > 0.01
+    for array, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(array, other, atol=1e-4)
+    masks = onnx.predict(**prompt, multimask_output=multimask)[0]
+    assert masks.dtype == bool
+    np.testing.assert_array_equal(masks, found[0] > 0)
+
+
+@pytest.mark.parametrize("form", ["float32", "int8"])
+def test_openvino_gives_the_same_masks(bundle: Path, form: str) -> None:
+    pytest.importorskip("openvino")
+    found = []
+    for runtime in ("onnxruntime", "openvino"):
+        predictor = OnnxPredictor(bundle, form, threads=1, runtime=runtime)
+        predictor.set_image(pixels(75, 100))
+        found.append(predictor.predict(**BOX)[0])
+    assert 0.01 < found[0].mean() < 0.99
+    assert (found[0] == found[1]).mean() > (0.9999 if form == "float32" else 0.97)
+
+
+def test_a_runtime_of_another_name_is_refused(bundle: Path) -> None:
+    with pytest.raises(ValueError, match="'onnxruntime' or 'openvino'"):
+        OnnxPredictor(bundle, runtime="tensorrt")
+
+
+def test_the_order_of_colours_is_told(bundle: Path) -> None:
+    predictor, image = OnnxPredictor(bundle), pixels(20, 30)
+    predictor.set_image(image)
+    rgb = predictor.get_image_embedding()
+    predictor.set_image(np.ascontiguousarray(image[..., ::-1]), "BGR")
+    np.testing.assert_array_equal(predictor.get_image_embedding(), rgb)
+    predictor.set_image(image, "BGR")
+    assert np.abs(predictor.get_image_embedding() - rgb).max() > 1e-3
+
+
+def test_an_image_of_another_type_is_refused(bundle: Path) -> None:
+    predictor = OnnxPredictor(bundle)
+    for image in (np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8)):
+        with pytest.raises(ValueError, match=r"it must be uint8, \(H, W, 3\)"):
+            predictor.set_image(image)
+    with pytest.raises(ValueError, match="'RGB' or 'BGR'"):
+        predictor.set_image(np.zeros((8, 8, 3), np.uint8), "HSV")
+
+
+def test_prompts_that_make_no_sense_are_refused(bundle: Path) -> None:
+    predictor = OnnxPredictor(bundle)
+    with pytest.raises(RuntimeError, match="call set_image first"):
+        predictor.predict(**BOX)
+    predictor.set_image(pixels(20, 30))
+    with pytest.raises(ValueError, match="give both or neither"):
+        predictor.predict(point_coords=[[1, 2]])
+    with pytest.raises(ValueError, match=r"must be \(N, 2\) and \(N,\)"):
+        predictor.predict(point_coords=[[1, 2]], point_labels=[1, 0])
+    with pytest.raises(ValueError, match=r"must be \(1, 16, 16\)"):
+        predictor.predict(mask_input=np.zeros((1, 8, 8)))
+
+
+def test_a_damaged_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    content = bytearray((copy / "decoder.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "decoder.onnx").write_bytes(content)
+    with pytest.raises(BundleError, match=r"decoder\.onnx: not the file that was exported"):
+        OnnxPredictor(copy)
+    (copy / "encoder.onnx").unlink()
+    with pytest.raises(BundleError, match=r"encoder\.onnx: there is no such file"):
+        OnnxPredictor(copy)
+    about = json.loads((copy / "bundle.json").read_text())
+    for content, message in (
+        (json.dumps(about | {"format": 9}), "of format 9"),
+        (json.dumps({k: v for k, v in about.items() if k != "sha256"}), "says nothing of sha256"),
+        ("{", "damaged"),
+    ):
+        (copy / "bundle.json").write_text(content)
+        with pytest.raises(BundleError, match=message):
+            OnnxPredictor(copy)
+    (copy / "bundle.json").unlink()
+    with pytest.raises(BundleError, match="no such file"):
+        OnnxPredictor(copy)
+    with pytest.raises(BundleError, match="no form 'int4'; there are float16, float32, int8"):
+        OnnxPredictor(bundle, "int4")
+
+
+WITHOUT_TORCH = """
+import sys
+import numpy as np
+for name in ("torch", "PIL", "mobile_sam", "onnx"):
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    sys.exit(f"{name} is there")
+from predictor import OnnxPredictor
+predictor = OnnxPredictor(".")
+predictor.set_image(np.load("image.npy"))
+np.save("masks.npy", predictor.predict(box=[10.0, 12.0, 80.0, 60.0])[0])
+"""
+
+
+def test_a_bundle_works_where_there_is_no_torch(bundle: Path, model: Sam, tmp_path: Path) -> None:
+    python = interpreter_with(["numpy", "onnxruntime"], tmp_path / "venv")
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    image = pixels(75, 100)
+    np.save(copy / "image.npy", image)
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [python, "-c", WITHOUT_TORCH]
+    result = subprocess.run(
+        command, cwd=copy, env=clean, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    predictor = SamPredictor(model)
+    predictor.set_image(image)
+    masks = np.load(copy / "masks.npy")
+    assert 0 < masks.mean() < 1
+    assert (masks == predictor.predict(**BOX)[0]).mean() > 0.9999
+
+
+def interpreter_with(packages: list[str], directory: Path) -> Path:
+    """A virtual environment that sees these packages of this one, and no other."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
+    site = next(directory.glob("lib/python*/site-packages"))
+    for name in packages:
+        for part in (name, f"{name}.libs"):  # shared libraries lie beside the package
+            source = Path(np.__file__).parents[1] / part
+            if source.is_dir():
+                (site / part).symlink_to(source)
+    return directory / "bin" / "python"
