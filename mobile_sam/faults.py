@@ -101,6 +101,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _is_unnamed(error: OSError, path: Path) -> bool:
     name = error.filename
+    if error.errno is None:  # of Arrow: its words would no longer be shown
+        return False
     return name is None or Path(str(name)).name.startswith(f".{path.name}.")
 
 

@@ -72,6 +72,12 @@ def test_a_fault_behind_another_error_is_found_and_named() -> None:
     assert (fault(caught.value) or "").startswith("a.pt: the disk is full")
 
 
+def test_an_error_without_a_number_keeps_its_words() -> None:
+    """Arrow's, which would become `[Errno None] None: a.parquet`."""
+    with pytest.raises(OSError, match="only has 0 row groups"), naming(Path("a.parquet")):
+        raise OSError("The file only has 0 row groups")
+
+
 def test_of_an_error_in_a_process_that_reads_the_traceback_is_left_out() -> None:
     text = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent"
     assert words(ValueError(f"{text}\n  File x\npackage.ValueError: a.png: cut off\n")) == (

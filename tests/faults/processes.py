@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +67,7 @@ class Running:
         return Ended(self.process.exitcode, output)
 
     def signal(self, number: int) -> Ended:
-        if self.process.is_alive():
+        with suppress(ProcessLookupError):  # it may have ended just now
             os.kill(self.process.pid or 0, number)
         return self.wait()
 
