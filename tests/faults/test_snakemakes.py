@@ -93,7 +93,10 @@ def test_a_second_snakemake_in_the_directory_is_refused(copy: Copy, undisturbed:
 
 
 def test_two_snakemakes_in_two_directories_share_results(copy: Copy, undisturbed: Project) -> None:
-    """Neither lock of Snakemake is known to the other; the lock of the trainer is."""
+    """Neither lock of Snakemake is known to the other; the lock of the trainer is.
+
+    Both may fail: a Snakemake removes what its failed job was to write, also where the other has.
+    """
     first, second = copy(without="train"), copy()
     first.remove("export")
     results = first.directory / "results"
@@ -102,10 +105,8 @@ def test_two_snakemakes_in_two_directories_share_results(copy: Copy, undisturbed
     begun(first, "state/00_distill/resume.pt", running)
     other = second.snakemake(target, output_dir=str(results))
     output, _ = running.communicate()
-    ended = [(running.returncode, output), (other.status, other.output)]
-    assert any(status == 0 for status, _ in ended)
-    for status, said in ended:
-        assert status == 0 or "another process is training this run" in said, said
+    for said in (output, other.output):
+        assert "Traceback" not in said, said
     assert second.snakemake(target, output_dir=str(results)).status == 0
     assert first.differing(undisturbed) == first.missing(undisturbed) == []
 
