@@ -62,7 +62,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for worker in workers:
                 seconds[worker.way].append(worker.ask("time"))
-        masks = {worker.way: np.load(worker.ask("masks")) for worker in workers}
+        masks = {worker.way: np.load(worker.ask("masks"), allow_pickle=False) for worker in workers}
         for worker in workers:
             worker.end()
     report(args, seconds, masks)
@@ -154,7 +154,7 @@ class Worker:
 
 def work(way: str, place: Path, threads: int) -> None:
     """Answer questions on the standard input until it is closed."""
-    image = np.load(place / "image.npy")
+    image = np.load(place / "image.npy", allow_pickle=False)
     height, width = image.shape[:2]
     predictor, encode = (
         original(place, threads) if way == ORIGINAL else of_bundle(way, place, threads)

@@ -46,10 +46,9 @@ def validate(config: RunConfig, what: str, part: int | None = None) -> None:
     same = _measured_before(paths.project, target, about)
     if same is not None:
         log.info("%s: the weights are those of %s, measured in the same way", what, same)
-        if part:
-            write_table(target, [], about)  # the first part has all
-        else:
-            join_tables(target, [same], renamed=what)
+        # Another job of the same weights may have begun before that table was there.
+        images = None if part is None else [index[position].image_id for position in positions]
+        join_tables(target, [same], what, images)
     else:
         write_table(target, rows, about)
     if part is None:

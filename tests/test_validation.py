@@ -124,6 +124,21 @@ def test_what_was_measured_is_not_measured_again(
     assert tables[0] == tables[1]
 
 
+def test_what_is_measured_meanwhile_is_neither_lost_nor_doubled(tiny: Make) -> None:
+    """Two jobs of one table, one before another table of the same weights is there, one after."""
+    config = tiny(num_epochs=1)
+    other = config.model_copy(update={"run_name": "other", "validate_jobs": 2})
+    for first, second in ((0, 1), (1, 0)):
+        validate(other, "teacher", first)
+        validate(config, "teacher")
+        validate(other, "teacher", second)
+        join_parts(other, "teacher")
+        tables = [RunPaths(c).validation("teacher") for c in (config, other)]
+        assert tables[0].read_bytes() == tables[1].read_bytes()
+        for table in tables:
+            table.unlink()
+
+
 @pytest.mark.parametrize(
     "changes", [{"mask_threshold": 1.0}, {"protocols": ("box",)}, {"img_size": 128}]
 )

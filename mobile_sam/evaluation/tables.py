@@ -1,11 +1,12 @@
 """Tables of what was measured: parquet files whose bytes depend on their rows alone."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mobile_sam.config import ConfigError
@@ -50,11 +51,16 @@ def write_table(target: Path, rows: Iterable[Mapping[str, Any]], about: Mapping[
     _write(target, _batches(rows), about)
 
 
-def join_tables(target: Path, parts: list[Path], renamed: str | None = None) -> None:
+def join_tables(
+    target: Path,
+    parts: list[Path],
+    renamed: str | None = None,
+    images: Sequence[str] | None = None,
+) -> None:
     """Write the rows of all parts; the bytes are those of one table written at once.
 
-    renamed: for column `checkpoint`. Raises ConfigError when a part is missing or of other settings
-    than the first.
+    renamed: for column `checkpoint`. images: ids of those whose rows are taken; None: all.
+    Raises ConfigError when a part is missing or of other settings than the first.
     """
     about = [read_about(part) for part in parts]
     for part, found in zip(parts, about, strict=True):
@@ -67,6 +73,8 @@ def join_tables(target: Path, parts: list[Path], renamed: str | None = None) -> 
                 table = pa.Table.from_batches([batch])
                 if renamed is not None:
                     table = table.set_column(0, "checkpoint", pa.array([renamed] * len(table)))
+                if images is not None:
+                    table = table.filter(pc.is_in(table["image_id"], pa.array(images, pa.string())))
                 yield table
 
     _write(target, batches(), about[0])
