@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from mobile_sam.report.words import DASH, MINUS
 
+pytestmark = pytest.mark.browser
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = [
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
