@@ -12,7 +12,7 @@ from typing import Any, get_args
 from mobile_sam.config import ConfigError, RunConfig, UserError, parse_config
 from mobile_sam.datasets import KNOWN_DATASETS, fetch_dataset
 from mobile_sam.faults import fault, words
-from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
+from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint, fetched_weights
 from mobile_sam.files import write_json
 from mobile_sam.layout import BOX_FILLED, RunPaths, needs_features
 from mobile_sam.options import Protocol
@@ -97,10 +97,10 @@ def train(config: RunConfig, args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     config = load_settings(args.config) if args.config else None
     if args.onnx:
-        from mobile_sam.inference.onnx.verb import export_bundle, known_or_file
+        from mobile_sam.inference.onnx.verb import export_bundle
 
         forms = [form for form in ("float16", "int8") if getattr(args, form)]
-        weights = known_or_file(args.weights) if args.weights else None
+        weights = fetched_weights(args.weights) if args.weights else None
         size, kind = args.img_size, args.model_type
         count = args.calibration_images
         print(export_bundle(args.onnx, config, weights, size, kind, forms, args.images, count))
@@ -165,7 +165,7 @@ def evaluate(args: argparse.Namespace) -> None:
     settings = {"img_size": args.img_size, "mask_threshold": args.mask_threshold}
     config = parse_config({"run_name": "evaluation", **places, **asked, **settings}, "evaluate")
     tables = assess(
-        [fetch_checkpoint(w) if w in KNOWN_CHECKPOINTS else Path(w) for w in args.weights],
+        [fetched_weights(weights) for weights in args.weights],
         args.images,
         args.masks,
         args.out,

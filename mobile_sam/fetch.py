@@ -79,6 +79,12 @@ def fetch_checkpoint(name: str) -> Path:
     return fetch_file(known.url, known.sha256, checkpoint_path(name), f"checkpoint {name!r}")
 
 
+def fetched_weights(checkpoint: str | Path) -> Path:
+    """As `weights_path`, and a known checkpoint is fetched."""
+    known = str(checkpoint) in KNOWN_CHECKPOINTS
+    return fetch_checkpoint(str(checkpoint)) if known else Path(checkpoint)
+
+
 def fetch_file(url: str, sha256: str, target: Path, what: str) -> Path:
     """Download a file unless it is there, checked by sha256 before it is kept.
 

@@ -1,6 +1,5 @@
 """The last index, kept so that only images that changed since are read again."""
 
-import hashlib
 import logging
 import os
 import shutil
@@ -11,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mobile_sam.data.index import DatasetError, open_index
-from mobile_sam.files import whole
+from mobile_sam.files import file_digest, whole
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ class KeptRows:
         try:
             with np.load(_stamps_path(path), allow_pickle=False) as content:
                 stamps, counts = content["stamps"].tolist(), content["counts"]
-                belongs = content["index"].item() == _digest(path)
+                belongs = content["index"].item() == file_digest(path)
         except (OSError, ValueError, LookupError, AttributeError, TypeError, BadZipFile) as error:
             log.info("reading all images: %s is damaged (%s)", _stamps_path(path), error)
             return
@@ -71,14 +70,9 @@ def keep(index: Path, kept: Path, stamps: list[str], counts: list[int]) -> None:
             file,
             stamps=np.array(stamps, dtype=np.str_),
             counts=np.array(counts, dtype=np.int64),
-            index=np.array(_digest(kept)),
+            index=np.array(file_digest(kept)),
         )
 
 
 def _stamps_path(kept: Path) -> Path:
     return kept.with_suffix(".npz")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobile_sam.architectures import architectures
 from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
+from mobile_sam.fetch import fetched_weights
 from mobile_sam.layout import files_of_run, finished_runs, run_directory, settings_beside
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.recognise import load_any
@@ -31,7 +31,7 @@ def build_sam(checkpoint: str | Path | None = None, img_size: int | None = None)
     """
     if checkpoint is None:
         return registered("vit_h")
-    path = _file_of(checkpoint)
+    path = fetched_weights(checkpoint)
     settings = settings_beside(path)
     if settings is None:
         return load_any(path, img_size or PUBLISHED_SIZE).eval()
@@ -74,12 +74,7 @@ def registered(model_type: str, checkpoint: str | Path | None = None) -> Sam:
     """
     if checkpoint is None:
         return build_sam_model(model_type, PUBLISHED_SIZE).eval()
-    return load_weights(_file_of(checkpoint), model_type, PUBLISHED_SIZE).eval()
-
-
-def _file_of(checkpoint: str | Path) -> Path:
-    known = str(checkpoint) in KNOWN_CHECKPOINTS
-    return fetch_checkpoint(str(checkpoint)) if known else Path(checkpoint)
+    return load_weights(fetched_weights(checkpoint), model_type, PUBLISHED_SIZE).eval()
 
 
 def build_sam_vit_h(checkpoint: str | Path | None = None) -> Sam:

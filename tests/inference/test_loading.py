@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mobile_sam import fetch
 from mobile_sam.config import ConfigError, RunConfig, parse_config
 from mobile_sam.inference import loading
 from mobile_sam.inference.loading import build_sam, load_run, sam_model_registry
@@ -123,6 +124,6 @@ class Named:
 def test_a_known_name_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_sam_model("vit_t", 64, seed=2)
     torch.save(to_original(model), tmp_path / "mobile_sam.pt")
-    monkeypatch.setattr(loading, "fetch_checkpoint", lambda name: tmp_path / f"{name}.pt")
+    monkeypatch.setattr(fetch, "fetch_checkpoint", lambda name: tmp_path / f"{name}.pt")
     for found in (build_sam("mobile_sam", 64), sam_model_registry["vit_t"]("mobile_sam")):
         assert equal_states(found.state_dict(), model.state_dict())

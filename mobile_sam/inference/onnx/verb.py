@@ -5,16 +5,10 @@ from pathlib import Path
 
 import mobile_sam.inference.onnx.bundle as bundles
 from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint
 from mobile_sam.files import file_digest
 from mobile_sam.inference.onnx.examples import Examples, of_directory, of_index
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.recognise import load_any
-
-
-def known_or_file(weights: str) -> Path:
-    """The file of weights, which is fetched when `weights` is a known name."""
-    return fetch_checkpoint(weights) if weights in KNOWN_CHECKPOINTS else Path(weights)
 
 
 def export_bundle(
