@@ -1,12 +1,12 @@
-"""Colours of Okabe and Ito, safe for colour-blind readers, and the style of each checkpoint."""
+"""The style of each checkpoint in all pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mobile_sam.data.overlays import COLOURS
 from mobile_sam.report.measured import What
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 GREY = "#8A8A8A"  # legible on white and on black
 # Yellow is weak on white: lines do without it.
 _OF_LINES = COLOURS[:6]

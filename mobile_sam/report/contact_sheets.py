@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from mobile_sam.data.overlays import blended
 from mobile_sam.report.gallery import Layer, Shot
-from mobile_sam.report.overlays import blended
 
 # Pixels: of a cell, from one to the next, and of the headings. One of each is one of the PNG.
 _CELL, _PITCH, _HEAD, _DPI = 240, 248, 36, 100

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mobile_sam.data.index import SPLITS
+from mobile_sam.data.overlays import COLOURS
 from mobile_sam.data.summary import Summary, relative_size
-from mobile_sam.report.colours import COLOURS, numbered
+from mobile_sam.report.colours import numbered
 from mobile_sam.report.pictures import Picture
 
 _BINS = 30

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mobile_sam.config import UserError
+from mobile_sam.data.overlays import COLOURS
 from mobile_sam.metrics.intervals import paired_difference
-from mobile_sam.report.colours import COLOURS, GREY
+from mobile_sam.report.colours import GREY
 from mobile_sam.report.measured import Measured
 from mobile_sam.report.pictures import Picture
 from mobile_sam.report.plots import each, plain_prompts

@@ -11,8 +11,8 @@ from PIL import Image
 
 from mobile_sam.data.images import read_image
 from mobile_sam.data.masks import Mask, decode
+from mobile_sam.data.overlays import coloured, outlined
 from mobile_sam.report.measured import Measured, What
-from mobile_sam.report.overlays import coloured, outlined
 from mobile_sam.report.reading import read_masks
 from mobile_sam.report.tables import by_image
 from mobile_sam.report.words import signed

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from mobile_sam.data.overlays import layer_uri, photo_uri
 from mobile_sam.report.blocks import Section, View, Views
 from mobile_sam.report.contact_sheets import write_sheet
 from mobile_sam.report.gallery import Shot, choose, shots
 from mobile_sam.report.measured import Measured
-from mobile_sam.report.overlays import layer_uri, photo_uri
 from mobile_sam.report.words import prompt_label
 
 _NOTE = (

@@ -10,13 +10,12 @@ from PIL import Image
 from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index
 from mobile_sam.data.masks import encode
+from mobile_sam.data.overlays import COLOURS, blended, coloured, layer_uri, outlined, photo_uri
 from mobile_sam.data.synthetic import scene
 from mobile_sam.layout import RunPaths
-from mobile_sam.report.colours import COLOURS
 from mobile_sam.report.contact_sheets import write_sheet
 from mobile_sam.report.gallery import TRUTH, _masks, _thumbnail, choose, shots
 from mobile_sam.report.of_run import measured_run
-from mobile_sam.report.overlays import blended, coloured, layer_uri, outlined, photo_uri
 from tests.report.objects import measured, row
 from tests.report.runs import ERRORS
 from tests.report.tables import disturbed

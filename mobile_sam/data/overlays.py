@@ -5,18 +5,19 @@ import io
 from collections.abc import Sequence
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mobile_sam.data.masks import Mask
-from mobile_sam.report.colours import COLOURS
+
+# Of Okabe and Ito, safe for colour-blind readers.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
 _TINT, _EDGE = 0.4, 1.0  # opacities
 _QUALITY = 70  # of JPEG
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
-_RGB = [tuple(round(255 * part) for part in mpl.colors.to_rgb(colour)) for colour in COLOURS]
+_RGB = [tuple(bytes.fromhex(colour[1:])) for colour in COLOURS]
 # Places in the palette: nothing, a tint of each colour, an edge of each, a line and its shadow.
 _LINE, _SHADOW = 2 * len(_RGB) + 1, 2 * len(_RGB) + 2
 _PALETTE = [_BLACK, *_RGB, *_RGB, _WHITE, _BLACK]
