@@ -8,7 +8,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: install oracle reference demo browser test lint test-long test-slurm test-faults \
-	test-lowest clean
+	test-lowest test-package clean
 
 install: $(BIN)/.installed
 
@@ -64,6 +64,10 @@ test-lowest: oracle
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e . \
 		pytest pytest-xdist hypothesis scikit-image playwright -c $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pytest --ignore tests/test_cluster.py
+
+# The wheel in an environment of its own; the images, where Docker runs.
+test-package: install
+	pytest -m package -n 0 tests/packaging
 
 # Kills, full disks, too little memory. Disks are mounted, which takes root; else these are skipped.
 test-faults: install
