@@ -221,8 +221,7 @@ const showPage = shows(async () => {
     button.dataset.path = path;
     return button;
   });
-  $("examples").append(...buttons);
-  $("examples").hidden = !examples.length;
+  $("images").prepend(...buttons);
   if (examples.length) await openExample(examples[0]);
 });
 
@@ -233,7 +232,7 @@ const openExample = shows(async (path) => {
 });
 
 function markExample() {
-  for (const button of $("examples").children) {
+  for (const button of document.querySelectorAll("#images button")) {
     button.setAttribute("aria-pressed", String(button.dataset.path === image.example));
   }
 }

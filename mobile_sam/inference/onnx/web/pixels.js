@@ -40,7 +40,7 @@ export function drawMask(context, mask, [height, width], colour) {
   const [edge, inner] = [255, 110].map((alpha) => new Uint8ClampedArray([...colour, alpha]));
   const [edgeWord, innerWord] = [edge, inner].map((bytes) => new Uint32Array(bytes.buffer)[0]);
   const words = new Uint32Array(picture.data.buffer);
-  const reach = Math.max(1, Math.round(Math.max(height, width) / 500));
+  const reach = Math.max(1, Math.round(Math.max(height, width) / 350));
   const at = (y, x) => y >= 0 && x >= 0 && y < height && x < width && mask[y * width + x] === 1;
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {

@@ -49,7 +49,7 @@ export class Stage {
     const context = this.photo.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(bitmap, 0, 0, this.shown[1], this.shown[0]);
-    this.element.style.setProperty("--ratio", size[1] / size[0]);
+    this.element.parentElement.style.setProperty("--ratio", size[1] / size[0]);
     this.element.classList.remove("empty");
     this.draw();
   }
