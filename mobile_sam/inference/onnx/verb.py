@@ -36,7 +36,7 @@ def export_bundle(
     count: int,
     web: Web | None = None,
 ) -> str:
-    """Write a bundle of a run (`config`), or of `weights`; returns its table.
+    """Write a bundle of a run (`config`), or of `weights`; returns what to print.
 
     img_size, model_type: of `weights`; a run has its own. model_type: None recognises it.
     forms: beside float32. images: a directory; None takes the images of the run.
@@ -61,7 +61,9 @@ def export_bundle(
         return bundles.table(write(directory))
     title = weights.stem if config is None else config.run_name
     archive, shown = runtime_archive(web.runtime), _shown(config, images)
-    return bundles.table(write_page(directory, write, archive, title, shown))
+    table = bundles.table(write_page(directory, write, archive, title, shown))
+    serve = f"python -m http.server --directory {directory}"
+    return f"{table}\n\nto look at it: {serve}, then http://localhost:8000"
 
 
 def _weights_of(config: RunConfig, web: Web | None) -> Path:

@@ -148,12 +148,14 @@ async function ask(question) {
   asked = question;
   if (answering) return;
   answering = true;
+  $("masks").setAttribute("aria-busy", "true");
   while (asked) {
     const next = asked;
     asked = null;
     await answer(next);
   }
   answering = false;
+  $("masks").setAttribute("aria-busy", "false");
 }
 
 const answer = shows(async ({ prompt: given, tried = false }) => {
