@@ -130,7 +130,7 @@ def test_another_archive_is_refused(archive: Path, tmp_path: Path) -> None:
     other = write_archive(tmp_path / "other.tgz", list(web_runtime.FILES))
     assert runtime_archive(archive) == archive
     with pytest.raises(
-        FetchError, match=r"other.tgz: not the archive of onnxruntime-web .* npm pa"
+        FetchError, match=r"other.tgz: not the archive of onnxruntime-web .* `npm pack"
     ):
         runtime_archive(other)
     with pytest.raises(FetchError, match=r"--runtime .*none.tgz: there is no such file"):

@@ -1,69 +1,43 @@
-// The page: an image, a prompt on it, and the masks that answer it.
+// The page: an image, a prompt on it or a search for everything, and the masks that come of it.
 
 import { Engine } from "./engine.js";
+import { leastAtFirst, masksFrom, search } from "./everything.js";
+import { $, milliseconds, say, shows } from "./notes.js";
 import { maskFile, readImage } from "./pixels.js";
-import { Stage } from "./stage.js";
+import { markExample, offerExamples, offerFiles } from "./sources.js";
+import { Stage, empty } from "./stage.js";
 
 const NOTHING = { points: [], box: null };
 const HINT = "Point at an object, or drag a box around it.";
 const SLOW = 300; // milliseconds of the decoder, above which nothing is shown before a click
+const COLOUR = [45, 150, 255];
 
-const $ = (id) => document.getElementById(id);
-const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : value.toFixed(0)} ms`;
-const empty = (prompt) => !prompt.box && !prompt.points.length;
 
 let loading; // of the model
-let image = null; // {size, rgba, bitmap, name}
+let image = null; // {size, rgba, bitmap, name, example}
 let encoding = Promise.resolve(); // of that image
+let busy = false; // with encoding
 let prompt = NOTHING;
 let history = []; // the prompts before
-let shownIndex = null; // of the four masks
+let chosen = null; // which of the four masks
+let found = null; // everything, in place of a prompt: what `search` gave, none while it searches
 let decoderTime = 0;
-let busy = false; // with encoding
 
-const engine = new Engine((share) => {
-  $("progress").value = share;
-  say(`Loading the model: ${Math.floor(100 * share)} %`);
-});
+const engine = new Engine((share) => say(`Loading the model: ${Math.floor(100 * share)} %`, share));
 const stage = new Stage($("stage"), {
   point: ([x, y], turned) => change({ ...prompt, points: [...prompt.points, { x, y, label: label(turned) }] }),
   box: (box) => change({ ...prompt, box }),
   preview,
   undo,
-  clear: () => empty(prompt) || change(NOTHING),
+  clear,
 });
-
-function say(text, wrong = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("wrong", wrong);
-}
-
-/** Runs a handler, and shows the sentence of what it throws. */
-function shows(handler) {
-  return async (...values) => {
-    try {
-      return await handler(...values);
-    } catch (error) {
-      say(error.message, true);
-    }
-  };
-}
 
 const label = (turned) => Number(document.querySelector("[name=label]:checked").value) ^ turned;
 
-// ── The model and images ──────────────────────────────────────────────────────────────────────
-
 async function load(form) {
-  $("progress").hidden = false;
-  let loaded;
-  try {
-    loaded = await engine.call("load", { form });
-  } finally {
-    $("progress").hidden = true;
-  }
-  const { forms, bytes, threads } = loaded;
+  const { forms, bytes, threads, ...loaded } = await engine.call("load", { form });
   $("bytes").textContent = `${(bytes / 2 ** 20).toFixed(1)} MiB, ${loaded.imgSize} px`;
-  $("runs").textContent = threads > 1 ? `WebAssembly, ${threads} threads` : "WebAssembly, 1 thread";
+  $("runs").textContent = `WebAssembly, ${threads} thread${threads > 1 ? "s" : ""}`;
   $("forms").hidden = forms.length < 2;
   $("form").replaceChildren(...forms.map((name) => new Option(name, name, false, name === loaded.form)));
   say("Choose an image.");
@@ -71,10 +45,10 @@ async function load(form) {
 
 function startLoading(form) {
   loading = load(form);
-  shows(() => loading)();
+  loading.catch((error) => say(error.message, null, true));
 }
 
-const open = shows(async (blob, name, example = null) => {
+const open = shows(async (blob, name, example) => {
   let read;
   try {
     read = await readImage(blob);
@@ -82,9 +56,9 @@ const open = shows(async (blob, name, example = null) => {
     throw new Error(`${name}: this browser cannot read it as an image; PNG and JPEG always work.`);
   }
   image = { ...read, name, example };
-  [prompt, history] = [NOTHING, []];
+  [prompt, history, found] = [NOTHING, [], null];
   stage.show(image);
-  markExample();
+  markExample($("images"), example);
   showPrompt();
   await encode();
 });
@@ -109,33 +83,38 @@ async function encode() {
 function setBusy(value) {
   busy = value;
   stage.element.setAttribute("aria-busy", String(value));
+  $("everything").disabled = value;
 }
-
-// ── The prompt and its answer ─────────────────────────────────────────────────────────────────
 
 function change(next) {
   history.push(prompt);
   prompt = next;
+  found = null;
   showPrompt();
 }
 
 function undo() {
   if (!history.length) return;
   prompt = history.pop();
+  found = null;
   showPrompt();
+}
+
+function clear() {
+  if (found || !empty(prompt)) change(NOTHING);
 }
 
 function showPrompt() {
   stage.showPrompt(prompt);
-  if (empty(prompt) && !busy) say(HINT);
   $("undo").disabled = !history.length;
   $("clear").disabled = empty(prompt);
+  if (empty(prompt) && !busy) say(HINT);
   ask({ prompt });
 }
 
 /** What a click here would give, while there is no prompt and the model is quick. */
 function preview(place) {
-  if (!empty(prompt) || busy || decoderTime > SLOW) return;
+  if (found || !empty(prompt) || busy || decoderTime > SLOW) return;
   const points = place ? [{ x: place[0], y: place[1], label: 1 }] : [];
   ask({ prompt: { points, box: null }, tried: true });
 }
@@ -160,7 +139,7 @@ async function ask(question) {
 
 const answer = shows(async ({ prompt: given, tried = false }) => {
   if (empty(given)) {
-    showAnswer(null);
+    if (!found) showAnswer(null);
     return;
   }
   const of = image;
@@ -169,100 +148,97 @@ const answer = shows(async ({ prompt: given, tried = false }) => {
   const mask = await engine.call("mask", { index: best, size: stage.shown });
   decoderTime = took;
   $("decoder").textContent = milliseconds(took);
-  const current = tried ? empty(prompt) : given === prompt;
+  const current = tried ? empty(prompt) && !found : given === prompt;
   if (of !== image || !current) return;
-  stage.showMask(mask, tried);
+  stage.showMasks([{ mask, colour: COLOUR }], tried);
   if (!tried) showAnswer(predictedIou, best);
 });
 
 /** predictedIou: of the four masks; null without an answer, whose mask is taken away. */
 function showAnswer(predictedIou, best = null) {
-  if (!predictedIou && image) stage.showMask(null);
-  shownIndex = best;
+  if (!predictedIou) stage.showMasks([]);
+  chosen = best;
+  $("masks").hidden = false;
+  $("found").hidden = true;
   $("masks").disabled = $("download").disabled = !predictedIou;
+  $("download").textContent = "Download mask";
   for (const input of document.querySelectorAll("[name=mask]")) {
     const index = Number(input.value);
     input.checked = index === best;
-    input.parentElement.querySelector("output").textContent = predictedIou
-      ? predictedIou[index].toFixed(2)
-      : "–";
+    const shown = predictedIou ? predictedIou[index].toFixed(2) : "–";
+    input.parentElement.querySelector("output").textContent = shown;
   }
   if (predictedIou) say(`Predicted IoU ${predictedIou[best].toFixed(2)}. More points make it better.`);
 }
 
 const choose = shows(async (event) => {
-  shownIndex = Number(event.target.value);
+  chosen = Number(event.target.value);
   const of = prompt;
-  const mask = await engine.call("mask", { index: shownIndex, size: stage.shown });
-  if (of === prompt) stage.showMask(mask);
+  const mask = await engine.call("mask", { index: chosen, size: stage.shown });
+  if (of === prompt) stage.showMasks([{ mask, colour: COLOUR }]);
 });
 
+const least = () => Number($("least").value);
+
+const findEverything = shows(async () => {
+  if (!empty(prompt)) change(NOTHING);
+  const mine = (found = []);
+  const stopped = () => found !== mine;
+  showAnswer(null);
+  const progress = (share) => stopped() || say("Searching; a click ends it.", share);
+  progress(0);
+  await encoding;
+  const all = await search(engine, image.size, progress, stopped);
+  if (!all || stopped()) return;
+  found = all;
+  $("least").value = leastAtFirst(found);
+  $("clear").disabled = false;
+  await showFound();
+});
+
+async function showFound() {
+  const [of, limit] = [found, least()];
+  $("masks").hidden = true;
+  $("found").hidden = false;
+  $("level").textContent = limit.toFixed(2);
+  const masks = await masksFrom(engine, found, limit, stage.shown);
+  if (of !== found || limit !== least()) return;
+  stage.showMasks(masks);
+  $("download").disabled = !masks.length;
+  $("download").textContent = "Download label map";
+  const count = `${masks.length} of ${found.length} masks have this predicted IoU or more.`;
+  say(found.length ? count : "The model is sure of no mask in this image.");
+}
+
 const download = shows(async () => {
-  const mask = await engine.call("mask", { index: shownIndex, size: image.size });
+  const { size, name } = image;
+  const one = async () => ({ mask: await engine.call("mask", { index: chosen, size }), level: 255 });
+  const masks = await (found ? masksFrom(engine, found, least(), size) : Promise.all([one()]));
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await maskFile(mask, image.size));
-  link.download = `${image.name.replace(/\.[^.]*$/, "")}_mask.png`;
+  link.href = URL.createObjectURL(await maskFile(masks, size));
+  link.download = `${name.replace(/\.[^.]*$/, "")}_${found ? "labels" : "mask"}.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 });
-
-// ── What the page is made of ──────────────────────────────────────────────────────────────────
 
 const showPage = shows(async () => {
   const response = await fetch(new URL("./page.json", import.meta.url), { cache: "no-cache" });
   const { title, examples } = await response.json();
   $("title").textContent = document.title = title;
-  const buttons = examples.map((path) => {
-    const button = document.createElement("button");
-    const picture = new Image();
-    picture.src = path;
-    picture.alt = `Example ${path.replace(/^.*\/|\.[^.]*$/g, "")}`;
-    button.type = "button";
-    button.append(picture);
-    button.addEventListener("click", () => openExample(path));
-    button.dataset.path = path;
-    return button;
-  });
-  $("images").prepend(...buttons);
-  if (examples.length) await openExample(examples[0]);
+  await offerExamples(examples, $("images"), open);
 });
 
-const openExample = shows(async (path) => {
-  const response = await fetch(path);
-  if (!response.ok) throw new Error(`The server has no ${path} (${response.status}).`);
-  await open(await response.blob(), path.replace(/^.*\//, ""), path);
-});
-
-function markExample() {
-  for (const button of document.querySelectorAll("#images button")) {
-    button.setAttribute("aria-pressed", String(button.dataset.path === image.example));
-  }
-}
-
-$("file").addEventListener("change", ({ target }) => target.files[0] && open(target.files[0], target.files[0].name));
 $("undo").addEventListener("click", undo);
-$("clear").addEventListener("click", () => change(NOTHING));
+$("clear").addEventListener("click", clear);
+$("everything").addEventListener("click", findEverything);
+$("least").addEventListener("input", shows(showFound));
 $("masks").addEventListener("change", choose);
 $("download").addEventListener("click", download);
 $("form").addEventListener("change", ({ target }) => {
   startLoading(target.value);
-  if (image) shows(encode)().then(() => ask({ prompt }));
+  found = null;
+  if (image) shows(encode)().then(showPrompt);
 });
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  stage.element.classList.add("dropping");
-});
-addEventListener("dragleave", () => stage.element.classList.remove("dropping"));
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  stage.element.classList.remove("dropping");
-  const [file] = event.dataTransfer.files;
-  if (file) open(file, file.name);
-});
-addEventListener("paste", ({ clipboardData }) => {
-  const [file] = clipboardData.files;
-  if (file) open(file, file.name);
-});
-
+offerFiles($("file"), stage.element, open);
 startLoading();
 showPage();

@@ -1,6 +1,7 @@
-// Pixels of an image file, and files of masks.
+// Pixels of image files, and masks as pixels. A mask is bytes of zeros and ones.
 
 const BAND = 256; // rows at a time: some browsers have no canvas for a whole photograph
+const INSIDE = 110, EDGE = 255; // of opacity
 
 /** An upright image {size: [height, width], rgba, bitmap}; colour profiles are left aside. */
 export async function readImage(blob) {
@@ -20,34 +21,42 @@ export async function readImage(blob) {
   return { size: [height, width], rgba, bitmap };
 }
 
-/** A mask of zeros and ones as PNG, black and white. */
-export async function maskFile(mask, [height, width]) {
+/** Masks [{mask, level}] as one grey PNG: each in its level, 0..255, later ones upon earlier. */
+export async function maskFile(masks, [height, width]) {
   const canvas = document.createElement("canvas");
   [canvas.height, canvas.width] = [height, width];
   const context = canvas.getContext("2d");
   const picture = context.createImageData(width, height);
-  const words = new Uint32Array(picture.data.buffer);
-  for (let k = 0; k < mask.length; k++) words[k] = mask[k] ? 0xffffffff : 0xff000000;
+  const words = new Uint32Array(picture.data.buffer).fill(word(0, 0, 0, 255));
+  for (const { mask, level } of masks) {
+    if (level > 255) throw new Error("A label map has room for 255 masks; ask for fewer.");
+    const painted = word(level, level, level, 255);
+    for (let k = 0; k < mask.length; k++) if (mask[k]) words[k] = painted;
+  }
   context.putImageData(picture, 0, 0);
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   if (!blob) throw new Error(`This browser cannot write an image of ${width} × ${height} pixels.`);
   return blob;
 }
 
-/** Draws a mask in a colour [r, g, b] on a canvas of its size, its edge stronger than its inside. */
-export function drawMask(context, mask, [height, width], colour) {
+/** Draws masks [{mask, colour: [r, g, b]}] on a canvas of their size, later ones upon earlier. */
+export function drawMasks(context, masks, [height, width]) {
   const picture = context.createImageData(width, height);
-  const [edge, inner] = [255, 110].map((alpha) => new Uint8ClampedArray([...colour, alpha]));
-  const [edgeWord, innerWord] = [edge, inner].map((bytes) => new Uint32Array(bytes.buffer)[0]);
   const words = new Uint32Array(picture.data.buffer);
   const reach = Math.max(1, Math.round(Math.max(height, width) / 350));
-  const at = (y, x) => y >= 0 && x >= 0 && y < height && x < width && mask[y * width + x] === 1;
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      if (!mask[y * width + x]) continue;
-      const inside = at(y - reach, x) && at(y + reach, x) && at(y, x - reach) && at(y, x + reach);
-      words[y * width + x] = inside ? innerWord : edgeWord;
+  for (const { mask, colour } of masks) {
+    const [inner, edge] = [word(...colour, INSIDE), word(...colour, EDGE)];
+    const at = (y, x) => y >= 0 && x >= 0 && y < height && x < width && mask[y * width + x] === 1;
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        if (!mask[y * width + x]) continue;
+        const inside = at(y - reach, x) && at(y + reach, x) && at(y, x - reach) && at(y, x + reach);
+        words[y * width + x] = inside ? inner : edge;
+      }
     }
   }
   context.putImageData(picture, 0, 0);
 }
+
+/** A pixel as one number, whatever order of bytes this machine has. */
+const word = (...rgba) => new Uint32Array(new Uint8ClampedArray(rgba).buffer)[0];

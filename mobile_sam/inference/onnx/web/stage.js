@@ -1,13 +1,14 @@
 // The image with its mask and prompt, and what mouse, finger and keys do to it.
 // Points are [x, y] and boxes [x0, y0, x1, y1], in pixels of the image.
 
-import { drawMask } from "./pixels.js";
+import { drawMasks } from "./pixels.js";
 
 const SHOWN = 1024; // pixels of the longer side of what is drawn
 const DRAG = 6; // CSS pixels from which on a press is a box
 const STEP = 0.02, FINE = 0.004; // of the longer side, that an arrow key moves
-const COLOUR = [45, 150, 255];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+export const empty = (prompt) => !prompt.box && !prompt.points.length;
 
 export class Stage {
   /**
@@ -54,11 +55,9 @@ export class Stage {
     this.draw();
   }
 
-  /** Draws a mask of size `shown`, or none. */
-  showMask(mask, preview = false) {
-    const context = this.mask.getContext("2d");
-    if (mask) drawMask(context, mask, this.shown, COLOUR);
-    else context.clearRect(0, 0, this.mask.width, this.mask.height);
+  /** Draws masks of size `shown`, see `drawMasks`. */
+  showMasks(masks, preview = false) {
+    drawMasks(this.mask.getContext("2d"), masks, this.shown);
     this.mask.classList.toggle("preview", preview);
   }
 

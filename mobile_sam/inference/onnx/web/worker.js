@@ -1,5 +1,6 @@
 // The model, beside the page: its files, onnxruntime-web, and answers to the page's calls in turn.
 
+import { Candidates } from "./candidates.js";
 import { imageToModelFrame, tokens } from "./frame.js";
 import { Upscaling } from "./masks.js";
 import * as ort from "./runtime/ort.js";
@@ -10,8 +11,8 @@ const SINGLE = 0, AMBIGUOUS = [1, 2, 3]; // of the decoder's masks
 
 let about; // bundle.json
 let encoder, decoder;
-let image = null; // {size, embedding}
-let answer = null; // of the last prompt: {logits, count, upscalings}
+let image = null; // {size, embedding, upscaling, candidates, found}
+let answer = null; // of the last prompt, see `ask`
 
 /** Reads the model in one of its forms. Returns what the page shows of it. */
 async function load({ form }) {
@@ -71,44 +72,81 @@ async function encode({ rgba, size }) {
   return { milliseconds: performance.now() - began };
 }
 
+/** The decoder's {logits, predictedIou} of prompts of T points each, in the model frame. */
+async function ask(coords, labels, prompts = 1) {
+  const side = about.img_size / 4;
+  const points = labels.length / prompts;
+  const tensor = (values, ...shape) => new ort.Tensor("float32", values, [prompts, ...shape]);
+  const outputs = await decoder.run({
+    image_embeddings: image.embedding,
+    point_coords: tensor(coords, points, 2),
+    point_labels: tensor(labels, points),
+    mask_input: tensor(new Float32Array(prompts * side * side), 1, side, side),
+    has_mask_input: tensor(new Float32Array(prompts)),
+  });
+  return { logits: outputs.low_res_masks.data, predictedIou: outputs.iou_predictions.data };
+}
+
 /**
  * Answers a prompt, see `tokens`. Returns predicted_iou of four masks, of which the first is for
  * clear prompts and three for ambiguous ones; which is best; and milliseconds that the decoder took.
  */
 async function decode({ prompt }) {
   if (!image) throw new Error("There is no image yet.");
-  const side = about.img_size / 4;
   const { coords, labels } = tokens(prompt, image.size, about.img_size);
   const began = performance.now();
-  const outputs = await decoder.run({
-    image_embeddings: image.embedding,
-    point_coords: new ort.Tensor("float32", coords, [1, labels.length, 2]),
-    point_labels: new ort.Tensor("float32", labels, [1, labels.length]),
-    mask_input: new ort.Tensor("float32", new Float32Array(side * side), [1, 1, side, side]),
-    has_mask_input: new ort.Tensor("float32", new Float32Array(1), [1]),
-  });
+  answer = await ask(coords, labels);
   const milliseconds = performance.now() - began;
-  const predictedIou = Array.from(outputs.iou_predictions.data);
-  answer = { logits: outputs.low_res_masks.data };
+  const ious = Array.from(answer.predictedIou);
   const clear = prompt.box || prompt.points.length > 1;
-  const best = clear ? SINGLE : AMBIGUOUS.reduce((a, b) => (predictedIou[b] > predictedIou[a] ? b : a));
-  return { predictedIou, best, milliseconds };
+  const best = clear ? SINGLE : AMBIGUOUS.reduce((a, b) => (ious[b] > ious[a] ? b : a));
+  return { predictedIou: ious, best, milliseconds };
 }
 
 /** One of the four masks of the last answer at a size: bytes of zeros and ones. */
 async function mask({ index, size }) {
-  const side = about.img_size / 4;
-  const area = side * side;
-  image.upscaling = sameSize(image.upscaling, size)
-    ? image.upscaling
-    : new Upscaling(image.size, about.img_size, side, size);
-  const logits = answer.logits.subarray(index * area, (index + 1) * area);
+  const area = (about.img_size / 4) ** 2;
+  return upscaled(answer.logits.subarray(index * area, (index + 1) * area), size);
+}
+
+function upscaled(logits, size) {
+  if (String(image.upscaling?.size) !== String(size)) {
+    image.upscaling = new Upscaling(image.size, about.img_size, about.img_size / 4, size);
+  }
   return image.upscaling.mask(logits, about.mask_threshold);
 }
 
-const sameSize = (upscaling, size) => upscaling && String(upscaling.size) === String(size);
+/** Adds the masks of points [x, y] to the candidates. first: of them there are none before. */
+async function scan({ points, first }) {
+  const side = about.img_size / 4;
+  if (first) image.candidates = new Candidates(image.size, about.img_size, side, about.mask_threshold);
+  const all = points.map(([x, y]) =>
+    tokens({ points: [{ x, y, label: 1 }], box: null }, image.size, about.img_size),
+  );
+  const joined = (name) => Float32Array.from(all.flatMap((one) => [...one[name]]));
+  const { logits, predictedIou } = await ask(joined("coords"), joined("labels"), points.length);
+  points.forEach((point, prompt) => {
+    for (const index of AMBIGUOUS) {
+      const place = 4 * prompt + index;
+      const one = logits.subarray(place * side * side, (place + 1) * side * side);
+      image.candidates.add(one, predictedIou[place], { point, index });
+    }
+  });
+}
 
-const CALLS = { load, encode, decode, mask };
+/** Ends a scan. Returns {predictedIou, area, point, index} of what it found, best first. */
+async function sift() {
+  image.found = image.candidates.best();
+  image.candidates = null;
+  return image.found.map(({ predictedIou, area, point, index }) => ({ predictedIou, area, point, index }));
+}
+
+/** One of the masks that were found, as `mask` gives it. */
+async function found({ number, size }) {
+  return upscaled(image.found[number].logits, size);
+}
+
+const CALLS = { load, encode, decode, mask, scan, sift, found };
 let turn = Promise.resolve();
 self.onmessage = ({ data: { number, call, values } }) => {
   turn = turn.then(async () => {
