@@ -56,6 +56,7 @@ const open = shows(async (blob, name, example) => {
     throw new Error(`${name}: this browser cannot read it as an image; PNG and JPEG always work.`);
   }
   image = { ...read, name, example };
+  setBusy(true);
   [prompt, history, found] = [NOTHING, [], null];
   stage.show(image);
   markExample($("images"), example);
@@ -166,7 +167,7 @@ function showAnswer(predictedIou, best = null) {
     const index = Number(input.value);
     input.checked = index === best;
     const shown = predictedIou ? predictedIou[index].toFixed(2) : "–";
-    input.parentElement.querySelector("output").textContent = shown;
+    input.parentElement.querySelector(".iou").textContent = shown;
   }
   if (predictedIou) say(`Predicted IoU ${predictedIou[best].toFixed(2)}. More points make it better.`);
 }
