@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mobile_sam.inference.onnx.bundle as bundles
 from mobile_sam.config import ConfigError, RunConfig
@@ -16,6 +16,7 @@ from mobile_sam.layout import RunPaths
 from mobile_sam.models.recognise import load_any
 
 _SHOWN = 3  # images on a page
+_LOOK = "to look at it: python -m http.server --directory {}, then http://localhost:8000"
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,16 @@ def export_bundle(
     examples = _examples(config, images, count) if forms else None
     model = load_any(weights, img_size, model_type).eval().requires_grad_(False)
     source = {"weights": str(weights), "sha256": file_digest(weights)}
-    how = {"forms": forms, "examples": examples, "mask_threshold": threshold}
-    write = partial(bundles.write_bundle, model, source=source, **how)
+
+    def write(target: Path) -> dict[str, Any]:
+        return bundles.write_bundle(model, target, source, forms, examples, threshold)
+
     if web is None:
         return bundles.table(write(directory))
     title = weights.stem if config is None else config.run_name
     archive, shown = runtime_archive(web.runtime), _shown(config, images)
     table = bundles.table(write_page(directory, write, archive, title, shown))
-    serve = f"python -m http.server --directory {directory}"
-    return f"{table}\n\nto look at it: {serve}, then http://localhost:8000"
+    return f"{table}\n\n{_LOOK.format(directory)}"
 
 
 def _weights_of(config: RunConfig, web: Web | None) -> Path:
