@@ -94,8 +94,9 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     of.add_argument("--weights", help="a file or known name; only with --onnx, --web")
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--onnx", type=Path, metavar="DIRECTORY", help="write a bundle there")
-    what.add_argument("--web", type=Path, metavar="DIRECTORY", help="and a page that runs it")
+    directory: dict[str, Any] = {"type": Path, "metavar": "DIRECTORY"}
+    what.add_argument("--onnx", **directory, help="write a bundle there, not weights.pt")
+    what.add_argument("--web", **directory, help="write a page there that runs a bundle")
     add("--runtime", type=Path, metavar="FILE", help="onnxruntime-web's archive; default: by npm")
     add("--float16", action="store_true", help="in the bundle, too")
     add("--int8", action="store_true", help="in the bundle, too")
