@@ -31,6 +31,36 @@ def export(args: Arguments) -> None:
         export_weights(config)
 
 
+def app(args: Arguments) -> None:
+    from mobile_sam.app.asking import Asker
+    from mobile_sam.app.models import models_of_run, models_of_weights
+    from mobile_sam.app.pictures import examples
+    from mobile_sam.app.serving import served, until_interrupted
+    from mobile_sam.inference.loading import settings_of_run
+
+    if args.weights:
+        title, shown = "MobileSAM", []
+        models = models_of_weights(args.weights)
+    else:
+        config = settings_of_run(args.run)
+        title, shown = config.run_name, examples(config)
+        models = models_of_run(config, args.models)
+    with served(Asker(models), shown, title, args.host, args.port, args.open) as url:
+        print(f"{url}  (Ctrl-C ends it)", flush=True)
+        until_interrupted()
+
+
+def _app_arguments(parser: argparse.ArgumentParser) -> None:
+    of = parser.add_mutually_exclusive_group(required=True)
+    of.add_argument("--run", help="its name, or its directory, with a slash")
+    of.add_argument("--weights", nargs="+", help="files or known names, of MobileSAM or SAM too")
+    add = parser.add_argument
+    add("--models", nargs="+", help="of the run; default: start, each stage, the teachers")
+    add("--host", default="127.0.0.1", help="default: %(default)s, which only this machine reaches")
+    add("--port", type=int, help="default: the first free one from 7860 on")
+    add("--open", action="store_true", help="the page in a browser")
+
+
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     of = parser.add_mutually_exclusive_group(required=True)
     of.add_argument("--config", type=Path, help="the run.json of a run")
@@ -46,6 +76,12 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 VERBS = {
+    "app": Verb(
+        app,
+        "click on images in a browser, and see the masks of several models side by side",
+        "app --run my_run --open",
+        _app_arguments,
+    ),
     "export": Verb(
         export,
         "write weights.pt for the original code, or a bundle of ONNX files",
