@@ -179,7 +179,7 @@ function show() {
     tag.style.top = `${100 * y0 / picture.height}%`;
     return tag;
   }));
-  const truth = picture.boxes.length ? ' The numbers are boxes of the ground truth.' : '';
+  const truth = picture.boxes.length ? ' A number asks with a box of the ground truth.' : '';
   hint(picture.photo ? `${picture.title} (${picture.width} × ${picture.height}).${truth}` : '');
   draw();
 }

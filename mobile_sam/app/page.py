@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial, wraps
 from importlib import resources
 from itertools import count
@@ -26,6 +27,7 @@ _INTRODUCTION = (
     "Click on a thing, or drag a box around it: all models answer, side by side. "
     "A right-click says what is not of it."
 )
+_OF_THREE = "Of three masks the one that the model rates highest"
 _EMPTY = '<p class="empty">Here the masks of all models appear, side by side.</p>'
 
 Outputs = tuple[Any, Any, Any]  # of visit, canvas and cards
@@ -67,10 +69,10 @@ class Handlers:
         self, visit: Visit | None, names: list[str], of_three: bool, event: gr.EventData
     ) -> Iterator[Outputs]:
         """A prompt on the canvas."""
-        if visit is not None:
-            question = question_of(event._data, visit.picture.size)
-            visit = Visit(visit.picture, visit.shown, question)
-            yield from self.again(visit, names, of_three)
+        if visit is None:
+            raise UserError("The app was started anew; open the image again.")
+        question = question_of(event._data, visit.picture.size)
+        yield from self.again(replace(visit, question=question), names, of_three)
 
     def again(self, visit: Visit | None, names: list[str], of_three: bool) -> Iterator[Outputs]:
         """The same prompt, of other models or with other options."""
@@ -121,13 +123,13 @@ def build_page(
         with gr.Row(elem_id="desk"):
             with gr.Column(elem_id="asking", scale=4, min_width=320):
                 canvas = _canvas(examples)
-                names = gr.CheckboxGroup(
-                    list(models.names), value=list(models.first), label="Models"
-                )
-                of_three = gr.Checkbox(label="Of three masks the one that the model rates highest")
-                with gr.Accordion("Everything in the image", open=False):
-                    sliders = _sliders()
-                    find = gr.Button("Find everything", variant="primary")
+                with gr.Column(elem_id="options"):
+                    chosen = list(models.first)
+                    names = gr.CheckboxGroup(list(models.names), value=chosen, label="Models")
+                    of_three = gr.Checkbox(label=_OF_THREE)
+                    with gr.Accordion("Everything in the image", open=False):
+                        sliders = _sliders()
+                        find = gr.Button("Find everything", variant="primary")
             with gr.Column(elem_id="answers", scale=6, min_width=320):
                 shown = gr.HTML(
                     _EMPTY, js_on_load=_own("cards.js"), elem_id="cards", apply_default_css=False
@@ -222,6 +224,8 @@ STYLE: dict[str, Any] = {
         color_accent=_LIGHT[1],
         button_primary_background_fill=_LIGHT[1],
         button_primary_background_fill_dark=_DARK[1],
+        button_primary_background_fill_hover=_LIGHT[1],
+        button_primary_background_fill_hover_dark=_DARK[1],
         button_primary_text_color=_LIGHT[0],
         button_primary_text_color_dark=_DARK[0],
     ),

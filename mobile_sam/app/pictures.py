@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobile_sam.config import RunConfig
-from mobile_sam.data.images import read_image
+from mobile_sam.data.images import RecordError, read_image
 from mobile_sam.data.index import DatasetError, Index, IndexedImage, read_unchanged
 from mobile_sam.data.masks import Size
 from mobile_sam.layout import RunPaths
@@ -36,8 +36,11 @@ class Picture:
 
 
 def opened(path: Path, name: str) -> Picture:
-    """A file, shown by another name. Raises RecordError when it is no image."""
-    return _picture(name, read_image(path))
+    """A file that somebody calls by another name. Raises RecordError when it is no image."""
+    try:
+        return _picture(Path(name).stem, read_image(path))
+    except RecordError as error:
+        raise RecordError(str(error).replace(str(path), name)) from error
 
 
 def of_index(record: IndexedImage) -> Picture:

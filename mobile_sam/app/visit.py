@@ -52,9 +52,9 @@ def answers(
             visit.shown.under([answer.mask], truth),
             (
                 *facts,
-                ("area", _pixels(answer.mask)),
                 ("encoder", milliseconds(answer.encoder_ms)),
                 ("decoder", milliseconds(answer.decoder_ms)),
+                ("area", _pixels(answer.mask)),
             ),
             download=mask_file(answer.mask, f"{picture.name}_{name}.png"),
         )
@@ -79,7 +79,7 @@ def everything(
         )
         if not masks:
             note = "Nothing passes: lower the two limits, or ask more points."
-            return Card(name, visit.shown.plain(), facts, note)
+            return Card(name, visit.shown.plain(), facts, note=note)
         file = label_file(masks, picture.size, f"{picture.name}_{name}_labels.png")
         return Card(name, visit.shown.under(masks), facts, download=file)
 
@@ -113,7 +113,9 @@ def _in_turn(
 def _truth(visit: Visit, truth: Mask) -> Card:
     file = mask_file(truth, f"{visit.picture.name}_truth.png")
     facts = (("area", _pixels(truth)),)
-    return Card(TRUTH, visit.shown.under([truth]), facts, download=file, kind="truth")
+    return Card(
+        TRUTH, visit.shown.under([truth]), facts, "of the dataset", download=file, kind="truth"
+    )
 
 
 def _pixels(mask: Mask) -> str:
