@@ -1,6 +1,7 @@
 """The app as a server on this machine, which sends nothing anywhere else and keeps nothing."""
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -81,6 +82,7 @@ def _launched(
 
 
 def until_interrupted() -> None:
-    """Wait for Ctrl-C."""
+    """Wait for Ctrl-C, which shells keep from jobs in the background unless they are asked to."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
