@@ -37,7 +37,7 @@ def served(
     Raises UserError where gradio is not installed, and for a port that is taken.
     """
     with tempfile.TemporaryDirectory(prefix="mobile_sam-") as uploads:
-        os.environ |= {**_QUIET, "GRADIO_TEMP_DIR": uploads}
+        os.environ |= {**_QUIET, "GRADIO_TEMP_DIR": uploads, "no_proxy": _direct(host)}
         try:
             from mobile_sam.app.page import LIMIT, STYLE, build_page
         except ModuleNotFoundError as error:
@@ -51,6 +51,12 @@ def served(
             yield _launched(page, host, port, open_browser, LIMIT, STYLE)
         finally:
             page.close(verbose=False)
+
+
+def _direct(host: str) -> str:
+    """Hosts that no proxy stands before: gradio asks its own server whether it answers."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    return ",".join([*([given] if given else []), "127.0.0.1", "localhost", host])
 
 
 def _launched(
