@@ -10,11 +10,11 @@ import torch
 
 from mobile_sam.app.models import Models
 from mobile_sam.app.pictures import Picture
-from mobile_sam.app.questions import Question
 from mobile_sam.data.masks import Mask
 from mobile_sam.evaluation.passes import wait_for
 from mobile_sam.inference.automatic_masks import automatic_masks
 from mobile_sam.inference.predictor import SamPredictor
+from mobile_sam.inference.prompt import Prompt
 from mobile_sam.inference.proposals import AutomaticMask, AutomaticOptions
 
 _KEPT = 48  # embeddings: 4 MiB each at 1024 pixels
@@ -22,7 +22,7 @@ _Made = TypeVar("_Made")
 
 
 class Answer(NamedTuple):
-    """What a model says to a question.
+    """What a model says to a prompt.
 
     mask: (H, W), image frame. encoder_ms: of the picture, once, with its resizing. decoder_ms: from
     the prompt to the mask in the size of the picture.
@@ -64,12 +64,10 @@ class Asker:
         """Milliseconds that the encoder of a model takes, or took, for a picture."""
         return self._encoded(name, picture)[1]
 
-    def answer(
-        self, name: str, picture: Picture, question: Question, of_three: bool = False
-    ) -> Answer:
+    def answer(self, name: str, picture: Picture, prompt: Prompt, of_three: bool = False) -> Answer:
         """The one mask of a model; with `of_three` that of three which it rates highest."""
         predictor, encoder_ms = self._encoded(name, picture)
-        asked = question.arguments() | {"multimask_output": of_three}
+        asked = prompt.arguments() | {"multimask_output": of_three}
         found, decoder_ms = _timed(lambda: predictor.predict(**asked), predictor.device)
         best = int(found.predicted_iou.argmax())
         predicted_iou = float(found.predicted_iou[best])

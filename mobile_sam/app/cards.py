@@ -13,6 +13,7 @@ from PIL import Image
 
 from mobile_sam.data.masks import Mask, Size
 from mobile_sam.data.overlays import blended, coloured, outlined, photo_uri
+from mobile_sam.inference.drawing import write_label_map, write_mask
 
 # Pixels of the longest side of what is shown: small images are enlarged, lest outlines be thick.
 _SIDE, _LEAST_SIDE = 768, 512
@@ -82,19 +83,17 @@ def html(cards: Sequence[Card]) -> str:
 
 
 def mask_file(mask: Mask, file_name: str) -> Download:
-    """A mask (H, W) as a grey PNG of the same size: 255 on the thing, 0 elsewhere."""
-    return _png(Image.fromarray(mask.astype(np.uint8) * 255), "Download mask", file_name)
+    """A mask (H, W) as a PNG of the same size, of 255 on the thing and 0 elsewhere."""
+    buffer = io.BytesIO()
+    write_mask(buffer, mask)
+    return Download("Download mask", file_name, _uri(buffer))
 
 
 def label_file(masks: Sequence[Mask], size: Size, file_name: str) -> Download:
-    """A grey PNG (H, W) of 16 bits: numbers of masks from 1 on, small ones on top; 0 elsewhere.
-
-    masks: (H, W), at most 65535.
-    """
-    labels = np.zeros(size, dtype=np.uint16)
-    for number in sorted(range(len(masks)), key=lambda n: -int(masks[n].sum())):
-        labels[masks[number]] = number + 1
-    return _png(Image.fromarray(labels), "Download label map", file_name)
+    """Masks (H, W) as a label map, see `write_label_map`."""
+    buffer = io.BytesIO()
+    write_label_map(buffer, masks, size)
+    return Download("Download label map", file_name, _uri(buffer))
 
 
 def milliseconds(value: float) -> str:
@@ -102,11 +101,8 @@ def milliseconds(value: float) -> str:
     return f"{value / 1e3:.1f} s" if value >= 10_000 else f"{value:.{0 if value >= 10 else 1}f} ms"
 
 
-def _png(image: Image.Image, words: str, file_name: str) -> Download:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    uri = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Download(words, file_name, uri)
+def _uri(png: io.BytesIO) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
 _TEMPLATE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(

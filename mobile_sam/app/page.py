@@ -15,7 +15,7 @@ from mobile_sam.app import cards
 from mobile_sam.app.asking import Asker
 from mobile_sam.app.cards import Card, Shown
 from mobile_sam.app.pictures import Picture, of_index, opened
-from mobile_sam.app.questions import question_of
+from mobile_sam.app.prompts import prompt_of
 from mobile_sam.app.visit import Visit, answers, beginning, everything
 from mobile_sam.config import UserError
 from mobile_sam.data.index import IndexedImage
@@ -71,15 +71,18 @@ class Handlers:
         """A prompt on the canvas."""
         if visit is None:
             raise UserError("The app was started anew; open the image again.")
-        question = question_of(event._data, visit.picture.size)
-        yield from self.again(replace(visit, question=question), names, of_three)
+        prompt = prompt_of(event._data, visit.picture.size)
+        yield from self.again(replace(visit, prompt=prompt), names, of_three)
 
     def again(self, visit: Visit | None, names: list[str], of_three: bool) -> Iterator[Outputs]:
         """The same prompt, of other models or with other options."""
-        if visit is not None and visit.question:
-            yield from _steps(visit, answers(self.asker, visit, self._order(names), of_three))
-        elif visit is not None:
-            yield from _steps(visit, beginning(self.asker, visit, self._order(names)))
+        if visit is None:
+            return
+        names = self._order(names)
+        if visit.prompt is None:
+            yield from _steps(visit, beginning(self.asker, visit, names))
+        else:
+            yield from _steps(visit, answers(self.asker, visit, visit.prompt, names, of_three))
 
     def everything(
         self, visit: Visit | None, names: list[str], points: int, least_iou: float, stable: float

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from mobile_sam.app.asking import Asker
 from mobile_sam.app.cards import Card, Shown, label_file, mask_file, milliseconds
 from mobile_sam.app.pictures import Picture
-from mobile_sam.app.questions import NOTHING, Question, meant, measured_iou
+from mobile_sam.app.prompts import meant, measured_iou
 from mobile_sam.config import UserError
 from mobile_sam.data.masks import Mask, decode
+from mobile_sam.inference.prompt import Prompt
 from mobile_sam.inference.proposals import AutomaticOptions
 
 TRUTH = "ground truth"
@@ -17,11 +18,11 @@ _MOST_MASKS = 65_535  # that a label map can number
 
 @dataclass(frozen=True)
 class Visit:
-    """A picture, how it is shown, and what is asked about it."""
+    """A picture, how it is shown, and what is asked about it, if anything."""
 
     picture: Picture
     shown: Shown
-    question: Question = NOTHING
+    prompt: Prompt | None = None
 
 
 def beginning(asker: Asker, visit: Visit, names: Sequence[str]) -> Iterator[list[Card]]:
@@ -35,15 +36,15 @@ def beginning(asker: Asker, visit: Visit, names: Sequence[str]) -> Iterator[list
 
 
 def answers(
-    asker: Asker, visit: Visit, names: Sequence[str], of_three: bool
+    asker: Asker, visit: Visit, prompt: Prompt, names: Sequence[str], of_three: bool
 ) -> Iterator[list[Card]]:
-    """Cards with the answers to the question; where the truth is known, it comes first."""
+    """Cards with the answers to a prompt; where the truth is known, it comes first."""
     picture, record = visit.picture, visit.picture.record
-    segment = None if record is None else meant(record, visit.question)
+    segment = None if record is None else meant(record, prompt)
     truth = None if record is None or segment is None else record.mask(segment)
 
     def card_of(name: str) -> Card:
-        answer = asker.answer(name, picture, visit.question, of_three)
+        answer = asker.answer(name, picture, prompt, of_three)
         facts = [("predicted IoU", f"{answer.predicted_iou:.3f}")]
         if record is not None and segment is not None:
             facts.append(("measured IoU", f"{measured_iou(record, segment, answer.mask):.3f}"))

@@ -51,17 +51,28 @@ def load_run(
     run: str | Path,
     project_name: str = RunConfig.model_fields["project_name"].default,
     output_dir: str | Path = RunConfig.model_fields["output_dir"].default,
+    img_size: int | None = None,
 ) -> Sam:
     """The model that a run has trained.
 
-    run: its name, or its directory: a Path, or text with a slash.
+    run: its name, its directory or its `run.json`: a Path, or text with a slash.
     project_name, output_dir: where runs are looked up by name; by default those of a config.
+    img_size: as in `build_sam`.
     Raises ConfigError, which names the runs that exist, for one that is unknown or unfinished.
     """
+    return build_sam(weights_of_run(run, project_name, output_dir), img_size)
+
+
+def weights_of_run(
+    run: str | Path,
+    project_name: str = RunConfig.model_fields["project_name"].default,
+    output_dir: str | Path = RunConfig.model_fields["output_dir"].default,
+) -> Path:
+    """The file of the weights of a finished run; arguments and errors are those of `load_run`."""
     directory = _directory(run, project_name, Path(output_dir))
     settings, weights = files_of_run(directory)
     if weights.is_file():
-        return build_sam(weights)
+        return weights
     if settings.is_file():
         raise ConfigError(f"{weights}: the run has no weights yet; let its training finish first")
     raise _unknown(directory)
@@ -92,9 +103,9 @@ def settings_of_run(
 
 
 def _directory(run: str | Path, project_name: str, output_dir: Path) -> Path:
-    if isinstance(run, Path) or "/" in run:
-        return Path(run)
-    return run_directory(run, project_name, output_dir)
+    if not isinstance(run, Path) and "/" not in run:
+        return run_directory(run, project_name, output_dir)
+    return Path(run).parent if Path(run).suffix == ".json" else Path(run)
 
 
 def _unknown(directory: Path) -> ConfigError:

@@ -20,15 +20,23 @@ def write_sa1b(
     file_name: str,
     image_size: Size,
     image_id: int = 0,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the records of `SamAutomaticMaskGenerator.generate`, of any `output_mode`.
 
     target: `<image's name>.json`, beside the image or in a directory of masks: a data set that
     `data.records` reads. file_name, image_size (H, W) in pixels, image_id: of the image.
+    more: what else to say of the image; readers of SA-1B pass over it.
     Raises ValueError for a mask that is empty or not of that size.
     """
     height, width = image_size
-    image = {"image_id": image_id, "file_name": file_name, "height": height, "width": width}
+    image: dict[str, Any] = {
+        "image_id": image_id,
+        "file_name": file_name,
+        "height": height,
+        "width": width,
+    }
+    image |= more or {}
     annotations = [_annotation(*item, image_size) for item in enumerate(records)]
     write_json(target, {"image": image, "annotations": annotations})
 

@@ -2,12 +2,17 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mobile_sam.config import ConfigError
 from mobile_sam.fetch import fetched_weights
+from mobile_sam.files import file_digest
 from mobile_sam.process import end_with_parent
 from mobile_sam.runs import load_settings
 from mobile_sam.verbs.verb import Arguments, Verb
+
+if TYPE_CHECKING:
+    from mobile_sam.models.sam import Sam
 
 # Imports of torch stay inside the verbs: the others start faster.
 
@@ -31,34 +36,49 @@ def export(args: Arguments) -> None:
         export_weights(config)
 
 
-def app(args: Arguments) -> None:
-    from mobile_sam.app.asking import Asker
-    from mobile_sam.app.models import models_of_run, models_of_weights
-    from mobile_sam.app.pictures import examples
-    from mobile_sam.app.serving import served, until_interrupted
-    from mobile_sam.inference.loading import settings_of_run
+def predict(args: Arguments) -> None:
+    from mobile_sam.inference.prediction import predict_files
+    from mobile_sam.inference.prompt import prompts_of
 
-    if args.weights:
-        title, shown = "MobileSAM", []
-        models = models_of_weights(args.weights)
-    else:
-        config = settings_of_run(args.run)
-        title, shown = config.run_name, examples(config)
-        models = models_of_run(config, args.models)
-    with served(Asker(models), shown, title, args.host, args.port, args.open) as url:
-        print(f"{url}  (Ctrl-C ends it)", flush=True)
-        until_interrupted()
+    prompts = prompts_of(args.box, args.point, args.background)
+    model, source = _model(args)
+    for path in predict_files(model, args.image, prompts, args.out, source, args.multimask):
+        print(path)
 
 
-def _app_arguments(parser: argparse.ArgumentParser) -> None:
-    of = parser.add_mutually_exclusive_group(required=True)
-    of.add_argument("--run", help="its name, or its directory, with a slash")
-    of.add_argument("--weights", nargs="+", help="files or known names, of MobileSAM or SAM too")
-    add = parser.add_argument
-    add("--models", nargs="+", help="of the run; default: start, each stage, the teachers")
-    add("--host", default="127.0.0.1", help="default: %(default)s, which only this machine reaches")
-    add("--port", type=int, help="default: the first free one from 7860 on")
-    add("--open", action="store_true", help="the page in a browser")
+def segment(args: Arguments) -> None:
+    from mobile_sam.inference.folder import segment_directory
+    from mobile_sam.inference.proposals import AutomaticOptions
+
+    asked = {name: getattr(args, name) for name in AUTOMATIC}
+    try:
+        options = AutomaticOptions(points_per_batch=None, **asked)
+    except ValueError as error:
+        raise ConfigError(f"segment: {error}") from error
+    model, source = _model(args)
+    print(segment_directory(model, args.images, args.out, options, source, args.overlays))
+
+
+def _model(args: Arguments) -> tuple["Sam", dict[str, Any]]:
+    """The model that is asked for, where it is to run, and what tells it from others."""
+    from mobile_sam.inference.loading import build_sam, weights_of_run
+    from mobile_sam.models.device import default_device
+
+    weights = weights_of_run(args.run) if args.run else fetched_weights(args.weights)
+    model = build_sam(weights, args.img_size)
+    if args.mask_threshold is not None:
+        model.mask_threshold = args.mask_threshold
+    try:
+        model.to(args.device or default_device())
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
+    source = {
+        "weights": str(weights),
+        "sha256": file_digest(weights),
+        "img_size": model.img_size,
+        "mask_threshold": model.mask_threshold,
+    }
+    return model, source
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,17 +95,69 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model-type", help="of --weights; default: as their tensors say")
 
 
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    of = parser.add_mutually_exclusive_group(required=True)
+    of.add_argument("--run", help="a finished run: its name, or the path of its directory")
+    of.add_argument("--weights", help="a file or known name, of MobileSAM or SAM too")
+    add = parser.add_argument
+    add("--img-size", type=int, help="pixels of the longest side; default: the run's, or 1024")
+    add("--mask-threshold", type=float, help="of mask logits; default: the run's, or 0")
+    add("--device", help="cpu, cuda, cuda:1; default: the first GPU, where there is one")
+
+
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    _model_arguments(parser)
+    add = parser.add_argument
+    add("--image", type=Path, required=True, help="PNG, JPEG, TIFF, BMP or WebP")
+    box, point = ("X0", "Y0", "X1", "Y1"), ("X", "Y")
+    several: dict[str, Any] = {"type": float, "action": "append", "default": []}
+    add("--box", nargs=4, metavar=box, help="around a thing, in pixels; may be repeated", **several)
+    add("--point", nargs=2, metavar=point, help="on the thing; may be repeated", **several)
+    add("--background", nargs=2, metavar=point, help="beside it; may be repeated", **several)
+    add("--multimask", action="store_true", help="three masks, for a prompt that may mean several")
+    add("--out", type=Path, default=Path("prediction"), help="a directory; default: %(default)s")
+
+
+# Options of automatic masks, as the API has them: type, default and help of each.
+AUTOMATIC: dict[str, tuple[type, float | None, str]] = {
+    "points_per_side": (int, 32, "points of the grid along each side"),
+    "pred_iou_thresh": (float, 0.88, "masks of higher predicted IoU are kept; 0: all"),
+    "stability_score_thresh": (float, 0.95, "masks at least as stable are kept; 0: all"),
+    "box_nms_thresh": (float, 0.7, "of masks whose boxes overlap more the best is kept"),
+    "crop_n_layers": (int, 0, "layers of crops that are searched, too"),
+    "min_mask_region_area": (int, 0, "smaller holes and islands are removed, in pixels"),
+    "coarse_points_per_side": (int, None, "of a grid that is asked first"),
+}
+
+
+def _segment_arguments(parser: argparse.ArgumentParser) -> None:
+    _model_arguments(parser)
+    add = parser.add_argument
+    add("--images", type=Path, required=True, help="a directory; those below it count, too")
+    add("--out", type=Path, default=Path("segmentation"), help="default: %(default)s")
+    add("--no-overlays", dest="overlays", action="store_false", help="write no pictures")
+    for name, (kind, default, text) in AUTOMATIC.items():
+        told = f"{text}; default: %(default)s"
+        add(f"--{name.replace('_', '-')}", type=kind, default=default, metavar="N", help=told)
+
+
 VERBS = {
-    "app": Verb(
-        app,
-        "click on images in a browser, and see the masks of several models side by side",
-        "app --run my_run --open",
-        _app_arguments,
-    ),
     "export": Verb(
         export,
         "write weights.pt for the original code, or a bundle of ONNX files",
         "export --config results/mobile_sam/my_run/run.json --onnx bundle --int8",
         _export_arguments,
+    ),
+    "predict": Verb(
+        predict,
+        "write the masks of boxes and points on an image",
+        "predict --run my_run --image photo.jpg --box 40 30 200 180 --out prediction",
+        _predict_arguments,
+    ),
+    "segment": Verb(
+        segment,
+        "write the masks of everything in the images of a directory",
+        "segment --run my_run --images photos --out segmentation --pred-iou-thresh 0.7",
+        _segment_arguments,
     ),
 }

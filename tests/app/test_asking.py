@@ -7,32 +7,32 @@ import torch
 from mobile_sam.app.asking import Asker
 from mobile_sam.app.models import Models
 from mobile_sam.app.pictures import Picture, opened
-from mobile_sam.app.questions import Question
 from mobile_sam.config import RunConfig
 from mobile_sam.evaluation.of_run import validated_model
 from mobile_sam.inference.automatic_masks import automatic_masks
 from mobile_sam.inference.predictor import SamPredictor
+from mobile_sam.inference.prompt import Prompt
 from mobile_sam.inference.proposals import AutomaticOptions
 
-QUESTIONS = [
-    Question(((20, 30, 1), (50, 10, 0))),
-    Question(box=(10, 12, 40, 50)),
-    Question(((20, 30, 1),), (10, 12, 40, 50)),
+PROMPTS = [
+    Prompt(None, ((20, 30), (50, 10)), (1, 0)),
+    Prompt((10, 12, 40, 50)),
+    Prompt((10, 12, 40, 50), ((20, 30),), (1,)),
 ]
 EVERYTHING = AutomaticOptions(4, pred_iou_thresh=0.0, stability_score_thresh=0.0)
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("name", ["01_finetune", "teacher"])
 def test_an_answer_is_that_of_the_predictor(
-    asker: Asker, picture: Picture, trained: RunConfig, name: str, question: Question
+    asker: Asker, picture: Picture, trained: RunConfig, name: str, prompt: Prompt
 ) -> None:
     predictor = SamPredictor(validated_model(trained, name), trained.mask_threshold)
     predictor.set_image(picture.pixels)
     for of_three in (False, True):
-        found = predictor.predict(**question.arguments(), multimask_output=of_three)
+        found = predictor.predict(**prompt.arguments(), multimask_output=of_three)
         best = found.predicted_iou.argmax()
-        answer = asker.answer(name, picture, question, of_three)
+        answer = asker.answer(name, picture, prompt, of_three)
         assert np.array_equal(answer.mask, found.masks[best])
         assert 0 < answer.mask.sum() < answer.mask.size
         assert answer.predicted_iou == found.predicted_iou[best]
@@ -68,12 +68,12 @@ def test_a_picture_is_encoded_once_and_the_oldest_forgotten(
     other = Picture("other", picture.pixels[::-1].copy(), "other")
     asker = Asker(models, kept=2)
     passes = count_passes(models, "start")
-    for question in QUESTIONS:
-        asker.answer("start", picture, question)
+    for prompt in PROMPTS:
+        asker.answer("start", picture, prompt)
         asker.everything("start", picture, EVERYTHING)
     spent = asker.encode("start", picture)
     assert len(passes) == 1
-    assert asker.answer("start", picture, QUESTIONS[0]).encoder_ms == spent
+    assert asker.answer("start", picture, PROMPTS[0]).encoder_ms == spent
     asker.encode("00_distill", picture)
     asker.encode("start", picture)  # now the oldest is that of the other model
     asker.encode("start", other)
@@ -84,9 +84,9 @@ def test_a_picture_is_encoded_once_and_the_oldest_forgotten(
 
 def test_pictures_in_turn_keep_their_own_answers(asker: Asker, picture: Picture) -> None:
     other = Picture("other", picture.pixels[::-1, :48].copy(), "other")
-    first = asker.answer("teacher", picture, QUESTIONS[0]).mask
-    assert asker.answer("teacher", other, QUESTIONS[0]).mask.shape == (64, 48)
-    assert np.array_equal(asker.answer("teacher", picture, QUESTIONS[0]).mask, first)
+    first = asker.answer("teacher", picture, PROMPTS[0]).mask
+    assert asker.answer("teacher", other, PROMPTS[0]).mask.shape == (64, 48)
+    assert np.array_equal(asker.answer("teacher", picture, PROMPTS[0]).mask, first)
 
 
 def test_equal_pixels_have_one_key(picture: Picture, trained: RunConfig) -> None:

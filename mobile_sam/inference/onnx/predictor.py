@@ -10,13 +10,17 @@ SamPredictor does. Points are xy and boxes xyxy, in pixels of the image.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import ArrayLike, NDArray
+
+# Since 1.32 onnxruntime sends what models it runs to its maker, unless this is set before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 FORMAT = 1  # of bundle.json
 _KEYS = ("forms", "sha256", "img_size", "pixel_mean", "pixel_std", "mask_threshold")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mobile_sam.inference.onnx.predictor as bundle_code
 from mobile_sam.data.transforms import PIXEL_MEAN, PIXEL_STD
 from mobile_sam.data.transforms import image_to_model_frame as with_pillow
 from mobile_sam.frames import upscale_logits as with_torch
@@ -210,3 +211,20 @@ def interpreter_with(packages: list[str], directory: Path) -> Path:
             if source.is_dir():
                 (site / part).symlink_to(source)
     return directory / "bin" / "python"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.parametrize("module", ["mobile_sam.inference.onnx.predictor", "predictor"])
+def test_onnxruntime_does_not_report_to_its_maker(module: str) -> None:
+    """The threads that report are there only where they are asked for."""
+    code = f"import {module}, os; print(len(os.listdir('/proc/self/task')))"
+
+    def threads(**setting: str) -> int:
+        clean = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+        path = Path(bundle_code.__file__ or "").parent
+        command = [sys.executable, "-c", code]
+        environment = clean | setting | {"PYTHONPATH": f"{path}:{clean.get('PYTHONPATH', '')}"}
+        return int(subprocess.check_output(command, env=environment, text=True))
+
+    assert threads() == threads(ORT_DISABLE_TELEMETRY="1")
+    assert threads() < threads(ORT_DISABLE_TELEMETRY="0")

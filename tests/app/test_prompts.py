@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobile_sam.app.questions import NOTHING, Question, meant, measured_iou, question_of
+from mobile_sam.app.prompts import meant, measured_iou, prompt_of
 from mobile_sam.config import UserError
 from mobile_sam.data.index import IndexedImage, Segment
 from mobile_sam.data.masks import bounding_box, encode
+from mobile_sam.inference.prompt import Prompt
 
 SIZE = (40, 60)
 
@@ -28,21 +29,18 @@ def record() -> IndexedImage:
 
 
 def test_points_and_a_box_become_arguments_of_the_predictor() -> None:
-    asked = question_of({"points": [[3, 4.5, 1], [7, 8, 0]], "box": [50, 30, 10, 20]}, SIZE)
-    assert asked == Question(((3.0, 4.5, 1), (7.0, 8.0, 0)), (10.0, 20.0, 50.0, 30.0))
+    asked = prompt_of({"points": [[3, 4.5, 1], [7, 8, 0]], "box": [50, 30, 10, 20]}, SIZE)
+    assert asked == Prompt((10.0, 20.0, 50.0, 30.0), ((3.0, 4.5), (7.0, 8.0)), (1, 0))
+    assert asked is not None
     arguments = asked.arguments()
     assert arguments["point_coords"].tolist() == [[3.0, 4.5], [7.0, 8.0]]
     assert arguments["point_labels"].tolist() == [1, 0]
     assert arguments["box"].tolist() == [10.0, 20.0, 50.0, 30.0]
-    assert set(Question(box=(0, 0, 1, 1)).arguments()) == {"box"}
-    assert set(Question(((0, 0, 1),)).arguments()) == {"point_coords", "point_labels"}
 
 
-def test_nothing_is_no_question() -> None:
-    nothing = question_of({"points": [], "box": None}, SIZE)
-    assert nothing == NOTHING
-    assert not nothing
-    assert Question(((0, 0, 0),))
+def test_nothing_is_no_prompt() -> None:
+    assert prompt_of({"points": [], "box": None}, SIZE) is None
+    assert prompt_of({"points": [[1, 1, 0]]}, SIZE) == Prompt(None, ((1, 1),), (0,))
 
 
 @pytest.mark.parametrize(
@@ -64,33 +62,33 @@ def test_nothing_is_no_question() -> None:
 )
 def test_anything_else_is_refused(said: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        question_of(said, SIZE)
+        prompt_of(said, SIZE)
 
 
 @pytest.mark.parametrize(
-    ("question", "name"),
+    ("prompt", "name"),
     [
-        (Question(((12, 12, 1),)), "small"),
-        (Question(((25, 25, 1),)), "large"),
-        (Question(((12, 12, 0), (25, 25, 1))), "large"),
-        (Question(((60, 40, 1),)), None),
-        (Question(((12, 12, 0),)), None),
-        (Question(box=(6, 4, 36, 36)), "large"),
-        (Question(box=(10, 10, 20, 20)), "small"),
-        (Question(((25, 25, 1),), (9, 9, 20, 20)), "small"),
-        (Question(box=(0, 0, 60, 40)), None),
+        (Prompt(None, ((12, 12),), (1,)), "small"),
+        (Prompt(None, ((25, 25),), (1,)), "large"),
+        (Prompt(None, ((12, 12), (25, 25)), (0, 1)), "large"),
+        (Prompt(None, ((60, 40),), (1,)), None),
+        (Prompt(None, ((12, 12),), (0,)), None),
+        (Prompt((6, 4, 36, 36)), "large"),
+        (Prompt((10, 10, 20, 20)), "small"),
+        (Prompt((9, 9, 20, 20), ((25, 25),), (1,)), "small"),
+        (Prompt((0, 0, 60, 40)), None),
     ],
 )
 def test_the_truth_is_that_of_the_box_or_of_the_first_point(
-    record: IndexedImage, question: Question, name: str | None
+    record: IndexedImage, prompt: Prompt, name: str | None
 ) -> None:
-    found = meant(record, question)
+    found = meant(record, prompt)
     assert (found and found.segment_id) == name
 
 
 def test_an_image_without_segments_has_no_truth(record: IndexedImage) -> None:
     empty = IndexedImage("a", Path("a.png"), "", SIZE, ())
-    assert meant(empty, Question(((1, 1, 1),), (0, 0, 5, 5))) is None
+    assert meant(empty, Prompt((0, 0, 5, 5), ((1, 1),), (1,))) is None
 
 
 def test_iou_leaves_out_what_nothing_is_known_of(record: IndexedImage) -> None:

@@ -1,0 +1,191 @@
+"""The verb `segment`: everything in the images of a directory, as files; what is done stays."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from mobile_sam.config import ConfigError
+from mobile_sam.data.images import RecordError, read_image
+from mobile_sam.data.index import DatasetError
+from mobile_sam.data.masks import decode
+from mobile_sam.data.records import Record, find_unlabelled
+from mobile_sam.files import file_digest, whole, write_json
+from mobile_sam.inference.automatic_masks import automatic_masks, compressed, facts
+from mobile_sam.inference.drawing import overlay, write_label_map, write_picture
+from mobile_sam.inference.proposals import AutomaticMask, AutomaticOptions
+from mobile_sam.inference.sa1b import write_sa1b
+from mobile_sam.models.sam import Sam
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of settings.json
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the files of a segmented directory lie; an image's are named by its path there."""
+
+    directory: Path
+
+    @property
+    def settings(self) -> Path:
+        """Of which model and options the files are."""
+        return self.directory / "settings.json"
+
+    @property
+    def coco(self) -> Path:
+        return self.directory / "coco.json"
+
+    def masks(self, image_id: str) -> Path:
+        """SA-1B's JSON of an image: written last, so that the image is finished."""
+        return self.directory / "masks" / f"{image_id}.json"
+
+    def label_map(self, image_id: str) -> Path:
+        return self.directory / "label_maps" / f"{image_id}.png"
+
+    def overlay(self, image_id: str) -> Path:
+        return self.directory / "overlays" / f"{image_id}.jpg"
+
+
+def segment_directory(
+    model: Sam,
+    images: Path,
+    directory: Path,
+    options: AutomaticOptions,
+    source: Mapping[str, Any],
+    overlays: bool = True,
+) -> str:
+    """Write label maps, masks, overlays and one COCO file of all images below `images`.
+
+    model: in eval mode. source: the model, by what tells it from others; files of another one, or
+    of other options, are refused. Images that are finished and unchanged are not computed again.
+    Returns what there is, in a sentence. Raises DatasetError for images that cannot be read, after
+    all others are written.
+    """
+    found = find_unlabelled(images)
+    if not found.records:
+        raise DatasetError("\n".join(found.problems))
+    folder = Folder(directory)
+    _claim(folder, {"format": FORMAT, "model": dict(source), "options": _settings(options)})
+    problems, finished, computed = list(found.problems), [], 0
+    for record in tqdm(found.records, unit="image", disable=None, mininterval=1):
+        digest = file_digest(record.image_path)
+        if not _is_finished(folder, record, digest, overlays):
+            try:
+                image = read_image(record.image_path)
+            except RecordError as error:
+                problems.append(str(error))
+                continue
+            _write(folder, record, image, automatic_masks(model, image, options), digest, overlays)
+            computed += 1
+        finished.append(record)
+    count = _write_coco(folder, finished)
+    if problems:
+        raise DatasetError("\n".join([*problems, f"the other images are in {directory}"]))
+    return (
+        f"{count} masks in {len(finished)} images, {len(finished) - computed} of them finished "
+        f"before: {folder.coco}"
+    )
+
+
+def _settings(options: AutomaticOptions) -> dict[str, Any]:
+    """What decides the masks: not how many points are decoded at a time."""
+    return {name: value for name, value in asdict(options).items() if name != "points_per_batch"}
+
+
+def _claim(folder: Folder, settings: dict[str, Any]) -> None:
+    """Write the settings, or raise ConfigError where there are files of other ones."""
+    if not folder.settings.exists():
+        write_json(folder.settings, settings)
+        return
+    before = json.loads(folder.settings.read_text())
+    if before.get("format") != FORMAT:
+        differing = [f"format {before.get('format')}, now {FORMAT}"]
+    else:
+        differing = [
+            f"{key} {json.dumps(before[part].get(key))}, now {json.dumps(now)}"
+            for part in ("model", "options")
+            for key, now in settings[part].items()
+            if key != "weights" and before[part].get(key) != now  # the same file may have moved
+        ]
+    if differing:
+        raise ConfigError(
+            f"{folder.settings}: what lies there was computed otherwise ({'; '.join(differing)}); "
+            "give another --out, or remove the directory"
+        )
+
+
+def _is_finished(folder: Folder, record: Record, digest: str, overlays: bool) -> bool:
+    path = folder.masks(record.image_id)
+    if not path.exists() or (overlays and not folder.overlay(record.image_id).exists()):
+        return False
+    return bool(json.loads(path.read_text())["image"].get("sha256") == digest)
+
+
+def _write(
+    folder: Folder,
+    record: Record,
+    image: Any,
+    found: Sequence[AutomaticMask],
+    digest: str,
+    overlays: bool,
+) -> None:
+    size = image.shape[0], image.shape[1]
+    filled = [mask for mask in found if mask.area]
+    masks = [decode(mask.code, size) for mask in filled]
+    with whole(folder.label_map(record.image_id)) as unfinished:
+        write_label_map(unfinished, masks, size)
+    if overlays:
+        with whole(folder.overlay(record.image_id)) as unfinished:
+            write_picture(unfinished, overlay(image, masks))
+    records = [{"segmentation": compressed(mask.code, size), **facts(mask)} for mask in filled]
+    name = record.image_path.name
+    write_sa1b(folder.masks(record.image_id), records, name, size, more={"sha256": digest})
+
+
+def _write_coco(folder: Folder, records: Sequence[Record]) -> int:
+    """Write all masks as one COCO file, image by image; returns how many there are."""
+    with whole(folder.coco) as unfinished, unfinished.open("w") as file:
+        file.write('{"categories": [{"id": 1, "name": "segment"}],\n"images": [\n')
+        _write_list(file, (image for image, _ in _coco(folder, records)))
+        file.write('],\n"annotations": [\n')
+        objects = (item for _, annotations in _coco(folder, records) for item in annotations)
+        count = _write_list(file, ({"id": n, **item} for n, item in enumerate(objects, start=1)))
+        file.write("]}\n")
+    return count
+
+
+def _coco(
+    folder: Folder, records: Sequence[Record]
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    for number, record in enumerate(records, start=1):
+        content = json.loads(folder.masks(record.image_id).read_text())
+        size = {side: content["image"][side] for side in ("height", "width")}
+        suffix = record.image_path.suffix
+        image = {"id": number, "file_name": f"{record.image_id}{suffix}", **size}
+        yield image, [_annotation(item, number) for item in content["annotations"]]
+
+
+def _annotation(item: dict[str, Any], image_id: int) -> dict[str, Any]:
+    x, y, width, height = item["bbox"]
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "iscrowd": 0,
+        "segmentation": item["segmentation"],
+        "area": item["area"],
+        "bbox": [x, y, width + 1, height + 1],  # SAM's end at the last pixel, COCO's behind it
+        "score": item["predicted_iou"],
+    }
+
+
+def _write_list(file: TextIO, items: Iterator[dict[str, Any]]) -> int:
+    count = 0
+    for count, item in enumerate(items, start=1):
+        file.write(f"{',' if count > 1 else ''}{json.dumps(item)}\n")
+    return count
