@@ -45,7 +45,7 @@ browser:
 # been exported before.
 test: lint oracle
 	pytest
-	pytest -m browser -n 0 tests/report
+	pytest -m browser -n 0 tests
 
 test-long: install
 	pytest -m long

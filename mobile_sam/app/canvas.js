@@ -169,14 +169,20 @@ function show() {
   one('.drop').hidden = Boolean(picture.photo);
   if (picture.photo) photo.src = picture.photo;
   frame.style.setProperty('--ratio', picture.width / picture.height);
+  const taken = [];
   tags.replaceChildren(...picture.boxes.map(([x0, y0], number) => {
     const tag = document.createElement('button');
     tag.type = 'button';
     tag.dataset.box = number;
     tag.textContent = number + 1;
     tag.title = 'The box of the ground truth';
-    tag.style.left = `${100 * x0 / picture.width}%`;
-    tag.style.top = `${100 * y0 / picture.height}%`;
+    let left = 100 * x0 / picture.width;
+    const top = 100 * y0 / picture.height;
+    // Boxes that begin at one place have their numbers side by side.
+    while (taken.some(([x, y]) => Math.abs(x - left) < 5 && Math.abs(y - top) < 4)) left += 5;
+    taken.push([left, top]);
+    tag.style.left = `${left}%`;
+    tag.style.top = `${top}%`;
     return tag;
   }));
   const truth = picture.boxes.length ? ' A number asks with a box of the ground truth.' : '';

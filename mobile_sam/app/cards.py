@@ -17,6 +17,7 @@ from mobile_sam.inference.drawing import write_label_map, write_mask
 
 # Pixels of the longest side of what is shown: small images are enlarged, lest outlines be thick.
 _SIDE, _LEAST_SIDE = 768, 512
+_DIMMED = 0.5  # of the light beside a mask
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,21 @@ class Shown:
         """The picture as a data URI."""
         return photo_uri(self.pixels)
 
-    def under(self, masks: Sequence[Mask], truth: Mask | None = None) -> str:
-        """The picture under masks (H, W) of its own size, as a data URI. truth: outlined."""
-        layers = [coloured([self._small(mask) for mask in masks], self.size)]
+    def under(self, masks: Sequence[Mask]) -> str:
+        """The picture under masks (H, W) of its own size, each in a colour, as a data URI."""
+        return photo_uri(blended(self.pixels, self._coloured(masks)))
+
+    def lit(self, mask: Mask, truth: Mask | None = None) -> str:
+        """As `under` one mask, and dark where it is not. truth: outlined."""
+        dimmed = (self.pixels * _DIMMED).astype(np.uint8)
+        pixels = np.where(self._small(mask)[..., None], self.pixels, dimmed)
+        layers = [self._coloured([mask])]
         if truth is not None:
             layers.append(outlined([self._small(truth)], self.size))
-        return photo_uri(blended(self.pixels, *layers))
+        return photo_uri(blended(pixels, *layers))
+
+    def _coloured(self, masks: Sequence[Mask]) -> NDArray[np.uint8]:
+        return coloured([self._small(mask) for mask in masks], self.size)
 
     def _small(self, mask: Mask) -> Mask:
         if mask.shape == self.size:

@@ -50,7 +50,7 @@ def answers(
             facts.append(("measured IoU", f"{measured_iou(record, segment, answer.mask):.3f}"))
         return Card(
             name,
-            visit.shown.under([answer.mask], truth),
+            visit.shown.lit(answer.mask, truth),
             (
                 *facts,
                 ("encoder", milliseconds(answer.encoder_ms)),
@@ -114,9 +114,7 @@ def _in_turn(
 def _truth(visit: Visit, truth: Mask) -> Card:
     file = mask_file(truth, f"{visit.picture.name}_truth.png")
     facts = (("area", _pixels(truth)),)
-    return Card(
-        TRUTH, visit.shown.under([truth]), facts, "of the dataset", download=file, kind="truth"
-    )
+    return Card(TRUTH, visit.shown.lit(truth), facts, "of the dataset", download=file, kind="truth")
 
 
 def _pixels(mask: Mask) -> str:

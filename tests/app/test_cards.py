@@ -59,10 +59,13 @@ def test_masks_lie_over_the_picture_where_they_are() -> None:
     grey = np.full((100, 100, 3), 128, dtype=np.uint8)
     mask, truth = np.zeros((2, 100, 100), dtype=bool)
     mask[20:40, 20:40], truth[60:80, 60:80] = True, True
-    change = pixels_of(Shown(grey).under([mask], truth)).astype(int) - 128
-    assert np.abs(change[110:190, 110:190]).max(-1).min() > 20  # the tint
-    assert np.abs(change[310:390, 310:390]).max() < 15  # the truth is an outline
-    assert change[298:304, 320:380].max() > 80
+    shown = pixels_of(Shown(grey).under([mask])).astype(int)
+    assert np.abs(shown[110:190, 110:190] - 128).max(-1).min() > 20  # the tint
+    assert np.abs(shown[310:390, 310:390] - 128).max() < 10
+    lit = pixels_of(Shown(grey).lit(mask, truth)).astype(int)
+    assert np.abs(lit[110:190, 110:190] - shown[110:190, 110:190]).max() < 10
+    assert np.abs(lit[310:390, 310:390] - 64).max() < 10  # the truth is an outline
+    assert lit[298:304, 320:380].max() > 180
 
 
 def test_what_cards_say_is_text() -> None:
