@@ -9,6 +9,7 @@ const SLIP = 4;  // pixels of the screen that a click may move
 
 let picture = { boxes: [] };
 let mode = '1';
+let turn = 0;  // what is done next ends what was before
 let done = [];  // in order: {x, y, label} or {box}
 let corner = null;  // where a box begins
 let drag = null;
@@ -65,7 +66,7 @@ function ask() {
   draw();
   const box = done.findLast((one) => one.box);
   const points = done.filter((one) => !one.box).map(({ x, y, label }) => [x, y, label]);
-  trigger('asked', { points, box: box ? box.box : null });
+  trigger('asked', { points, box: box ? box.box : null, number: picture.number, turn: ++turn });
 }
 
 function add(what) {
@@ -92,7 +93,7 @@ async function open(file) {
   hint(`Opening ${file.name} …`);
   try {
     const { path } = await upload(file);
-    trigger('opened', { path, name: file.name });
+    trigger('opened', { path, name: file.name, turn: ++turn });
   } catch (error) {
     hint(`${file.name} cannot be uploaded; it may be larger than ${props.limit}.`, true);
   }
@@ -138,7 +139,7 @@ element.addEventListener('click', (event) => {
   if (!button) return;
   if (button.dataset.mode) choose(button.dataset.mode);
   if (button.dataset.box) add({ box: picture.boxes[Number(button.dataset.box)] });
-  if (button.dataset.example) trigger('chosen', { number: Number(button.dataset.example) });
+  if (button.dataset.example) trigger('chosen', { number: Number(button.dataset.example), turn: ++turn });
   if (button.dataset.do === 'clear') { done = []; corner = null; ask(); }
   if (button.dataset.do === 'undo') {
     if (corner) { corner = null; draw(); } else { done.pop(); ask(); }

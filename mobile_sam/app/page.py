@@ -65,19 +65,28 @@ class Handlers:
             raise UserError("path: not a file that was uploaded")
         yield from self._show(opened(path, str(event._data.get("name"))), names)
 
+    def overtake(self, visit: Visit | None, event: gr.EventData) -> None:
+        """End what is under way for the same visitor, at once: something newer waits."""
+        if visit is not None:
+            visit.turns.newest = max(visit.turns.newest, _turn(event))
+
     def asked(
         self, visit: Visit | None, names: list[str], of_three: bool, event: gr.EventData
     ) -> Iterator[Outputs]:
         """A prompt on the canvas."""
         if visit is None:
             raise UserError("The app was started anew; open the image again.")
-        prompt = prompt_of(event._data, visit.picture.size)
-        yield from self.again(replace(visit, prompt=prompt), names, of_three)
+        if event._data.get("number") == visit.number:  # else another picture has come between
+            prompt = prompt_of(event._data, visit.picture.size)
+            visit = replace(visit, prompt=prompt, turn=_turn(event))
+            yield from self._ask(visit, names, of_three)
 
     def again(self, visit: Visit | None, names: list[str], of_three: bool) -> Iterator[Outputs]:
         """The same prompt, of other models or with other options."""
-        if visit is None:
-            return
+        if visit is not None:
+            yield from self._ask(visit.renewed(), names, of_three)
+
+    def _ask(self, visit: Visit, names: list[str], of_three: bool) -> Iterator[Outputs]:
         names = self._order(names)
         if visit.prompt is None:
             yield from _steps(visit, beginning(self.asker, visit, names))
@@ -93,10 +102,11 @@ class Handlers:
         options = AutomaticOptions(
             points_per_side=int(points), pred_iou_thresh=least_iou, stability_score_thresh=stable
         )
+        visit = visit.renewed()
         yield from _steps(visit, everything(self.asker, visit, self._order(names), options))
 
     def _show(self, picture: Picture, names: list[str]) -> Iterator[Outputs]:
-        visit = Visit(picture, Shown(picture.pixels))
+        visit = Visit(picture, Shown(picture.pixels), next(self._shows))
         height, width = picture.size
         boxes = () if picture.record is None else (one.box for one in picture.record.segments)
         canvas = {
@@ -105,7 +115,7 @@ class Handlers:
             "width": width,
             "height": height,
             "boxes": [list(box) for box in boxes],
-            "shows": next(self._shows),
+            "number": visit.number,
         }
         for step in beginning(self.asker, visit, self._order(names)):
             yield visit, canvas, cards.html(step)
@@ -138,15 +148,15 @@ def build_page(
                     _EMPTY, js_on_load=_own("cards.js"), elem_id="cards", apply_default_css=False
                 )
         on = partial(_on, [visit, canvas, shown])
-        showing = [
-            on(page.load, handlers.first, [names]),
-            on(canvas.chosen, handlers.chosen, [names]),
-            on(canvas.opened, handlers.opened, [names]),
-        ]
-        on(canvas.asked, handlers.asked, [visit, names, of_three], cancels=showing)
+        for event in (canvas.chosen, canvas.opened, canvas.asked):
+            event(handlers.overtake, [visit], queue=False, api_visibility="private")
+        on(page.load, handlers.first, [names])
+        on(canvas.chosen, handlers.chosen, [names])
+        on(canvas.opened, handlers.opened, [names])
+        on(canvas.asked, handlers.asked, [visit, names, of_three])
         for option in (names, of_three):
-            on(option.input, handlers.again, [visit, names, of_three], cancels=showing)
-        on(find.click, handlers.everything, [visit, names, *sliders], cancels=showing)
+            on(option.input, handlers.again, [visit, names, of_three])
+        on(find.click, handlers.everything, [visit, names, *sliders])
     return page
 
 
@@ -174,17 +184,14 @@ def _sliders() -> list[gr.Slider]:
     ]
 
 
-def _on(
-    outputs: list[Any], event: Any, handler: Handler, inputs: list[Any], cancels: Any = None
-) -> Any:
-    # One at a time: models share a device, and their times would be those of each other.
-    return event(
+def _on(outputs: list[Any], event: Any, handler: Handler, inputs: list[Any]) -> None:
+    # One at a time: predictors hold one image, and times would be those of each other.
+    event(
         _told(handler),
         inputs,
         outputs,
-        cancels=cancels,
         show_progress="hidden",
-        trigger_mode="always_last",
+        trigger_mode="multiple",  # with "always_last" gradio sends what an earlier event said
         concurrency_id="models",
         concurrency_limit=1,
         api_visibility="private",
@@ -196,6 +203,8 @@ def _told(handler: Handler) -> Handler:
 
     @wraps(handler)
     def wrapped(*arguments: Any) -> Iterator[Outputs]:
+        # A handler without any step would empty the page.
+        yield gr.skip(), gr.skip(), gr.skip()
         try:
             yield from handler(*arguments)
         except UserError as error:
@@ -203,6 +212,11 @@ def _told(handler: Handler) -> Handler:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     return wrapped
+
+
+def _turn(event: gr.EventData) -> int:
+    turn = event._data.get("turn")
+    return turn if type(turn) is int else 0
 
 
 def _steps(visit: Visit, steps: Iterator[list[Card]]) -> Iterator[Outputs]:

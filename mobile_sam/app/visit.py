@@ -1,7 +1,7 @@
 """What a visitor of the page has before them, and the cards that models answer with."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mobile_sam.app.asking import Asker
 from mobile_sam.app.cards import Card, Shown, label_file, mask_file, milliseconds
@@ -16,13 +16,35 @@ TRUTH = "ground truth"
 _MOST_MASKS = 65_535  # that a label map can number
 
 
+@dataclass
+class Turns:
+    """Of all that a visitor does with a picture the number of the newest, which ends all before."""
+
+    newest: int = 0
+
+
 @dataclass(frozen=True)
 class Visit:
-    """A picture, how it is shown, and what is asked about it, if anything."""
+    """A picture, how it is shown, and what is asked about it, if anything.
+
+    number: of the picture, among all that are shown. turn: the number of what the visitor does.
+    """
 
     picture: Picture
     shown: Shown
+    number: int = 0
     prompt: Prompt | None = None
+    turn: int = 0
+    turns: Turns = field(default_factory=Turns)
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether the visitor has gone on."""
+        return self.turns.newest > self.turn
+
+    def renewed(self) -> "Visit":
+        """The same, as the newest."""
+        return replace(self, turn=self.turns.newest)
 
 
 def beginning(asker: Asker, visit: Visit, names: Sequence[str]) -> Iterator[list[Card]]:
@@ -98,9 +120,12 @@ def _in_turn(
     """All cards, again and again, with one more model done each time.
 
     Models that answer at once do so without a step of their own, lest the page should flicker.
+    Ends before its time when the visitor goes on.
     """
     done = list(first)
     for place, name in enumerate(names):
+        if visit.overtaken:
+            return
         if slow or not asker.has_encoded(name, visit.picture):
             waiting = [Card(n, visit.shown.plain(), kind="waiting") for n in names[place:]]
             yield [*done, *waiting]

@@ -156,6 +156,19 @@ def test_masks_of_clicks_are_those_of_the_predictor(
     assert pictures(page) == one_point
 
 
+def test_of_quick_clicks_the_last_is_answered(page: Page, trained: RunConfig, photo: Path) -> None:
+    upload(page, photo)
+    for number in range(6):
+        page.mouse.click(*at(page, 0.1 + 0.1 * number, 0.6))
+    on = asked(page, "circle.on", "cx", "cy")
+    assert len(on) == 6
+    found = predictor(trained, "teacher", photo).predict(
+        np.array(on), np.ones(6, dtype=int), multimask_output=False
+    )
+    expect(card(page, "teacher")).to_contain_text(f"{found.predicted_iou[0]:.3f}")
+    assert np.array_equal(downloaded(page, "teacher")[1], found.masks[0] * 255)
+
+
 def test_a_box_is_two_clicks_or_a_drag(page: Page, trained: RunConfig, photo: Path) -> None:
     upload(page, photo)
     page.get_by_role("button", name="Box").click()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mobile_sam.app.asking import Asker
-from mobile_sam.app.pictures import Picture
+from mobile_sam.app.pictures import Picture, examples
 from mobile_sam.app.serving import served
 from mobile_sam.config import RunConfig, UserError
 from mobile_sam.layout import RunPaths
@@ -34,6 +34,23 @@ def test_only_files_that_were_uploaded_are_read(
     visit, canvas, _ = next(handlers.opened(["start"], event))
     assert (visit.picture.name, visit.picture.key) == ("mine", picture.key)
     assert (canvas["title"], canvas["width"], canvas["boxes"]) == ("mine", 64, [])
+
+
+def test_a_prompt_on_a_picture_that_is_gone_is_not_answered(
+    asker: Asker, trained: RunConfig, tmp_path: Path
+) -> None:
+    from mobile_sam.app.page import Handlers
+
+    handlers = Handlers(asker, examples(trained), tmp_path)
+    *_, (visit, _, _) = handlers.chosen(["start"], SimpleNamespace(_data={"number": 1}))
+    said = {"points": [[1, 2, 1]], "box": None, "turn": 2}
+    for number, steps in ((visit.number, 1), (visit.number - 1, 0)):
+        event = SimpleNamespace(_data=said | {"number": number})
+        assert len(list(handlers.asked(visit, ["start"], False, event))) == steps
+    handlers.overtake(visit, SimpleNamespace(_data={"turn": 3}))
+    event = SimpleNamespace(_data=said | {"number": visit.number})
+    assert list(handlers.asked(visit, ["start"], False, event)) == []
+    assert len(list(handlers.again(visit, ["start"], False))) == 1
 
 
 def test_a_wrong_file_is_called_by_the_name_it_was_given(asker: Asker, tmp_path: Path) -> None:

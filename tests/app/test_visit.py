@@ -110,3 +110,14 @@ def test_a_model_that_cannot_be_loaded_says_so_and_the_others_answer(
         ("start", "answer"),
     ]
     assert cards[1].note == "weights.pt: not a file of weights"
+
+
+def test_what_is_overtaken_ends_before_the_next_model(asker: Asker, visit: Visit) -> None:
+    steps = beginning(asker, visit, NAMES)
+    assert [card.kind for card in next(steps)] == ["waiting", "waiting"]
+    visit.turns.newest = 1
+    assert list(steps) == []
+    assert asker.has_encoded("start", visit.picture)
+    assert not asker.has_encoded("teacher", visit.picture)
+    *_, cards = beginning(asker, visit.renewed(), NAMES)
+    assert [card.kind for card in cards] == ["answer", "answer"]
