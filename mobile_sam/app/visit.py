@@ -127,7 +127,12 @@ def _in_turn(
         if visit.overtaken:
             return
         if slow or not asker.has_encoded(name, visit.picture):
-            waiting = [Card(n, visit.shown.plain(), kind="waiting") for n in names[place:]]
+            plain = visit.shown.plain()
+            words = ["at work …", *["waiting"] * (len(names) - place - 1)]
+            waiting = [
+                Card(one, plain, about=said, kind="waiting")
+                for one, said in zip(names[place:], words, strict=True)
+            ]
             yield [*done, *waiting]
         try:
             done.append(replace(card_of(name), about=asker.models.about(name)))

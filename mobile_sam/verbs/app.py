@@ -21,7 +21,8 @@ def app(args: Arguments) -> None:
     elif args.models:
         raise ConfigError("--models: these are of a run; name them with --run")
     else:
-        models, title, shown = models_of_weights(args.weights), "MobileSAM", []
+        models, shown = models_of_weights(args.weights), []
+        title = ", ".join(models.names)
     with served(Asker(models), shown, title, args.host, args.port, args.open) as url:
         print(f"{url}  (Ctrl-C ends it)", flush=True)
         until_interrupted()

@@ -18,7 +18,7 @@ from tests.conftest import verb
 def test_only_files_that_were_uploaded_are_read(
     asker: Asker, picture: Picture, tmp_path: Path
 ) -> None:
-    from mobile_sam.app.page import Handlers
+    from mobile_sam.app.handlers import Handlers
 
     assert picture.record is not None
     uploads = tmp_path / "uploads"
@@ -39,7 +39,7 @@ def test_only_files_that_were_uploaded_are_read(
 def test_a_prompt_on_a_picture_that_is_gone_is_not_answered(
     asker: Asker, trained: RunConfig, tmp_path: Path
 ) -> None:
-    from mobile_sam.app.page import Handlers
+    from mobile_sam.app.handlers import Handlers
 
     handlers = Handlers(asker, examples(trained), tmp_path)
     *_, (visit, _, _) = handlers.chosen(["start"], SimpleNamespace(_data={"number": 1}))
@@ -54,7 +54,7 @@ def test_a_prompt_on_a_picture_that_is_gone_is_not_answered(
 
 
 def test_a_wrong_file_is_called_by_the_name_it_was_given(asker: Asker, tmp_path: Path) -> None:
-    from mobile_sam.app.page import Handlers
+    from mobile_sam.app.handlers import Handlers
 
     (tmp_path / "9f3c.png").write_text("no image")
     event = SimpleNamespace(_data={"path": str(tmp_path / "9f3c.png"), "name": "mine.png"})
@@ -66,7 +66,8 @@ def test_without_gradio_a_sentence_says_what_to_install(
     asker: Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "mobile_sam.app.page", raising=False)
+    for module in ("page", "handlers"):
+        monkeypatch.delitem(sys.modules, f"mobile_sam.app.{module}", raising=False)
     context = served(asker, [], "tiny")
     with pytest.raises(UserError, match=r"needs gradio.*pip install -e '\.\[app\]'"), context:
         pass
