@@ -1,5 +1,6 @@
 """The app in Chromium: really clicked, and its masks compared with those of `SamPredictor`."""
 
+import base64
 import io
 import os
 import signal
@@ -239,6 +240,24 @@ def test_everything_is_found_without_a_prompt(page: Page, trained: RunConfig, ph
         assert labels.shape == (90, 120)
         assert 1 < len(np.unique(labels)) <= 1 + len(found)
     assert len(set(counts)) > 1
+
+
+@pytest.mark.parametrize(
+    ("event", "carrier"), [("drop", "dataTransfer"), ("paste", "clipboardData")]
+)
+def test_an_image_is_dropped_or_pasted(page: Page, photo: Path, event: str, carrier: str) -> None:
+    page.evaluate(
+        """([content, event, carrier]) => {
+          const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
+          const data = new DataTransfer();
+          data.items.add(new File([bytes], 'brought.png', {type: 'image/png'}));
+          const made = new Event(event, {bubbles: true, cancelable: true});
+          made[carrier] = data;
+          document.querySelector('.ground').dispatchEvent(made);
+        }""",
+        [base64.b64encode(photo.read_bytes()).decode(), event, carrier],
+    )
+    expect(page.locator(".hint")).to_contain_text("brought (120")
 
 
 def test_what_is_no_image_is_said_and_the_page_goes_on(page: Page, tmp_path: Path) -> None:
