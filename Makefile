@@ -41,11 +41,10 @@ browser:
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		{ apt-get update -qq && apt-get install -qq --no-install-recommends chromium; }
 
-# Tests of pages have a process of their own: Playwright's greenlets crashed one in which models had
-# been exported before.
+# Tests of pages come last, one by one: a browser needs the machine for itself to be in time.
 test: lint oracle
 	pytest
-	pytest -m browser -n 0 tests
+	pytest -m browser -n 0
 
 test-long: install
 	pytest -m long

@@ -28,7 +28,7 @@ TWO_STAGES = [
 ]
 
 torch.set_num_threads(1)
-# Its threads crashed pytest's workers; tests that import onnxruntime by themselves need it, too.
+# As the package sets it: some tests import onnxruntime before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # A loaded machine is no failure, and CI fails only on what it would fail on again.
 settings.register_profile("project", deadline=None, derandomize=True)

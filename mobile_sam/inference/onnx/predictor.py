@@ -8,10 +8,13 @@ This file is part of each bundle and needs no other. It is written by mobile_sam
 SamPredictor does. Points are xy and boxes xyxy, in pixels of the image.
 """
 
+import ctypes
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -235,8 +238,26 @@ def _in_openvino(path: Path, threads: int, form: str) -> Run:
         settings["INFERENCE_NUM_THREADS"] = threads
     if form != "float16":  # without it, OpenVINO takes 16 bits wherever the CPU has them
         settings["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = openvino.compile_model(model, "CPU", settings)
+    with same_signal_stack():
+        compiled = openvino.compile_model(model, "CPU", settings)
     return lambda inputs: list(compiled(inputs).values())
+
+
+@contextmanager
+def same_signal_stack() -> Iterator[None]:
+    """Leave the thread the stack on which it handles signals.
+
+    OpenVINO 2026.4 puts one of its own there for each model that it compiles, and the one of before
+    back when that model goes: of two models that go in the order they came, the second puts back
+    what the first has unmapped, and the next signal kills the process.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), (ctypes.c_byte * 24)()  # a stack_t
+    libc.sigaltstack(None, before)
+    yield
+    libc.sigaltstack(before, None)
 
 
 def model_frame_size(image_size: tuple[int, int], img_size: int) -> tuple[int, int]:

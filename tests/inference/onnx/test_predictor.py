@@ -104,6 +104,24 @@ def test_openvino_gives_the_same_masks(bundle: Path, form: str) -> None:
     assert (found[0] == found[1]).mean() > (0.9999 if form == "float32" else 0.97)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="signal stacks are of Linux here")
+def test_signals_are_handled_after_openvino(bundle: Path) -> None:
+    """Once two predictors that went in the order they came left an unmapped signal stack."""
+    pytest.importorskip("openvino")
+    code = (
+        "import faulthandler, signal, subprocess, sys\n"
+        "from mobile_sam.inference.onnx.predictor import OnnxPredictor\n"
+        "faulthandler.enable()\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: None)\n"
+        "made = [OnnxPredictor(sys.argv[1], threads=1, runtime='openvino') for _ in range(2)]\n"
+        "while made:\n"
+        "    made.pop(0)\n"
+        "subprocess.run(['sleep', '0.1'])\n"
+        "print('alive', flush=True)\n"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code, bundle], text=True) == "alive\n"
+
+
 def test_a_runtime_of_another_name_is_refused(bundle: Path) -> None:
     with pytest.raises(ValueError, match="'onnxruntime' or 'openvino'"):
         OnnxPredictor(bundle, runtime="tensorrt")
