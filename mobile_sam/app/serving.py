@@ -32,7 +32,7 @@ def served(
 ) -> Iterator[str]:
     """Serve the page as long as the context lasts; gives its address.
 
-    port: None is the first free one from 7860 on. open_browser: show the page there.
+    port: None or 0 is the first free one from 7860 on. open_browser: show the page there.
     What visitors upload lies in a temporary directory, which is removed at the end.
     Raises UserError where gradio is not installed, and for a port that is taken.
     """
@@ -65,7 +65,7 @@ def _launched(
     try:
         _, url, _ = page.launch(
             server_name=host,
-            server_port=port,
+            server_port=port or None,
             inbrowser=open_browser,
             max_file_size=limit.replace(" ", "").lower(),
             share=False,
