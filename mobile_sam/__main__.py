@@ -7,12 +7,12 @@ import sys
 from mobile_sam.config import UserError
 from mobile_sam.faults import fault, words
 from mobile_sam.process import end_when_asked, log_to, quiet_threads
-from mobile_sam.verbs import of_run, outside_runs, use
+from mobile_sam.verbs import app, of_run, outside_runs, use
 from mobile_sam.verbs.verb import parser
 
 log = logging.getLogger("mobile_sam")
 
-VERBS = {**of_run.VERBS, **outside_runs.VERBS, **use.VERBS}
+VERBS = {**of_run.VERBS, **outside_runs.VERBS, **use.VERBS, **app.VERBS}
 
 
 def main(argv: list[str] | None = None) -> int:

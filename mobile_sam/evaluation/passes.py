@@ -59,15 +59,16 @@ def latency(work: Callable[[], Tensor], repeats: int, device: torch.device) -> M
         work()
     seconds = []
     for _ in range(repeats):
-        _wait(device)
+        wait_for(device)
         began = time.perf_counter()
         work()
-        _wait(device)
+        wait_for(device)
         seconds.append(time.perf_counter() - began)
     return Milliseconds(*(float(ms) for ms in np.percentile(seconds, [10, 50, 90]) * 1e3))
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

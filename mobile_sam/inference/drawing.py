@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -42,9 +43,9 @@ def _draw(pixels: NDArray[np.uint8], prompt: Prompt, unit: int) -> None:
         cv2.circle(pixels, place, 4 * unit, _GREEN if label else _RED, cv2.FILLED, cv2.LINE_AA)
 
 
-def write_mask(path: Path, mask: Mask) -> None:
+def write_mask(target: Path | IO[bytes], mask: Mask) -> None:
     """A mask (H, W) as a PNG of 0 and 255."""
-    Image.fromarray(mask.astype(np.uint8) * 255).save(path, "PNG")
+    Image.fromarray(mask.astype(np.uint8) * 255).save(target, "PNG")
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -52,15 +53,15 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
     Image.fromarray(pixels).save(path, "JPEG", quality=_QUALITY)
 
 
-def write_label_map(path: Path, masks: Sequence[Mask], size: tuple[int, int]) -> None:
+def write_label_map(target: Path | IO[bytes], masks: Sequence[Mask], size: tuple[int, int]) -> None:
     """Masks (H, W) as a PNG of 16 bits: the n-th is n, counted from 1, and what is none of them 0.
 
     Where masks overlap the smallest is on top, so that one within another is not lost.
     Raises ValueError for more than 65535 masks.
     """
     if len(masks) > np.iinfo(np.uint16).max:
-        raise ValueError(f"{path}: {len(masks)} masks do not fit into 16 bits")
+        raise ValueError(f"{target}: {len(masks)} masks do not fit into 16 bits")
     labels = np.zeros(size, dtype=np.uint16)
     for place in sorted(range(len(masks)), key=lambda n: -int(masks[n].sum())):
         labels[masks[place]] = place + 1
-    Image.fromarray(labels).save(path, "PNG")
+    Image.fromarray(labels).save(target, "PNG")

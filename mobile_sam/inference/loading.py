@@ -10,7 +10,13 @@ from pathlib import Path
 from mobile_sam.architectures import architectures
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.fetch import fetched_weights
-from mobile_sam.layout import files_of_run, finished_runs, run_directory, settings_beside
+from mobile_sam.layout import (
+    RunPaths,
+    files_of_run,
+    finished_runs,
+    run_directory,
+    settings_beside,
+)
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.recognise import load_any
 from mobile_sam.models.sam import Sam
@@ -63,17 +69,48 @@ def weights_of_run(
     output_dir: str | Path = RunConfig.model_fields["output_dir"].default,
 ) -> Path:
     """The file of the weights of a finished run; arguments and errors are those of `load_run`."""
-    if not isinstance(run, Path) and "/" not in run:
-        directory = run_directory(run, project_name, Path(output_dir))
-    else:
-        directory = Path(run).parent if Path(run).suffix == ".json" else Path(run)
+    directory = _directory(run, project_name, Path(output_dir))
     settings, weights = files_of_run(directory)
     if weights.is_file():
         return weights
     if settings.is_file():
         raise ConfigError(f"{weights}: the run has no weights yet; let its training finish first")
+    raise _unknown(directory)
+
+
+def settings_of_run(
+    run: str | Path,
+    project_name: str = RunConfig.model_fields["project_name"].default,
+    output_dir: str | Path = RunConfig.model_fields["output_dir"].default,
+) -> RunConfig:
+    """The settings of a run, with the `output_dir` in which it lies now.
+
+    Arguments as of `load_run`. Raises ConfigError for one that is unknown, or of another name.
+    """
+    directory = _directory(run, project_name, Path(output_dir))
+    settings, _ = files_of_run(directory)
+    if not settings.is_file():
+        raise _unknown(directory)
+    config = load_settings(settings)
+    place = directory.resolve()
+    if (place.parent.name, place.name) != (config.project_name, config.run_name):
+        raise ConfigError(
+            f"{settings}: the settings of {config.project_name}/{config.run_name}; call the "
+            "directory by this name again"
+        )
+    lies = RunPaths(config).run.resolve() == place
+    return config if lies else config.model_copy(update={"output_dir": str(place.parents[1])})
+
+
+def _directory(run: str | Path, project_name: str, output_dir: Path) -> Path:
+    if not isinstance(run, Path) and "/" not in run:
+        return run_directory(run, project_name, output_dir)
+    return Path(run).parent if Path(run).suffix == ".json" else Path(run)
+
+
+def _unknown(directory: Path) -> ConfigError:
     found = ", ".join(finished_runs(directory.parent)) or "none"
-    raise ConfigError(
+    return ConfigError(
         f"run: there is no {directory.name!r} in {directory.parent}; finished runs there: {found}"
     )
 

@@ -10,7 +10,12 @@ import torch
 from mobile_sam import fetch
 from mobile_sam.config import ConfigError, RunConfig, parse_config
 from mobile_sam.inference import loading
-from mobile_sam.inference.loading import build_sam, load_run, sam_model_registry
+from mobile_sam.inference.loading import (
+    build_sam,
+    load_run,
+    sam_model_registry,
+    settings_of_run,
+)
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
@@ -127,3 +132,27 @@ def test_a_known_name_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(fetch, "fetch_checkpoint", lambda name: tmp_path / f"{name}.pt")
     for found in (build_sam("mobile_sam", 64), sam_model_registry["vit_t"]("mobile_sam")):
         assert equal_states(found.state_dict(), model.state_dict())
+
+
+def test_settings_of_a_run_say_where_it_lies_now(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = finished("my_run", weights=False)
+    where = RunPaths(config).run
+    assert settings_of_run("my_run") == settings_of_run(where) == config
+    home = where.resolve()
+    moved = Path(shutil.copytree(where.parents[1], "other"))
+    assert RunPaths(settings_of_run(moved / "mobile_sam" / "my_run")).run.samefile(
+        moved / "mobile_sam" / "my_run"
+    )
+    monkeypatch.chdir(home.parents[3])
+    assert RunPaths(settings_of_run(home)).run == home
+
+
+def test_settings_of_an_unknown_or_renamed_run_are_refused(finished: Finished) -> None:
+    config, _ = finished("my_run")
+    with pytest.raises(ConfigError, match=r"there is no 'other' in .*finished runs there: my_run"):
+        settings_of_run("other")
+    RunPaths(config).run.rename("results/mobile_sam/other")
+    with pytest.raises(ConfigError, match="the settings of mobile_sam/my_run; call the directory"):
+        settings_of_run("other")

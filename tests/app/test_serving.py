@@ -1,0 +1,91 @@
+"""What the app refuses: files that nobody uploaded, a machine without gradio, a port in use."""
+
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mobile_sam.app.asking import Asker
+from mobile_sam.app.pictures import Picture, examples
+from mobile_sam.app.serving import served
+from mobile_sam.config import RunConfig, UserError
+from mobile_sam.layout import RunPaths
+from tests.conftest import verb
+
+
+def test_only_files_that_were_uploaded_are_read(
+    asker: Asker, picture: Picture, tmp_path: Path
+) -> None:
+    from mobile_sam.app.handlers import Handlers
+
+    assert picture.record is not None
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    handlers = Handlers(asker, [], uploads)
+    (uploads / "a.png").write_bytes(picture.record.path.read_bytes())
+    (uploads / "link.png").symlink_to(picture.record.path)
+    for path in (picture.record.path, uploads / ".." / "x.png", uploads / "link.png", None):
+        event = SimpleNamespace(_data={"path": path and str(path), "name": "x.png"})
+        with pytest.raises(UserError, match="path: not a file that was uploaded"):
+            next(handlers.opened(["start"], event))
+    event = SimpleNamespace(_data={"path": str(uploads / "a.png"), "name": "mine.png"})
+    visit, canvas, _ = next(handlers.opened(["start"], event))
+    assert (visit.picture.name, visit.picture.key) == ("mine", picture.key)
+    assert (canvas["title"], canvas["width"], canvas["boxes"]) == ("mine", 64, [])
+
+
+def test_a_prompt_on_a_picture_that_is_gone_is_not_answered(
+    asker: Asker, trained: RunConfig, tmp_path: Path
+) -> None:
+    from mobile_sam.app.handlers import Handlers
+
+    handlers = Handlers(asker, examples(trained), tmp_path)
+    *_, (visit, _, _) = handlers.chosen(["start"], SimpleNamespace(_data={"number": 1}))
+    said = {"points": [[1, 2, 1]], "box": None, "turn": 2}
+    for number, steps in ((visit.number, 1), (visit.number - 1, 0)):
+        event = SimpleNamespace(_data=said | {"number": number})
+        assert len(list(handlers.asked(visit, ["start"], False, event))) == steps
+    handlers.overtake(visit, SimpleNamespace(_data={"turn": 3}))
+    event = SimpleNamespace(_data=said | {"number": visit.number})
+    assert list(handlers.asked(visit, ["start"], False, event)) == []
+    assert len(list(handlers.again(visit, ["start"], False))) == 1
+
+
+def test_a_wrong_file_is_called_by_the_name_it_was_given(asker: Asker, tmp_path: Path) -> None:
+    from mobile_sam.app.handlers import Handlers
+
+    (tmp_path / "9f3c.png").write_text("no image")
+    event = SimpleNamespace(_data={"path": str(tmp_path / "9f3c.png"), "name": "mine.png"})
+    with pytest.raises(UserError, match=r"^mine\.png: the image cannot be read"):
+        next(Handlers(asker, [], tmp_path).opened(["start"], event))
+
+
+def test_without_gradio_a_sentence_says_what_to_install(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    for module in ("page", "handlers"):
+        monkeypatch.delitem(sys.modules, f"mobile_sam.app.{module}", raising=False)
+    context = served(asker, [], "tiny")
+    with pytest.raises(UserError, match=r"needs gradio.*pip install -e '\.\[app\]'"), context:
+        pass
+
+
+def test_a_port_in_use_is_one_line(trained: RunConfig) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = verb("app", "--run", RunPaths(trained).run, "--port", port)
+    assert result.returncode == 1
+    assert f"--port {port}: something else listens there" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_run_is_one_line(tmp_path: Path) -> None:
+    result = verb("app", "--run", "no_such_run", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "run: there is no 'no_such_run' in results/mobile_sam" in result.stderr
+    assert "Traceback" not in result.stderr
