@@ -7,7 +7,7 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install oracle reference demo browser test lint test-long test-slurm test-faults \
+.PHONY: install oracle reference demo docs browser test lint test-long test-slurm test-faults \
 	test-lowest clean
 
 install: $(BIN)/.installed
@@ -23,6 +23,11 @@ reference: install
 
 demo: install
 	snakemake --cores all --config run=distill_then_finetune overlay=demo
+
+# The documentation as a site in site/, to be opened from there; a warning is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+	@echo site/index.html
 
 lint: install
 	ruff format --check .
