@@ -61,14 +61,14 @@ test-slurm: install
 	pytest -m slurm -n 0 tests/slurm
 
 # The lowest versions that the bounds allow, but for torch; without the extra for SLURM, which asks
-# for higher ones.
+# for higher ones, and without what builds the documentation.
 LOWEST := $(VENV)/lowest
 test-lowest: oracle
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	python -m tests.lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e . \
 		pytest pytest-xdist hypothesis scikit-image playwright -c $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python -m pytest --ignore tests/test_cluster.py
+	$(LOWEST)/bin/python -m pytest --ignore tests/test_cluster.py --ignore tests/docs
 
 # Kills, full disks, too little memory. Disks are mounted, which takes root; else these are skipped.
 test-faults: install
