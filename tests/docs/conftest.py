@@ -110,6 +110,11 @@ def _finish_the_run() -> None:
     for verb in ("index", "extract", "train", "export", "validate"):
         more = ["--workers", "1"] if verb == "index" else []
         assert main([verb, "--config", str(RUN / "run.json"), *more]) == 0
-    demo = RUN.with_name("distill_then_finetune-demo")
-    shutil.copytree(RUN, demo)
-    (demo / "run.json").write_text(json.dumps(settings | {"run_name": demo.name}))
+    copy_run("distill_then_finetune-demo")
+
+
+def copy_run(name: str) -> None:
+    """The finished run once more, under another name."""
+    settings = json.loads((RUN / "run.json").read_text())
+    copy = Path(shutil.copytree(RUN, RUN.with_name(name)))
+    (copy / "run.json").write_text(json.dumps(settings | {"run_name": name}))
