@@ -60,13 +60,14 @@ def workplace(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def _write_data() -> None:
-    for name in ("my", "my_images"):
+    for name in ("my", "my_images", "photos"):
         Path(name).mkdir()
     for kind in ("image", "mask"):
         (Path("my") / f"{kind}s").symlink_to(Path("data/val", kind).resolve())
-    for number, name in enumerate(("image.png", "other.png", "my_images/1.png", "my_images/2.png")):
-        pixels, _ = scene(96, np.random.default_rng(number))
-        Image.fromarray(pixels[: 80 + number]).save(name)
+    files = ("image.png", "other.png", "my_images/1.png", "my_images/2.png", "photos/1.jpg")
+    for number, name in enumerate((*files, "photo.jpg")):
+        pixels, _ = scene(240, np.random.default_rng(number))
+        Image.fromarray(pixels[: 200 + number]).save(name)
 
     Path("data/val.json").write_text(json.dumps(_as_coco(Path("data/val"))))
     Path("boxes.json").write_text("[]")

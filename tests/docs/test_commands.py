@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from mobile_sam.__main__ import VERBS as ALL_VERBS
 from mobile_sam.__main__ import main
 from mobile_sam.config import parse_config
 from mobile_sam.schedule import normalise
+from mobile_sam.verbs.verb import parser
 from tests.conftest import ROOT
 from tests.docs.commands import PAGES, Command, commands
 
@@ -40,29 +42,29 @@ def starting(*words: str) -> list[Command]:
 
 UNRUN = tuple(NOT_RUN)
 VERBS = starting("python", "-m", "mobile_sam")
-# Of slow verbs so many commands are run each time, and the others with `make test-long`.
-SLOW = {"evaluate": 1, "export": 1, "cost": 0}
+# These take long, and are run with `make test-long`; each time they are only read.
+SLOW = ("cost", "evaluate", "export")
 PLANS = starting("snakemake")
 MAKE = starting("make")
 EXTRAS = [command for command in starting("pip", "install") if command.words[2] == "-e"]
 
 
-def marked() -> list[Any]:
-    """The commands of verbs, some of them marked as long."""
-    found: list[Any] = []
-    left = dict(SLOW)
-    for command in VERBS:
-        verb = command.words[3]
-        left[verb] = left.get(verb, len(VERBS)) - 1
-        marks = [pytest.mark.long] if left[verb] < 0 else []
-        found.append(pytest.param(command, marks=marks, id=str(command)))
-    return found
-
-
-@pytest.mark.parametrize("command", marked())
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[pytest.mark.long] if command.words[3] in SLOW else [])
+        for command in VERBS
+    ],
+    ids=str,
+)
 def test_a_verb_does_what_the_page_says(command: Command, workplace: Path) -> None:
     found = [sorted(Path().glob(word)) if "*" in word else [word] for word in command.words[3:]]
     assert main([str(word) for words in found for word in words]) == 0
+
+
+def test_each_verb_takes_what_the_page_gives_it() -> None:
+    for command in VERBS:
+        assert parser(ALL_VERBS).parse_args(command.words[3:]).verb == command.words[3]
 
 
 @pytest.fixture(scope="module")
