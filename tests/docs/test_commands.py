@@ -29,6 +29,7 @@ NOT_RUN = {
     "python -m mobile_sam fetch nuclei": "downloads a data set",
     "python benchmarks/": "takes minutes to hours; that the script exists is tested",
 }
+UNRUN = tuple(NOT_RUN)
 
 
 def starting(*words: str) -> list[Command]:
@@ -40,7 +41,6 @@ def starting(*words: str) -> list[Command]:
     ]
 
 
-UNRUN = tuple(NOT_RUN)
 VERBS = starting("python", "-m", "mobile_sam")
 # These take long, and are run with `make test-long`; each time they are only read.
 SLOW = ("cost", "evaluate", "export")
