@@ -25,6 +25,8 @@ CMD ["mobile-sam", "--help"]
 FROM system AS cpu
 ARG TORCH
 ARG TORCH_INDEX
+# The versions stand in TORCH.
+# hadolint ignore=DL3013
 RUN if [ -z "$TORCH_INDEX" ] && [ "$(uname -m)" = x86_64 ]; then \
         echo "error: give --build-arg TORCH_INDEX=URL, the index of PyTorch's builds for CPUs" >&2; \
         exit 1; \
@@ -34,14 +36,15 @@ ARG EXTRAS
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir "$(echo /wheels/*.whl)[$EXTRAS]" \
     && ln -s "$(dirname "$(mobile-sam where)")" /opt/workflow
-USER sam
+USER 1000
 
 # The builds of the default index bring CUDA along; the machine has the driver.
 FROM system AS cuda
 ARG TORCH
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir $TORCH
 ARG EXTRAS
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir "$(echo /wheels/*.whl)[$EXTRAS]" \
     && ln -s "$(dirname "$(mobile-sam where)")" /opt/workflow
-USER sam
+USER 1000

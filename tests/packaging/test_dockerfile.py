@@ -1,6 +1,9 @@
 """The Dockerfile as it is written; `test_images.py` builds it."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,10 +42,16 @@ def test_images_begin_from_the_python_that_the_tests_run_with_or_from_each_other
         known.add(stage)
 
 
+def test_hadolint_has_nothing_to_say() -> None:
+    command = [Path(sys.executable).with_name("hadolint"), "--no-color", ROOT / "Dockerfile"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
 @pytest.mark.parametrize("stage", ["cpu", "cuda"])
 def test_images_run_as_nobody_in_particular(stage: str) -> None:
     source, added = stages()[stage]
-    assert added[-1] == ("USER", "sam")
+    assert added[-1] == ("USER", "1000")
     assert "useradd --uid 1000" in dict(stages()[source][1])["RUN"]
 
 
