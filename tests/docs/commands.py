@@ -14,13 +14,32 @@ PAGES = (
 PROGRAMS = frozenset(
     [
         *("apptainer", "bash", "cd", "conda", "cp", "curl", "docker", "git", "jupyter", "make"),
-        *("mkdocs", "mv", "npm", "npx", "pip", "pipx", "podman", "pre-commit", "pytest", "python"),
+        *(
+            "mkdocs",
+            "mobile-sam",
+            "mv",
+            "npm",
+            "npx",
+            "pip",
+            "pipx",
+            "podman",
+            "pre-commit",
+            "pytest",
+            "python",
+        ),
         *("python3", "rsync", "salloc", "sbatch", "scp", "singularity", "snakemake", "source"),
         *("srun", "ssh", "tensorboard", "torchrun", "uv", "wget"),
     ]
 )
 CODE = re.compile(r" {4,}|\t")
-PLACES = {"<project>": "mobile_sam", "<run>": "my_run"}
+# Names for what the pages leave open, and what a shell would put there.
+PLACES = {
+    "<project>": "mobile_sam",
+    "<run>": "my_run",
+    "$(mobile-sam where)": "Snakefile",
+    "$(mobile-sam where profiles)": "profiles",
+}
+ASSIGNMENTS = re.compile(r"(?:\w+=\S+ +)*")
 
 
 class Command(NamedTuple):
@@ -61,7 +80,8 @@ def of_page(markdown: str) -> list[tuple[int, str]]:
             continue
         text = begun + line.strip().removeprefix("$ ")
         begun = ""
-        if not (fenced or CODE.match(line)) or not text or text.split()[0] not in PROGRAMS:
+        word = ASSIGNMENTS.sub("", text, count=1).split(maxsplit=1)[:1]
+        if not (fenced or CODE.match(line)) or not PROGRAMS.intersection(word):
             continue
         if text.endswith("\\"):
             begun = text[:-1]

@@ -53,6 +53,7 @@ def workplace(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             shutil.copytree(ROOT / name, name)
         shutil.copy(ROOT / "Snakefile", "Snakefile")
         shutil.copytree(scenes, "data")
+        shutil.copytree("profiles/slurm", "my_cluster")
         _write_data()
         _write_weights(patch)
         _finish_the_run()
