@@ -7,8 +7,8 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install oracle reference demo browser test lint test-long test-slurm test-faults \
-	test-lowest clean
+.PHONY: install oracle reference demo docs browser test lint test-long test-slurm test-faults \
+	test-lowest test-package clean
 
 install: $(BIN)/.installed
 
@@ -23,6 +23,11 @@ reference: install
 
 demo: install
 	snakemake --cores all --config run=distill_then_finetune overlay=demo
+
+# The documentation as a site in site/, to be opened from there; a warning is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+	@echo site/index.html
 
 lint: install
 	ruff format --check .
@@ -56,14 +61,18 @@ test-slurm: install
 	pytest -m slurm -n 0 tests/slurm
 
 # The lowest versions that the bounds allow, but for torch; without the extra for SLURM, which asks
-# for higher ones.
+# for higher ones, and without what builds the documentation.
 LOWEST := $(VENV)/lowest
 test-lowest: oracle
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	python -m tests.lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e . \
 		pytest pytest-xdist hypothesis scikit-image playwright -c $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python -m pytest --ignore tests/test_cluster.py
+	$(LOWEST)/bin/python -m pytest --ignore tests/test_cluster.py --ignore tests/docs
+
+# The wheel in an environment of its own; the images, where Docker runs.
+test-package: install
+	pytest -m package -n 0 tests/packaging
 
 # Kills, full disks, too little memory. Disks are mounted, which takes root; else these are skipped.
 test-faults: install

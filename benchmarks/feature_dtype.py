@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mobile_sam.architectures import CONFIG_DIR
 from mobile_sam.config import RunConfig
 from mobile_sam.data.index import Index
 from mobile_sam.extraction.images import Images
@@ -30,6 +29,7 @@ from mobile_sam.layout import RunPaths
 from mobile_sam.models.roles import load_teacher
 from mobile_sam.runs import load_settings
 from mobile_sam.schedule import normalise
+from mobile_sam.shipped import CONFIG_DIR
 
 ROOT = Path(__file__).parents[1]
 STUDENTS = {

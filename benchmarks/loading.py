@@ -35,12 +35,7 @@ from mobile_sam.training.start import training_set
 
 def main() -> None:
     """Print seconds of both kinds of epochs, their ratio, and the parts of a sample."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/coco8"))
-    parser.add_argument("--img-size", type=int, default=1024)
-    parser.add_argument("--num-workers", type=int, default=0)
-    parser.add_argument("--pairs", type=int, default=3, help="of epochs, after one to warm up")
-    args = parser.parse_args()
+    args = arguments(__doc__, pairs=3)
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as directory:
         config = prepare(args, directory)
@@ -59,6 +54,16 @@ def main() -> None:
     print(f"  in memory    {memory.mean():6.3f}  {memory.round(3).tolist()}")
     print(f"  ratio        {real.mean() / memory.mean():6.3f}")
     print("  of a sample: " + ", ".join(f"{name} {1000 * s:.1f} ms" for name, s in parts.items()))
+
+
+def arguments(description: str | None, pairs: int) -> argparse.Namespace:
+    """What the command line says of a run to prepare; `pairs` is a default."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/coco8"))
+    parser.add_argument("--img-size", type=int, default=1024)
+    parser.add_argument("--num-workers", type=int, default=0)
+    parser.add_argument("--pairs", type=int, default=pairs, help="of epochs, after two to warm up")
+    return parser.parse_args()
 
 
 def prepare(args: argparse.Namespace, directory: str) -> RunConfig:

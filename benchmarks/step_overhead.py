@@ -7,7 +7,6 @@ left of an epoch is reading images, masks and features, drawing prompts, clippin
 keeping count; the first epoch is left out.
 """
 
-import argparse
 import logging
 import os
 import platform
@@ -15,13 +14,12 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from loading import prepare
+from loading import arguments, prepare
 
 from mobile_sam.layout import RunPaths
 from mobile_sam.schedule import normalise
@@ -33,12 +31,7 @@ PARTS = ((Learner, "forward"), (Fabric, "backward"), (torch.optim.AdamW, "step")
 
 def main() -> None:
     """Print seconds of each part of an epoch, and the share of the rest."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/coco8"))
-    parser.add_argument("--img-size", type=int, default=1024)
-    parser.add_argument("--num-workers", type=int, default=0)
-    parser.add_argument("--pairs", type=int, default=1, help="of epochs, after two to warm up")
-    args = parser.parse_args()
+    args = arguments(__doc__, pairs=1)
     logging.disable(logging.INFO)
     spent: dict[str, list[float]] = defaultdict(list)
     for owner, name in PARTS:

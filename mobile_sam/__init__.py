@@ -4,6 +4,7 @@ Public names are loaded when they are asked for: `import mobile_sam` starts with
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mobile_sam.runs import load_settings
     from mobile_sam.training.run import train_run
     from mobile_sam.validation import validate
+
+    __version__: str
 
 __all__ = [
     "AutomaticOptions",
@@ -68,6 +71,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("mobile_sam")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

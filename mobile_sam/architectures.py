@@ -3,14 +3,11 @@
 import re
 from functools import cache
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-_PACKAGED = Path(__file__).parent / "configs"
-CONFIG_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "configs"
-
+from mobile_sam.shipped import CONFIG_DIR
 
 TIMM = "timm/"
 

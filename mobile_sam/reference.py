@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mobile_sam.architectures import CONFIG_DIR
 from mobile_sam.config import AFFECTS, RunConfig, affects
 from mobile_sam.options import StageEntry, Teacher
+from mobile_sam.shipped import CONFIG_DIR
 
 _HEAD = """# Configuration
 

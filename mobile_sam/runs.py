@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mobile_sam.architectures import CONFIG_DIR, architecture, stride_16_blocks
+from mobile_sam.architectures import architecture, stride_16_blocks
 from mobile_sam.config import (
     SHARED_KEYS,
     ConfigError,
@@ -19,6 +19,7 @@ from mobile_sam.config import (
 )
 from mobile_sam.fetch import KNOWN_CHECKPOINTS
 from mobile_sam.schedule import any_distillation, normalise, scale
+from mobile_sam.shipped import CONFIG_DIR
 from mobile_sam.teachers import random_number, teacher_configs, teacher_key
 
 DEFAULT_RUN, DEFAULT_OVERLAY = "distill_then_finetune", "demo"

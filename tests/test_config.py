@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mobile_sam.architectures import CONFIG_DIR
 from mobile_sam.config import ConfigError, RunConfig, parse_config
 from mobile_sam.layout import RunPaths
 from mobile_sam.reference import json_schema, reference
+from mobile_sam.shipped import CONFIG_DIR
 from tests.conftest import ROOT
 
 

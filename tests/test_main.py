@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mobile_sam.__main__ import main
 from mobile_sam.config import RunConfig
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.weights import load_weights
@@ -97,3 +98,22 @@ def test_every_verb_explains_itself(name: str) -> None:
     result = verb(name, "--help")
     assert result.returncode == 0
     assert "usage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("called", "named"),
+    [
+        ("/x/bin/mobile-sam", "mobile-sam"),
+        ("C:/x/mobile-sam.exe", "mobile-sam"),
+        ("/x/mobile_sam/__main__.py", "python -m mobile_sam"),
+    ],
+)
+def test_help_names_what_was_called(
+    called: str, named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [called])
+    with pytest.raises(SystemExit):
+        main(["where", "--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: {named} where ")
+    assert f"  {named} where configs" in shown

@@ -14,7 +14,12 @@ LIGHT = "import sys, mobile_sam; {}; print(sorted({{'torch', 'pandas'}} & set(sy
 
 @pytest.mark.parametrize(
     ("statement", "loaded"),
-    [("pass", "[]"), ("dir(mobile_sam)", "[]"), ("mobile_sam.SamPredictor", "['torch']")],
+    [
+        ("pass", "[]"),
+        ("dir(mobile_sam)", "[]"),
+        ("mobile_sam.__version__", "[]"),
+        ("mobile_sam.SamPredictor", "['torch']"),
+    ],
 )
 def test_the_package_starts_without_torch(statement: str, loaded: str) -> None:
     command = [sys.executable, "-c", LIGHT.format(statement)]

@@ -1,4 +1,4 @@
-"""Verbs outside a run: fetch weights, measure any, compare runs, write the reference."""
+"""Verbs outside a run: fetch weights, measure any, compare runs, find what is shipped."""
 
 import argparse
 import logging
@@ -10,6 +10,7 @@ from mobile_sam.datasets import KNOWN_DATASETS, fetch_dataset
 from mobile_sam.fetch import KNOWN_CHECKPOINTS, fetch_checkpoint, fetched_weights
 from mobile_sam.options import Protocol
 from mobile_sam.runs import load_settings
+from mobile_sam.shipped import PLACES
 from mobile_sam.verbs.verb import Arguments, Verb
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,10 @@ def schema(args: Arguments) -> None:
         print(path)
 
 
+def where(args: Arguments) -> None:
+    print(PLACES[args.what])
+
+
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="their run.json files")
     parser.add_argument("--out", type=Path, help="default: a directory of the project")
@@ -91,6 +96,12 @@ def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", choices=sorted({*KNOWN_CHECKPOINTS, *KNOWN_DATASETS}))
 
 
+def _where_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what", nargs="?", choices=PLACES, default="snakefile", help="default: %(default)s"
+    )
+
+
 VERBS = {
     "compare": Verb(
         compare,
@@ -108,4 +119,10 @@ VERBS = {
         fetch, "download known checkpoints and data sets", "fetch mobile_sam", _fetch_arguments
     ),
     "schema": Verb(schema, "write configs/schema.json and configs/README.md", "schema"),
+    "where": Verb(
+        where,
+        "print where the Snakefile, the shipped runs or the profiles are installed",
+        "where configs",
+        _where_arguments,
+    ),
 }

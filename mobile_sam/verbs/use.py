@@ -19,16 +19,23 @@ if TYPE_CHECKING:
 
 def export(args: Arguments) -> None:
     config = load_settings(args.config) if args.config else None
-    if args.onnx:
-        from mobile_sam.inference.onnx.verb import export_bundle
+    directory = args.onnx or args.web
+    if args.runtime and not args.web:
+        raise ConfigError("--runtime goes with --web DIRECTORY")
+    if directory:
+        from mobile_sam.inference.onnx.verb import Web, export_bundle
 
+        web = Web(args.runtime) if args.web else None
         forms = [form for form in ("float16", "int8") if getattr(args, form)]
         weights = fetched_weights(args.weights) if args.weights else None
         size, kind = args.img_size, args.model_type
         count = args.calibration_images
-        print(export_bundle(args.onnx, config, weights, size, kind, forms, args.images, count))
+        given = (directory, config, weights, size, kind, forms, args.images, count)
+        print(export_bundle(*given, web))
     elif config is None or args.float16 or args.int8 or args.images:
-        raise ConfigError("--weights, --float16, --int8 and --images go with --onnx DIRECTORY")
+        raise ConfigError(
+            "--weights, --float16, --int8 and --images go with --onnx DIRECTORY or --web DIRECTORY"
+        )
     else:
         from mobile_sam.training.export import export_weights
 
@@ -84,9 +91,13 @@ def _model(args: Arguments) -> tuple["Sam", dict[str, Any]]:
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     of = parser.add_mutually_exclusive_group(required=True)
     of.add_argument("--config", type=Path, help="the run.json of a run")
-    of.add_argument("--weights", help="a file or known name; only with --onnx")
+    of.add_argument("--weights", help="a file or known name; only with --onnx, --web")
     add = parser.add_argument
-    add("--onnx", type=Path, metavar="DIRECTORY", help="write a bundle there, not weights.pt")
+    what = parser.add_mutually_exclusive_group()
+    directory: dict[str, Any] = {"type": Path, "metavar": "DIRECTORY"}
+    what.add_argument("--onnx", **directory, help="write a bundle there, not weights.pt")
+    what.add_argument("--web", **directory, help="write a page there that runs a bundle")
+    add("--runtime", type=Path, metavar="FILE", help="onnxruntime-web's archive; default: by npm")
     add("--float16", action="store_true", help="in the bundle, too")
     add("--int8", action="store_true", help="in the bundle, too")
     add("--images", type=Path, help="that calibrate and judge; default: those of the run")
@@ -144,7 +155,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
 VERBS = {
     "export": Verb(
         export,
-        "write weights.pt for the original code, or a bundle of ONNX files",
+        "write weights.pt for the original code, a bundle of ONNX files, or a web page",
         "export --config results/mobile_sam/my_run/run.json --onnx bundle --int8",
         _export_arguments,
     ),

@@ -1,11 +1,12 @@
 """A verb of the command line: what it does, what it takes, and what it says of itself."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRAM = "python -m mobile_sam"
+PROGRAM, SCRIPT = "python -m mobile_sam", "mobile-sam"
 Arguments = argparse.Namespace
 
 
@@ -23,11 +24,13 @@ class Verb:
 
 
 def parser(verbs: dict[str, Verb]) -> argparse.ArgumentParser:
-    """The parser of all verbs; the verb itself is `verb`."""
+    """The parser of all verbs, whose help names what was called; the verb itself is `verb`."""
+    script = Path(sys.argv[0]).stem
+    program = script if script == SCRIPT else PROGRAM
     root = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog=program,
         description="Fine-tune and distil MobileSAM, and use what comes of it.",
-        epilog=f"`{PROGRAM} VERB --help` shows what a verb takes, with an example.",
+        epilog=f"`{program} VERB --help` shows what a verb takes, with an example.",
     )
     added = root.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in verbs.items():
@@ -35,7 +38,7 @@ def parser(verbs: dict[str, Verb]) -> argparse.ArgumentParser:
             name,
             help=verb.text,
             description=f"{verb.text[0].upper()}{verb.text[1:]}.",
-            epilog=f"example:\n  {PROGRAM} {verb.example}",
+            epilog=f"example:\n  {program} {verb.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.arguments(one)

@@ -1,47 +1,18 @@
 """The page as a browser shows it; skipped where there is none, unless MOBILE_SAM_NEED_BROWSER=1."""
 
-import os
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator
 
 from mobile_sam.report.words import DASH, MINUS
+from tests.browsers import Opened, started_browser
 
 pytestmark = pytest.mark.browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = [
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
-    *("--disable-component-update", "--disable-sync"),
-]
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        sentence = f"there is no browser; install one of {', '.join(BROWSERS)}"
-        if os.environ.get("MOBILE_SAM_NEED_BROWSER") == "1":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Opened:
-    """A page with all that it complained about, and all that it asked for."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
+browser = pytest.fixture(scope="module")(started_browser)
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -55,16 +26,12 @@ def without_scripts(browser: Browser, page: Path) -> Iterator[Opened]:
 
 
 def open_page(browser: Browser, path: Path, scheme: str, scripts: bool) -> Iterator[Opened]:
-    context = browser.new_context(viewport=WIDE, color_scheme=scheme, java_script_enabled=scripts)
-    one = Opened(context.new_page())
-    one.page.on("console", lambda message: one.complaints.append(message.text))
-    one.page.on("pageerror", lambda error: one.complaints.append(str(error)))
-    one.page.on("request", lambda request: one.requests.append(request.url))
+    one = Opened.blank(browser, viewport=WIDE, color_scheme=scheme, java_script_enabled=scripts)
     one.page.goto(path.as_uri())
     yield one
     assert one.complaints == []
     assert [url for url in one.requests if not url.startswith(("file:", "data:"))] == []
-    context.close()
+    one.page.context.close()
 
 
 def test_every_picture_loads(opened: Opened) -> None:

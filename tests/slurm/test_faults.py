@@ -1,5 +1,6 @@
 """What may happen to a job on a cluster, and that it costs nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,36 @@ pytestmark = pytest.mark.slurm
 ASKED = "asked to end; the same command goes on from here"
 
 
-def test_cancelled_in_the_middle_of_a_stage(submitted: Submitted, undisturbed: Path) -> None:
-    submitted.start(LONG.checkpoint, *LONG.arguments)
+def cancel(submitted: Submitted) -> None:
     query("scancel", submitted.training())
+
+
+def interrupt(submitted: Submitted) -> None:
+    """Press Ctrl-C in Snakemake, and give the same command again."""
+    submitted.training()
+    submitted.interrupt()
+    wait_until(lambda: not jobs(), "the job has ended")
+    submitted.start(LONG.checkpoint, *LONG.arguments)
+
+
+def displace(submitted: Submitted) -> str:
+    """Submit a job that needs both nodes, for some seconds, and comes before all others.
+
+    Returns the job of the training that it displaces. With a grace time SLURM asks that to end, and
+    what ends by itself is not queued again.
+    """
+    job = submitted.training()
+    wanted = ("--partition=urgent", "--exclusive", "--nodes=2", "--chdir=/", "--output=/dev/null")
+    assert query("sbatch", *wanted, "--wrap=sleep 5").returncode == 0
+    return job
+
+
+@pytest.mark.parametrize("disturb", [cancel, interrupt, displace])
+def test_asked_to_end_a_job_saves_and_another_goes_on(
+    disturb: Callable[[Submitted], object], submitted: Submitted, undisturbed: Path
+) -> None:
+    submitted.start(LONG.checkpoint, *LONG.arguments)
+    disturb(submitted)
     submitted.wait()
     first, second = submitted.attempts()
     assert ASKED in first
@@ -33,19 +61,6 @@ def test_a_job_at_its_time_limit_saves_and_goes_on(submitted: Submitted, undistu
     assert not any("DUE TO TIME LIMIT" in attempt for attempt in attempts)
     epochs = [first_epoch(attempt) for attempt in [*asked, attempts[-1]]]
     assert epochs == sorted(set(epochs))
-    assert same_end(submitted.directory, undisturbed)
-
-
-def test_ctrl_c_cancels_the_job_which_saves(submitted: Submitted, undisturbed: Path) -> None:
-    submitted.start(LONG.checkpoint, *LONG.arguments)
-    submitted.training()
-    submitted.interrupt()
-    wait_until(lambda: not jobs(), "the job has ended")
-    submitted.start(LONG.checkpoint, *LONG.arguments)
-    submitted.wait()
-    first, second = submitted.attempts()
-    assert ASKED in first
-    assert first_epoch(second) > 0
     assert same_end(submitted.directory, undisturbed)
 
 
@@ -80,38 +95,17 @@ def test_a_node_that_goes_down_loses_its_job_to_the_other(
     assert same_end(submitted.directory, undisturbed)
 
 
-def test_displaced_with_a_grace_time_it_saves_and_is_submitted_again(
-    submitted: Submitted, undisturbed: Path
-) -> None:
-    """SLURM asks it to end; what ends by itself is not queued again."""
-    submitted.start(LONG.checkpoint, *LONG.arguments)
-    submitted.training()
-    displace()
-    submitted.wait()
-    first, second = submitted.attempts()
-    assert ASKED in first
-    assert first_epoch(second) > 0
-    assert same_end(submitted.directory, undisturbed)
-
-
 def test_displaced_without_a_grace_time_it_is_queued_again(
     submitted: Submitted, undisturbed: Path
 ) -> None:
     ungraceful = ("--set-resources", "train:slurm_partition=cpu")
     submitted.start(LONG.checkpoint, *ungraceful, *LONG.arguments)
-    job = submitted.training()
-    displace()
+    job = displace(submitted)
     wait_until(lambda: restarts(job) == 1, "SLURM queues the job again")
     submitted.wait()
     (attempt,) = submitted.attempts()
     assert first_epoch(attempt) > 0
     assert same_end(submitted.directory, undisturbed)
-
-
-def displace() -> None:
-    """Submit a job that needs both nodes, for some seconds, and comes before all others."""
-    wanted = ("--partition=urgent", "--exclusive", "--nodes=2", "--chdir=/", "--output=/dev/null")
-    assert query("sbatch", *wanted, "--wrap=sleep 5").returncode == 0
 
 
 def node_of(job: str) -> str:

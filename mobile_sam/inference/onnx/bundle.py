@@ -12,7 +12,8 @@ from typing import Any
 
 from mobile_sam.config import UserError
 from mobile_sam.data.transforms import PIXEL_MEAN, PIXEL_STD
-from mobile_sam.files import file_digest, unfinished_path, write_json
+from mobile_sam.files import file_digest, write_json
+from mobile_sam.inference.onnx.directory import whole_directory
 from mobile_sam.inference.onnx.examples import Examples
 from mobile_sam.inference.onnx.export import DECODER, ENCODER, OPSET, export_onnx, require_onnx
 from mobile_sam.inference.onnx.forms import write_float16, write_int8
@@ -45,12 +46,7 @@ def write_bundle(
         raise UserError(
             f"{directory}: {' and '.join(forms)} need images to be judged by; name some"
         )
-    directory = directory.resolve()
-    _refuse_other_things(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(directory)
-    unfinished.mkdir()
-    try:
+    with whole_directory(directory, _ABOUT) as unfinished:
         about = _fill(unfinished, model, forms, examples)
         about |= {"source": source, "mask_threshold": mask_threshold}
         write_json(unfinished / _ABOUT, about)
@@ -59,11 +55,6 @@ def write_bundle(
 
             about["iou"] = iou_lost(unfinished, forms, examples.judges)
             write_json(unfinished / _ABOUT, about)
-        if directory.exists():
-            shutil.rmtree(directory)
-        unfinished.rename(directory)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return about
 
 
@@ -77,14 +68,6 @@ def _fill(
         files[form] = _write_form(form, directory, examples, model.img_size)
     shutil.copyfile(Path(__file__).with_name(_PREDICTOR), directory / _PREDICTOR)
     return _about(model, files, directory) | {"largest_differences": differences}
-
-
-def _refuse_other_things(directory: Path) -> None:
-    if not directory.exists():
-        return
-    if directory.is_dir() and ((directory / _ABOUT).is_file() or not any(directory.iterdir())):
-        return
-    raise UserError(f"{directory}: there is something else; name another directory")
 
 
 def _write_form(

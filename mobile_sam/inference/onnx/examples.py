@@ -60,9 +60,9 @@ def of_index(path: Path, count: int) -> Examples:
     Raises DatasetError where there is no index, or a split of it is empty.
     """
     train, val = (Index(path, split) for split in ("train", "val"))
-    judging = [val[number] for number in _spaced(len(val), count)]
+    judging = [val[number] for number in spaced(len(val), count)]
     return Examples(
-        [train[number].path for number in _spaced(len(train), count)],
+        [train[number].path for number in spaced(len(train), count)],
         [Judge(record.path, record) for record in judging],
     )
 
@@ -76,11 +76,11 @@ def of_directory(directory: Path, count: int) -> Examples:
     if found.problems:
         raise DatasetError("\n".join(found.problems))
     paths = [record.image_path for record in found.records]
-    chosen = [paths[number] for number in _spaced(len(paths), 2 * count)]
+    chosen = [paths[number] for number in spaced(len(paths), 2 * count)]
     return Examples(chosen[::2], [Judge(path) for path in chosen[1::2] or chosen])
 
 
-def _spaced(length: int, count: int) -> list[int]:
+def spaced(length: int, count: int) -> list[int]:
     """At most `count` numbers below `length`, evenly spaced, without repetition."""
     count = min(length, count)
     return [number * length // count for number in range(count)]
