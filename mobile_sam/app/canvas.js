@@ -162,8 +162,16 @@ element.addEventListener('drop', (event) => {
 document.addEventListener('paste', (event) => open(event.clipboardData.files[0]));
 new ResizeObserver(() => draw()).observe(photo);
 
-function show() {
-  picture = props.value || { boxes: [] };
+// The photo is decoded first: no click falls between one picture and the size of the next.
+async function show() {
+  const next = props.value || { boxes: [] };
+  if (next.photo) {
+    const loading = new Image();
+    loading.src = next.photo;
+    await loading.decode();
+    if (next.number !== props.value.number) return;  // another has come meanwhile
+  }
+  picture = next;
   done = [];
   corner = null;
   frame.hidden = !picture.photo;

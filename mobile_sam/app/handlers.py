@@ -65,6 +65,7 @@ class Handlers:
         """A prompt on the canvas."""
         if visit is None:
             raise UserError("The app was started anew; open the image again.")
+        self.overtake(visit, event)  # requests may arrive in another order than they were sent
         if event._data.get("number") == visit.number:  # else another picture has come between
             prompt = prompt_of(event._data, visit.picture.size)
             visit = replace(visit, prompt=prompt, turn=_turn(event))

@@ -88,7 +88,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def upload(page: Page, path: Path) -> None:
     page.locator("input[type=file]").set_input_files(path)
-    expect(page.locator(".hint")).to_contain_text(path.stem)
+    expect(page.locator(".hint")).to_contain_text(f"{path.stem} (120")
     expect(page.locator(".download")).to_have_count(0)
     expect(page.locator(".card.answer")).to_have_count(len(FIRST))
 
