@@ -60,15 +60,16 @@ test-slurm: install
 		{ apt-get update -qq && apt-get install -qq --no-install-recommends slurm-wlm munge; }
 	pytest -m slurm -n 0 tests/slurm
 
-# The lowest versions that the bounds allow, but for torch; without the extra for SLURM, which asks
-# for higher ones, and without what builds the documentation.
+# The lowest versions that the bounds allow, but for torch; without the extras: that for SLURM and
+# that of the app ask for higher ones.
 LOWEST := $(VENV)/lowest
+OF_EXTRAS := test_cluster.py app docs inference/onnx packaging
 test-lowest: oracle
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	python -m tests.lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e . \
 		pytest pytest-xdist hypothesis scikit-image playwright -c $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python -m pytest --ignore tests/test_cluster.py --ignore tests/docs
+	$(LOWEST)/bin/python -m pytest $(addprefix --ignore tests/,$(OF_EXTRAS))
 
 # The wheel in an environment of its own; the images, where Docker runs.
 test-package: install
