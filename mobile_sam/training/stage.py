@@ -29,6 +29,7 @@ from mobile_sam.training.optim import adamw, freeze_parts, lr_factor, set_learni
 from mobile_sam.training.precision import loss_scale
 from mobile_sam.training.progress import NotFiniteError
 from mobile_sam.training.recompute import recompute_encoder, statistics_kept
+from mobile_sam.training.reproducible import same_order
 from mobile_sam.training.saving import Saves, Trained
 from mobile_sam.training.start import new_learner, training_set
 from mobile_sam.training.teacher import online_features
@@ -143,7 +144,10 @@ class StageTraining:
         fabric, progress, number = self.fabric, self.progress, self.progress.batch
         weights = batches.weights(number, fabric.global_rank, fabric.world_size)
         torch.manual_seed(progress.seed(self.config.seed, fabric.global_rank))
-        with fabric.no_backward_sync(self.model, enabled=not batches.ends_step(number)):
+        with (
+            fabric.no_backward_sync(self.model, enabled=not batches.ends_step(number)),
+            same_order(fabric.device),
+        ):
             losses = self.model(batch)
             loss = losses["loss"]
             with statistics_kept(self.learner) if self.config.recompute_encoder else nullcontext():
