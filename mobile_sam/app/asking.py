@@ -11,11 +11,11 @@ import torch
 from mobile_sam.app.models import Models
 from mobile_sam.app.pictures import Picture
 from mobile_sam.data.masks import Mask
-from mobile_sam.evaluation.passes import wait_for
 from mobile_sam.inference.automatic_masks import automatic_masks
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.inference.prompt import Prompt
 from mobile_sam.inference.proposals import AutomaticMask, AutomaticOptions
+from mobile_sam.models.device import wait_for
 
 _KEPT = 48  # embeddings: 4 MiB each at 1024 pixels
 _Made = TypeVar("_Made")

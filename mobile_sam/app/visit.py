@@ -9,11 +9,11 @@ from mobile_sam.app.pictures import Picture
 from mobile_sam.app.prompts import meant, measured_iou
 from mobile_sam.config import UserError
 from mobile_sam.data.masks import Mask, decode
+from mobile_sam.inference.drawing import MOST_MASKS
 from mobile_sam.inference.prompt import Prompt
 from mobile_sam.inference.proposals import AutomaticOptions
 
 TRUTH = "ground truth"
-_MOST_MASKS = 65_535  # that a label map can number
 
 
 @dataclass
@@ -94,7 +94,7 @@ def everything(
 
     def card_of(name: str) -> Card:
         found = asker.everything(name, picture, options)
-        masks = [decode(mask.code, picture.size) for mask in found.masks[:_MOST_MASKS]]
+        masks = [decode(mask.code, picture.size) for mask in found.masks[:MOST_MASKS]]
         facts = (
             ("masks", str(len(found.masks))),
             ("encoder", milliseconds(found.encoder_ms)),

@@ -1,5 +1,7 @@
 """Masks as run-length codes, and the shapes derived from them."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +92,11 @@ def check_code(counts: bytes, size: Size) -> bytes:
             f"the code covers {runs.sum()} pixels of {size[0] * size[1]}; export it again"
         )
     return counts
+
+
+def largest_first(masks: Sequence[Mask]) -> list[int]:
+    """The places of masks (H, W) in the order in which they are painted: small ones on top."""
+    return sorted(range(len(masks)), key=lambda n: -int(masks[n].sum()))
 
 
 def boxes_and_areas(codes: list[bytes], size: Size) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobile_sam.data.masks import Mask
+from mobile_sam.data.masks import Mask, largest_first
 
 # Of Okabe and Ito, safe for colour-blind readers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -30,7 +30,7 @@ def coloured(masks: Sequence[Mask], size: tuple[int, int]) -> NDArray[np.uint8]:
     Colours go by the place in the list, so that an object keeps its own in every layer.
     """
     layer = np.zeros(size, dtype=np.uint8)
-    for place in sorted(range(len(masks)), key=lambda n: (-int(masks[n].sum()), n)):
+    for place in largest_first(masks):
         mask, colour = masks[place], place % len(_RGB)
         layer[mask] = 1 + colour
         layer[_edge(mask)] = 1 + len(_RGB) + colour

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from mobile_sam.models.device import wait_for
 from mobile_sam.models.prompt_encoder import BOTTOM_RIGHT, TOP_LEFT
 from mobile_sam.models.sam import Sam
 
@@ -65,12 +66,6 @@ def latency(work: Callable[[], Tensor], repeats: int, device: torch.device) -> M
         wait_for(device)
         seconds.append(time.perf_counter() - began)
     return Milliseconds(*(float(ms) for ms in np.percentile(seconds, [10, 50, 90]) * 1e3))
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @torch.no_grad()

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobile_sam.data.masks import Mask
+from mobile_sam.data.masks import Mask, largest_first
 from mobile_sam.data.overlays import blended, coloured
 from mobile_sam.inference.prompt import Prompt
 
+MOST_MASKS = np.iinfo(np.uint16).max  # that a label map can number
 _QUALITY = 90  # of JPEG
 _WHITE, _GREEN, _RED = (255, 255, 255), (0, 158, 115), (213, 94, 0)
 _BLACK = (0, 0, 0)
@@ -59,9 +60,9 @@ def write_label_map(target: Path | IO[bytes], masks: Sequence[Mask], size: tuple
     Where masks overlap the smallest is on top, so that one within another is not lost.
     Raises ValueError for more than 65535 masks.
     """
-    if len(masks) > np.iinfo(np.uint16).max:
+    if len(masks) > MOST_MASKS:
         raise ValueError(f"{target}: {len(masks)} masks do not fit into 16 bits")
     labels = np.zeros(size, dtype=np.uint16)
-    for place in sorted(range(len(masks)), key=lambda n: -int(masks[n].sum())):
+    for place in largest_first(masks):
         labels[masks[place]] = place + 1
     Image.fromarray(labels).save(target, "PNG")

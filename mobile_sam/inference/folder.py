@@ -150,25 +150,27 @@ def _write(
 
 def _write_coco(folder: Folder, records: Sequence[Record]) -> int:
     """Write all masks as one COCO file, image by image; returns how many there are."""
+    images: list[dict[str, Any]] = []
     with whole(folder.coco) as unfinished, unfinished.open("w") as file:
-        file.write('{"categories": [{"id": 1, "name": "segment"}],\n"images": [\n')
-        _write_list(file, (image for image, _ in _coco(folder, records)))
-        file.write('],\n"annotations": [\n')
-        objects = (item for _, annotations in _coco(folder, records) for item in annotations)
-        count = _write_list(file, ({"id": n, **item} for n, item in enumerate(objects, start=1)))
+        file.write('{"categories": [{"id": 1, "name": "segment"}],\n"annotations": [\n')
+        objects = enumerate(_annotations(folder, records, images), start=1)
+        count = _write_list(file, ({"id": number, **item} for number, item in objects))
+        file.write('],\n"images": [\n')
+        _write_list(file, iter(images))
         file.write("]}\n")
     return count
 
 
-def _coco(
-    folder: Folder, records: Sequence[Record]
-) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def _annotations(
+    folder: Folder, records: Sequence[Record], images: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The masks of all images, each of which is added to `images` when its turn comes."""
     for number, record in enumerate(records, start=1):
         content = json.loads(folder.masks(record.image_id).read_text())
         size = {side: content["image"][side] for side in ("height", "width")}
-        suffix = record.image_path.suffix
-        image = {"id": number, "file_name": f"{record.image_id}{suffix}", **size}
-        yield image, [_annotation(item, number) for item in content["annotations"]]
+        name = f"{record.image_id}{record.image_path.suffix}"
+        images.append({"id": number, "file_name": name, **size})
+        yield from (_annotation(item, number) for item in content["annotations"])
 
 
 def _annotation(item: dict[str, Any], image_id: int) -> dict[str, Any]:

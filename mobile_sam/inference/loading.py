@@ -24,6 +24,9 @@ from mobile_sam.models.weights import load_weights
 from mobile_sam.runs import load_settings
 
 PUBLISHED_SIZE = 1024  # pixels
+# Where runs are looked up by name: where a config puts them by default.
+_PROJECT: str = RunConfig.model_fields["project_name"].default
+_OUTPUT: str = RunConfig.model_fields["output_dir"].default
 
 
 def build_sam(checkpoint: str | Path | None = None, img_size: int | None = None) -> Sam:
@@ -49,8 +52,8 @@ def build_sam(checkpoint: str | Path | None = None, img_size: int | None = None)
 
 def load_run(
     run: str | Path,
-    project_name: str = RunConfig.model_fields["project_name"].default,
-    output_dir: str | Path = RunConfig.model_fields["output_dir"].default,
+    project_name: str = _PROJECT,
+    output_dir: str | Path = _OUTPUT,
     img_size: int | None = None,
 ) -> Sam:
     """The model that a run has trained.
@@ -65,8 +68,8 @@ def load_run(
 
 def weights_of_run(
     run: str | Path,
-    project_name: str = RunConfig.model_fields["project_name"].default,
-    output_dir: str | Path = RunConfig.model_fields["output_dir"].default,
+    project_name: str = _PROJECT,
+    output_dir: str | Path = _OUTPUT,
 ) -> Path:
     """The file of the weights of a finished run; arguments and errors are those of `load_run`."""
     directory = _directory(run, project_name, Path(output_dir))
@@ -80,8 +83,8 @@ def weights_of_run(
 
 def settings_of_run(
     run: str | Path,
-    project_name: str = RunConfig.model_fields["project_name"].default,
-    output_dir: str | Path = RunConfig.model_fields["output_dir"].default,
+    project_name: str = _PROJECT,
+    output_dir: str | Path = _OUTPUT,
 ) -> RunConfig:
     """The settings of a run, with the `output_dir` in which it lies now.
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mobile_sam.data.images import read_image
 from mobile_sam.data.masks import Mask, encode
@@ -18,6 +17,7 @@ from mobile_sam.inference.automatic_masks import compressed
 from mobile_sam.inference.drawing import overlay, write_mask, write_picture
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.inference.prompt import Prompt, check_within
+from mobile_sam.models.device import wait_for
 from mobile_sam.models.sam import Sam
 
 
@@ -102,6 +102,5 @@ def _facts(answer: Answer, name: str) -> dict[str, Any]:
 
 
 def _now(model: Sam) -> float:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+    wait_for(model.device)
     return time.perf_counter()

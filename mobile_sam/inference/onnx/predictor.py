@@ -256,8 +256,10 @@ def same_signal_stack() -> Iterator[None]:
         return
     libc, before = ctypes.CDLL(None), (ctypes.c_byte * 24)()  # a stack_t
     libc.sigaltstack(None, before)
-    yield
-    libc.sigaltstack(before, None)
+    try:
+        yield
+    finally:
+        libc.sigaltstack(before, None)
 
 
 def model_frame_size(image_size: tuple[int, int], img_size: int) -> tuple[int, int]:
