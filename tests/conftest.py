@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
 from mobile_sam.config import RunConfig, parse_config
 from mobile_sam.data.dataset import Sample
 from mobile_sam.data.indexing import index_dataset
-from mobile_sam.data.synthetic import write_scenes
+from mobile_sam.data.synthetic import scene, write_scenes
 from mobile_sam.extraction.compute import extract_features
 from mobile_sam.extraction.plan import finish_extraction, plan_extraction
 from mobile_sam.layout import RunPaths, needs_features
@@ -142,3 +144,10 @@ def equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     return first.keys() == second.keys() and all(
         torch.equal(first[key], second[key]) for key in first
     )
+
+
+def draw_image(path: Path, width: int, height: int, seed: int) -> Path:
+    """Write the upper part of a drawn scene as an image; returns its path."""
+    pixels, _ = scene(width, np.random.default_rng(seed))
+    Image.fromarray(pixels[:height]).save(path)
+    return path

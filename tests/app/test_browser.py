@@ -18,13 +18,13 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from mobile_sam.config import RunConfig
 from mobile_sam.data.images import read_image
-from mobile_sam.data.synthetic import scene
 from mobile_sam.evaluation.of_run import validated_model
 from mobile_sam.inference.automatic_masks import automatic_masks
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.inference.proposals import AutomaticOptions
 from mobile_sam.layout import RunPaths
 from tests.browsers import Opened, started_browser
+from tests.conftest import draw_image
 
 pytestmark = pytest.mark.browser
 
@@ -81,9 +81,7 @@ def open_page(browser: Browser, running: Running, **context: Any) -> Iterator[Pa
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image of 90 x 120 pixels that is in no index."""
-    path = tmp_path_factory.mktemp("photo") / "my photo.png"
-    Image.fromarray(scene(120, np.random.default_rng(5))[0][:90]).save(path)
-    return path
+    return draw_image(tmp_path_factory.mktemp("photo") / "my photo.png", 120, 90, seed=5)
 
 
 def upload(page: Page, path: Path) -> None:

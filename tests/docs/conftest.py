@@ -14,12 +14,11 @@ from PIL import Image
 
 from mobile_sam.__main__ import main
 from mobile_sam.data.masks import encode
-from mobile_sam.data.synthetic import scene
 from mobile_sam.fetch import KNOWN_CHECKPOINTS
 from mobile_sam.files import file_digest
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
-from tests.conftest import DISTIL_ONLY, ROOT, tiny_settings
+from tests.conftest import DISTIL_ONLY, ROOT, draw_image, tiny_settings
 
 RUN = Path("results/mobile_sam/my_run")
 CODE = ("mobile_sam", "configs", "workflow", "profiles", "benchmarks")
@@ -67,8 +66,7 @@ def _write_data() -> None:
         (Path("my") / f"{kind}s").symlink_to(Path("data/val", kind).resolve())
     files = ("image.png", "other.png", "my_images/1.png", "my_images/2.png", "photos/1.jpg")
     for number, name in enumerate((*files, "photo.jpg")):
-        pixels, _ = scene(240, np.random.default_rng(number))
-        Image.fromarray(pixels[: 200 + number]).save(name)
+        draw_image(Path(name), 240, 200 + number, seed=number)
 
     Path("data/val.json").write_text(json.dumps(_as_coco(Path("data/val"))))
     Path("boxes.json").write_text("[]")

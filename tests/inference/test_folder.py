@@ -12,11 +12,11 @@ from mobile_sam.__main__ import main
 from mobile_sam.data.images import read_image
 from mobile_sam.data.masks import decode
 from mobile_sam.data.records import find_records
-from mobile_sam.data.synthetic import scene
 from mobile_sam.inference.automatic_masks import automatic_masks
 from mobile_sam.inference.loading import build_sam
 from mobile_sam.inference.proposals import AutomaticOptions
 from mobile_sam.verbs.use import AUTOMATIC
+from tests.conftest import draw_image
 
 KEEP_ALL = (
     *("--pred-iou-thresh", 0, "--stability-score-thresh", 0),
@@ -28,10 +28,9 @@ KEEP_ALL = (
 def images(tmp_path: Path) -> Path:
     directory = tmp_path / "photos"
     for number, name in enumerate(("a.png", "below/b.png")):
-        pixels, _ = scene(80, np.random.default_rng(number))
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels[: 60 + number]).save(path)
+        draw_image(path, 80, 60 + number, seed=number)
     return directory
 
 

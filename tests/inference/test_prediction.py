@@ -11,20 +11,17 @@ from PIL import Image
 from mobile_sam.__main__ import main
 from mobile_sam.config import ConfigError
 from mobile_sam.data.masks import decode
-from mobile_sam.data.synthetic import scene
 from mobile_sam.inference.loading import build_sam
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.inference.prompt import Prompt, check_within, prompts_of
+from tests.conftest import draw_image
 
 Predict = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("image") / "photo.png"
-    pixels, _ = scene(120, np.random.default_rng(0))
-    Image.fromarray(pixels[:90]).save(path)
-    return path
+    return draw_image(tmp_path_factory.mktemp("image") / "photo.png", 120, 90, seed=0)
 
 
 @pytest.fixture

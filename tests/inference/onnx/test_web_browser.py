@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from mobile_sam.data.synthetic import scene
 from mobile_sam.fetch import FetchError
 from mobile_sam.inference.grid import point_grid
 from mobile_sam.inference.onnx.predictor import OnnxPredictor, image_to_model_frame, resize
@@ -23,7 +22,7 @@ from mobile_sam.metrics.overlap import iou
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
 from tests.browsers import Opened, skip_or_fail, started_browser
-from tests.conftest import verb
+from tests.conftest import draw_image, verb
 
 pytestmark = pytest.mark.browser
 
@@ -105,10 +104,7 @@ def open_page(browser: Browser, address: str, **context: Any) -> Iterator[Opened
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image that is no square, larger than the model's frame."""
-    path = tmp_path_factory.mktemp("photo") / "my photo.png"
-    pixels, _ = scene(150, np.random.default_rng(5))
-    Image.fromarray(pixels[:100]).save(path)
-    return path
+    return draw_image(tmp_path_factory.mktemp("photo") / "my photo.png", 150, 100, seed=5)
 
 
 def choose_file(opened: Opened, path: Path) -> None:
