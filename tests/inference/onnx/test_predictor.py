@@ -231,18 +231,23 @@ def interpreter_with(packages: list[str], directory: Path) -> Path:
     return directory / "bin" / "python"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 @pytest.mark.parametrize("module", ["mobile_sam.inference.onnx.predictor", "predictor"])
-def test_onnxruntime_does_not_report_to_its_maker(module: str) -> None:
-    """The threads that report are there only where they are asked for."""
-    code = f"import {module}, os; print(len(os.listdir('/proc/self/task')))"
+def test_onnxruntime_is_told_not_to_report_to_its_maker(module: str, tmp_path: Path) -> None:
+    """It reads the variable when it is imported; its threads cannot be counted, for in a CI
+    (known by the CI's variables) it does not report anyway."""
+    (tmp_path / "onnxruntime.py").write_text(
+        "import os; raise SystemExit(os.environ.get('ORT_DISABLE_TELEMETRY'))"
+    )
 
-    def threads(**setting: str) -> int:
+    def seen(**setting: str) -> str:
         clean = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
-        path = Path(bundle_code.__file__ or "").parent
-        command = [sys.executable, "-c", code]
-        environment = clean | setting | {"PYTHONPATH": f"{path}:{clean.get('PYTHONPATH', '')}"}
-        return int(subprocess.check_output(command, env=environment, text=True))
+        code = Path(bundle_code.__file__ or "").parent
+        path = f"{tmp_path}:{code}:{clean.get('PYTHONPATH', '')}"
+        command = [sys.executable, "-c", f"import {module}"]
+        environment = clean | setting | {"PYTHONPATH": path}
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False
+        ).stderr.strip()
 
-    assert threads() == threads(ORT_DISABLE_TELEMETRY="1")
-    assert threads() < threads(ORT_DISABLE_TELEMETRY="0")
+    assert seen() == "1"
+    assert seen(ORT_DISABLE_TELEMETRY="0") == "0", "who asks for reports gets them"
