@@ -106,7 +106,10 @@ def _lines(path: Path) -> list[str]:
 def _polygon(line: str, size: Size) -> tuple[int, list[float]]:
     category, *numbers = line.split()
     if len(numbers) == 4:
-        raise ValueError("this is a box, not a polygon; export segmentation labels")
+        raise ValueError(
+            "this is a box, not a polygon; export segmentation labels, or make masks of the boxes "
+            "with segment --boxes"
+        )
     places = np.array(numbers, dtype=np.float64)
     if not category.isdecimal() or not np.all((places >= -1e-3) & (places <= 1 + 1e-3)):
         raise ValueError("give a class number and coordinates from 0 to 1, relative to the image")

@@ -34,14 +34,18 @@ class CocoImage(NamedTuple):
     objects: tuple[CocoObject, ...]
 
 
-class _Image(msgspec.Struct, gc=False):
+class Image(msgspec.Struct, gc=False):
+    """What a COCO file says of an image."""
+
     id: int | str
     file_name: str
     width: int
     height: int
 
 
-class _Category(msgspec.Struct):
+class Category(msgspec.Struct):
+    """What a COCO file says of a class."""
+
     id: int
     name: str
 
@@ -55,9 +59,9 @@ class _Annotation(msgspec.Struct, gc=False):
 
 
 class _File(msgspec.Struct):
-    images: list[_Image]
+    images: list[Image]
     annotations: list[_Annotation]
-    categories: list[_Category] = []
+    categories: list[Category] = []
 
 
 class _RunLengthCode(msgspec.Struct):
@@ -84,7 +88,7 @@ class CocoFile:
     """
 
     def __init__(self, path: Path) -> None:
-        content = _decoded(path, _File)
+        content = decoded(path, _File)
         names = {category.id: category.name for category in content.categories}
         of_image = defaultdict(list)
         for annotation in content.annotations:
@@ -131,7 +135,10 @@ def coco_code(segmentation: msgspec.Raw, size: Size) -> bytes:
             f"segmentation is neither polygons nor a run-length code ({error})"
         ) from None
     if not content:
-        raise ValueError("there is no segmentation; remove the annotation or add its polygon")
+        raise ValueError(
+            "there is no segmentation; remove the annotation, add its polygon, or make masks of "
+            "boxes with segment --boxes"
+        )
     return (
         _code(content, size)
         if isinstance(content, _RunLengthCode)
@@ -144,7 +151,7 @@ def sa1b_codes(path: Path, size: Size) -> Iterator[tuple[str, bytes | ValueError
 
     Raises RecordError for a file that is not of this form.
     """
-    for annotation in _decoded(path, _Sa1bFile).annotations:
+    for annotation in decoded(path, _Sa1bFile).annotations:
         try:
             yield str(annotation.id), _code(annotation.segmentation, size)
         except ValueError as error:
@@ -163,7 +170,8 @@ def _code(code: _RunLengthCode, size: Size) -> bytes:
     return check_code(code.counts.encode(), size)
 
 
-def _decoded(path: Path, type_: type[_T]) -> _T:
+def decoded(path: Path, type_: type[_T]) -> _T:
+    """The content of a JSON file of a form. Raises RecordError when it is not of this form."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=type_)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -102,7 +102,7 @@ def find_unlabelled(image_dir: Path) -> Found:
     found = Found()
     images: dict[str, Path] = {}
     for path in _below(image_dir):
-        image_id = _normal(path.relative_to(image_dir).with_suffix("").as_posix())
+        image_id = normal_name(path.relative_to(image_dir).with_suffix("").as_posix())
         if image_id in images:
             found.problems.append(_same_name(path, images[image_id]))
         images[image_id] = path
@@ -133,7 +133,7 @@ def _images(image_dir: Path, found: Found) -> dict[str, Path]:
     for path in _entries(image_dir):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        image_id = _normal(path.stem)
+        image_id = normal_name(path.stem)
         if image_id in images:
             found.problems.append(_same_name(path, images[image_id]))
         images[image_id] = path
@@ -146,9 +146,9 @@ def _annotations(mask_dir: Path, images: set[Path], found: Found) -> dict[str, _
         suffix = path.suffix.lower()
         if path.is_dir():
             files = tuple(p for p in _entries(path) if p.suffix.lower() in MASK_SUFFIXES)
-            image_id, entry = _normal(path.name), ("mask_directory", files)
+            image_id, entry = normal_name(path.name), ("mask_directory", files)
         elif suffix in _FORMAT_OF_SUFFIX and path not in images and path.name != CLASS_NAMES:
-            image_id, entry = _normal(path.stem), (_FORMAT_OF_SUFFIX[suffix], (path,))
+            image_id, entry = normal_name(path.stem), (_FORMAT_OF_SUFFIX[suffix], (path,))
         else:
             continue
         if image_id in annotations:
@@ -189,7 +189,9 @@ def _bbbc038(folders: list[Path]) -> Found:
         elif not files:
             found.problems.append(f"{images[0]}: the image has no masks; put them into {masks}/")
         else:
-            found.records.append(Record(_normal(folder.name), images[0], "bbbc038", tuple(files)))
+            found.records.append(
+                Record(normal_name(folder.name), images[0], "bbbc038", tuple(files))
+            )
     return found
 
 
@@ -234,6 +236,6 @@ def _entries(directory: Path) -> Iterator[Path]:
     return iter(sorted(directory.iterdir(), key=lambda path: path.name))
 
 
-def _normal(name: str) -> str:
+def normal_name(name: str) -> str:
     """One spelling of letters with accents, which file systems store in two ways."""
     return unicodedata.normalize("NFC", name)

@@ -1,23 +1,25 @@
-"""The verb `segment`: everything in the images of a directory, as files; what is done stays."""
+"""The verb `segment`: masks in the images of a directory, as files; what is done stays."""
 
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mobile_sam.config import ConfigError
 from mobile_sam.data.images import RecordError, read_image
 from mobile_sam.data.index import DatasetError
 from mobile_sam.data.masks import decode
-from mobile_sam.data.records import Record, find_unlabelled
+from mobile_sam.data.records import Found, Record
 from mobile_sam.files import file_digest, whole, write_json
-from mobile_sam.inference.automatic_masks import automatic_masks, compressed, facts
 from mobile_sam.inference.drawing import overlay, write_label_map, write_picture
-from mobile_sam.inference.proposals import AutomaticMask, AutomaticOptions
+from mobile_sam.inference.prompt import Prompt
+from mobile_sam.inference.requested import Records, Requested
 from mobile_sam.inference.sa1b import write_sa1b
 from mobile_sam.models.sam import Sam
 
@@ -54,48 +56,43 @@ class Folder:
 
 def segment_directory(
     model: Sam,
-    images: Path,
+    images: Found,
     directory: Path,
-    options: AutomaticOptions,
+    requested: Requested,
     source: Mapping[str, Any],
     overlays: bool = True,
 ) -> str:
-    """Write label maps, masks, overlays and one COCO file of all images below `images`.
+    """Write label maps, masks, overlays and one COCO file of images.
 
-    model: in eval mode. source: the model, by what tells it from others; files of another one, or
-    of other options, are refused. Images that are finished and unchanged are not computed again.
-    Returns what there is, in a sentence. Raises DatasetError for images that cannot be read, after
-    all others are written.
+    model: in eval mode. images: as `find_unlabelled` gives them.
+    source: the model, by what tells it from others; files of another one, or of other requests, are
+    refused. Images that are finished and unchanged are not computed again.
+    Returns what there is, in a sentence. Raises DatasetError for images that cannot be read or
+    asked, after all others are written.
     """
-    found = find_unlabelled(images)
-    if not found.records:
-        raise DatasetError("\n".join(found.problems))
     folder = Folder(directory)
-    _claim(folder, {"format": FORMAT, "model": dict(source), "options": _settings(options)})
-    problems, finished, computed = list(found.problems), [], 0
-    for record in tqdm(found.records, unit="image", disable=None, mininterval=1):
-        digest = file_digest(record.image_path)
-        if not _is_finished(folder, record, digest, overlays):
+    settings = {"model": dict(source), "options": dict(requested.settings)}
+    _claim(folder, {"format": FORMAT, **settings})
+    problems, finished, computed = list(images.problems), [], 0
+    for record in tqdm(images.records, unit="image", disable=None, mininterval=1):
+        stamp = {"sha256": file_digest(record.image_path), **requested.of_image(record.image_id)}
+        if not _is_finished(folder, record, stamp, overlays):
             try:
                 image = read_image(record.image_path)
+                found = requested.answers(model, image, record.image_id)
             except RecordError as error:
                 problems.append(str(error))
                 continue
-            _write(folder, record, image, automatic_masks(model, image, options), digest, overlays)
+            _write(folder, record, image, found, stamp, overlays)
             computed += 1
         finished.append(record)
-    count = _write_coco(folder, finished)
+    count = _write_coco(folder, finished, requested.categories)
     if problems:
         raise DatasetError("\n".join([*problems, f"the other images are in {directory}"]))
     return (
         f"{count} masks in {len(finished)} images, {len(finished) - computed} of them finished "
         f"before: {folder.coco}"
     )
-
-
-def _settings(options: AutomaticOptions) -> dict[str, Any]:
-    """What decides the masks: not how many points are decoded at a time."""
-    return {name: value for name, value in asdict(options).items() if name != "points_per_batch"}
 
 
 def _claim(folder: Folder, settings: dict[str, Any]) -> None:
@@ -120,39 +117,39 @@ def _claim(folder: Folder, settings: dict[str, Any]) -> None:
         )
 
 
-def _is_finished(folder: Folder, record: Record, digest: str, overlays: bool) -> bool:
+def _is_finished(folder: Folder, record: Record, stamp: Mapping[str, Any], overlays: bool) -> bool:
     path = folder.masks(record.image_id)
     if not path.exists() or (overlays and not folder.overlay(record.image_id).exists()):
         return False
-    return bool(json.loads(path.read_text())["image"].get("sha256") == digest)
+    told = json.loads(path.read_text())["image"]
+    return all(told.get(key) == value for key, value in stamp.items())
 
 
 def _write(
     folder: Folder,
     record: Record,
-    image: Any,
-    found: Sequence[AutomaticMask],
-    digest: str,
+    image: NDArray[np.uint8],
+    found: Records,
+    stamp: Mapping[str, Any],
     overlays: bool,
 ) -> None:
     size = image.shape[0], image.shape[1]
-    filled = [mask for mask in found if mask.area]
-    masks = [decode(mask.code, size) for mask in filled]
+    masks = [decode(item["segmentation"]["counts"].encode(), size) for item in found]
     with whole(folder.label_map(record.image_id)) as unfinished:
         write_label_map(unfinished, masks, size)
     if overlays:
+        prompts = [Prompt(tuple(item["prompt_box"])) for item in found if "prompt_box" in item]
         with whole(folder.overlay(record.image_id)) as unfinished:
-            write_picture(unfinished, overlay(image, masks))
-    records = [{"segmentation": compressed(mask.code, size), **facts(mask)} for mask in filled]
-    name = record.image_path.name
-    write_sa1b(folder.masks(record.image_id), records, name, size, more={"sha256": digest})
+            write_picture(unfinished, overlay(image, masks, prompts))
+    write_sa1b(folder.masks(record.image_id), found, record.image_path.name, size, more=stamp)
 
 
-def _write_coco(folder: Folder, records: Sequence[Record]) -> int:
+def _write_coco(folder: Folder, records: Sequence[Record], categories: Mapping[int, str]) -> int:
     """Write all masks as one COCO file, image by image; returns how many there are."""
     images: list[dict[str, Any]] = []
+    classes = json.dumps([{"id": number, "name": name} for number, name in categories.items()])
     with whole(folder.coco) as unfinished, unfinished.open("w") as file:
-        file.write('{"categories": [{"id": 1, "name": "segment"}],\n"annotations": [\n')
+        file.write(f'{{"categories": {classes},\n"annotations": [\n')
         objects = enumerate(_annotations(folder, records, images), start=1)
         count = _write_list(file, ({"id": number, **item} for number, item in objects))
         file.write('],\n"images": [\n')
@@ -177,12 +174,12 @@ def _annotation(item: dict[str, Any], image_id: int) -> dict[str, Any]:
     x, y, width, height = item["bbox"]
     return {
         "image_id": image_id,
-        "category_id": 1,
+        "category_id": item.get("category_id", 1),
         "iscrowd": 0,
         "segmentation": item["segmentation"],
         "area": item["area"],
         "bbox": [x, y, width + 1, height + 1],  # SAM's end at the last pixel, COCO's behind it
-        "score": item["predicted_iou"],
+        "score": item.get("score", item["predicted_iou"]),
     }
 
 

@@ -12,6 +12,8 @@ from mobile_sam.runs import load_settings
 from mobile_sam.verbs.verb import Arguments, Verb
 
 if TYPE_CHECKING:
+    from mobile_sam.data.records import Record
+    from mobile_sam.inference.requested import Requested
     from mobile_sam.models.sam import Sam
 
 # Imports of torch stay inside the verbs: the others start faster.
@@ -54,16 +56,34 @@ def predict(args: Arguments) -> None:
 
 
 def segment(args: Arguments) -> None:
+    from mobile_sam.data.index import DatasetError
+    from mobile_sam.data.records import find_unlabelled
     from mobile_sam.inference.folder import segment_directory
+
+    images = find_unlabelled(args.images)
+    if not images.records:
+        raise DatasetError("\n".join(images.problems))
+    requested = _requested(args, images.records)
+    model, source = _model(args)
+    print(segment_directory(model, images, args.out, requested, source, args.overlays))
+
+
+def _requested(args: Arguments, images: list["Record"]) -> "Requested":
+    """Everything, or what is in the boxes of a file."""
+    from mobile_sam.data.boxes import read_boxes
     from mobile_sam.inference.proposals import AutomaticOptions
+    from mobile_sam.inference.requested import Everything, InBoxes
 
     asked = {name: getattr(args, name) for name in AUTOMATIC}
+    if args.boxes:
+        of_grid = [name for name in AUTOMATIC if asked[name] != AUTOMATIC[name][1]]
+        if of_grid:
+            raise ConfigError(f"--{of_grid[0].replace('_', '-')} is of a grid; leave out --boxes")
+        return InBoxes(read_boxes(args.boxes, images))
     try:
-        options = AutomaticOptions(points_per_batch=None, **asked)
+        return Everything(AutomaticOptions(points_per_batch=None, **asked))
     except ValueError as error:
         raise ConfigError(f"segment: {error}") from error
-    model, source = _model(args)
-    print(segment_directory(model, args.images, args.out, options, source, args.overlays))
 
 
 def _model(args: Arguments) -> tuple["Sam", dict[str, Any]]:
@@ -145,6 +165,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     _model_arguments(parser)
     add = parser.add_argument
     add("--images", type=Path, required=True, help="a directory; those below it count, too")
+    add("--boxes", type=Path, metavar="PATH", help="ask for these: a COCO file, or YOLO's labels")
     add("--out", type=Path, default=Path("segmentation"), help="default: %(default)s")
     add("--no-overlays", dest="overlays", action="store_false", help="write no pictures")
     for name, (kind, default, text) in AUTOMATIC.items():
@@ -167,7 +188,7 @@ VERBS = {
     ),
     "segment": Verb(
         segment,
-        "write the masks of everything in the images of a directory",
+        "write the masks of everything in the images of a directory, or of given boxes",
         "segment --run my_run --images photos --out segmentation --pred-iou-thresh 0.7",
         _segment_arguments,
     ),

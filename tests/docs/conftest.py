@@ -70,6 +70,12 @@ def _write_data() -> None:
 
     Path("data/val.json").write_text(json.dumps(_as_coco(Path("data/val"))))
     Path("boxes.json").write_text("[]")
+    Path("labels").mkdir()
+    Path("labels/1.txt").write_text("0 0.5 0.5 0.25 0.25 0.9\n")
+    image = {"id": 1, "file_name": "1.jpg", "width": 240, "height": 204}
+    box = {"image_id": 1, "category_id": 1, "bbox": [90, 75, 60, 50]}
+    found = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "thing"}]}
+    Path("detected.json").write_text(json.dumps(found))
 
 
 def _as_coco(directory: Path) -> dict[str, list[dict[str, Any]]]:

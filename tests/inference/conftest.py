@@ -1,4 +1,4 @@
-"""Weights that verbs can be asked to use."""
+"""Weights that verbs can be asked to use, and images that they can be asked of."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
+from tests.conftest import draw_image
 
 
 @pytest.fixture(scope="module")
@@ -15,3 +16,14 @@ def finished_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
     torch.save(to_original(build_sam_model("tiny_sam", 64)), path)
     return path
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A directory of `a.png` and `below/b.png`, of (H, W) (60, 80) and (61, 80)."""
+    directory = tmp_path / "photos"
+    for number, name in enumerate(("a.png", "below/b.png")):
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_image(path, 80, 60 + number, seed=number)
+    return directory

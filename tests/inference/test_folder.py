@@ -1,14 +1,11 @@
 """The verb `segment`: files of everything in the images of a directory."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mobile_sam.__main__ import main
 from mobile_sam.data.images import read_image
 from mobile_sam.data.masks import decode
 from mobile_sam.data.records import find_records
@@ -16,7 +13,7 @@ from mobile_sam.inference.automatic_masks import automatic_masks
 from mobile_sam.inference.loading import build_sam
 from mobile_sam.inference.proposals import AutomaticOptions
 from mobile_sam.verbs.use import AUTOMATIC
-from tests.conftest import draw_image
+from tests.inference.segmenting import coco_of, segment_photos
 
 KEEP_ALL = (
     *("--pred-iou-thresh", 0, "--stability-score-thresh", 0),
@@ -24,24 +21,8 @@ KEEP_ALL = (
 )
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    directory = tmp_path / "photos"
-    for number, name in enumerate(("a.png", "below/b.png")):
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_image(path, 80, 60 + number, seed=number)
-    return directory
-
-
 def segment(images: Path, weights: Path, *arguments: object) -> int:
-    out = images.parent / "out"
-    given = ["segment", "--weights", weights, "--img-size", 64, "--images", images, "--out", out]
-    return main([str(part) for part in (*given, *KEEP_ALL, *arguments)])
-
-
-def coco_of(images: Path) -> dict[str, Any]:
-    return dict(json.loads((images.parent / "out" / "coco.json").read_text()))
+    return segment_photos(images, weights, *KEEP_ALL, *arguments)
 
 
 def test_all_files_hold_the_masks_of_the_model(images: Path, finished_weights: Path) -> None:
