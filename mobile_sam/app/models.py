@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mobile_sam.config import ConfigError, RunConfig
 from mobile_sam.evaluation.cost import count_parameters
@@ -38,6 +39,7 @@ class Models:
     loaders: make each model, in eval mode. first: names that are shown from the start; None: all.
     exported: the name of the one that the run exports.
     mask_threshold: logits above it belong to a mask; None: that of each model.
+    device: where they run.
     """
 
     def __init__(
@@ -46,19 +48,21 @@ class Models:
         first: Sequence[str] | None = None,
         mask_threshold: float | None = None,
         exported: str | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.names = tuple(loaders)
         self.first = self.names if first is None else tuple(first)
         self.exported = exported
         self._loaders = loaders
+        self._device = device or default_device()
         self._mask_threshold = mask_threshold
         self._loaded: dict[str, SamPredictor] = {}
 
     def __getitem__(self, name: str) -> SamPredictor:
-        """On the device of this machine, and warm. Raises UserError for weights that do not fit."""
+        """On its device, and warm. Raises UserError for weights that do not fit."""
         if name not in self._loaded:
             log.info("%s: loading", name)
-            model = self._loaders[name]().to(default_device()).requires_grad_(False)
+            model = self._loaders[name]().to(self._device).requires_grad_(False)
             predictor = SamPredictor(model, self._mask_threshold)
             # The first pass loads kernels, which is no cost of the image that is timed next.
             predictor.set_image(np.zeros((64, 64, 3), dtype=np.uint8))
@@ -72,10 +76,13 @@ class Models:
         return f"{size}, exported" if name == self.exported else size
 
 
-def models_of_run(config: RunConfig, chosen: Sequence[str] | None = None) -> Models:
+def models_of_run(
+    config: RunConfig, chosen: Sequence[str] | None = None, device: torch.device | None = None
+) -> Models:
     """What a run has: its start, the stages that are trained, its teachers, what it compares with.
 
     chosen: names of `validated`; None: the start, each stage once, and the teachers.
+    device: where they run; None: the default one.
     Raises ConfigError for a name that is none, and for a model whose file is not there yet.
     """
     needed = _needed(config)
@@ -96,12 +103,13 @@ def models_of_run(config: RunConfig, chosen: Sequence[str] | None = None) -> Mod
     if absent and not chosen:
         log.info("without %s, whose files are not there", ", ".join(absent))
     loaders = {name: partial(validated_model, config, name) for name in there}
-    return Models(loaders, first, config.mask_threshold, exported(config))
+    return Models(loaders, first, config.mask_threshold, exported(config), device)
 
 
-def models_of_weights(weights: Sequence[str]) -> Models:
+def models_of_weights(weights: Sequence[str], device: torch.device | None = None) -> Models:
     """Any weights: files, or known names, which are fetched. `weights.pt` of a run has its name.
 
+    device: where they run; None: the default one.
     Raises ConfigError for a file that is not there, and for two of one name.
     """
     loaders: dict[str, Callable[[], Sam]] = {}
@@ -113,7 +121,7 @@ def models_of_weights(weights: Sequence[str]) -> Models:
         if name in loaders:
             raise ConfigError(f"--weights {given}: {name!r} is there already; rename one of them")
         loaders[name] = partial(build_sam, path)
-    return Models(loaders)
+    return Models(loaders, device=device)
 
 
 def _needed(config: RunConfig) -> dict[str, Path | None]:

@@ -9,7 +9,7 @@ from mobile_sam.fetch import fetched_weights
 from mobile_sam.files import file_digest
 from mobile_sam.process import end_with_parent
 from mobile_sam.runs import load_settings
-from mobile_sam.verbs.verb import Arguments, Verb
+from mobile_sam.verbs.verb import DEVICE, Arguments, Verb
 
 if TYPE_CHECKING:
     from mobile_sam.data.records import Record
@@ -89,16 +89,13 @@ def _requested(args: Arguments, images: list["Record"]) -> "Requested":
 def _model(args: Arguments) -> tuple["Sam", dict[str, Any]]:
     """The model that is asked for, where it is to run, and what tells it from others."""
     from mobile_sam.inference.loading import build_sam, weights_of_run
-    from mobile_sam.models.device import default_device
+    from mobile_sam.models.device import given_device
 
+    device = given_device(args.device)
     weights = weights_of_run(args.run) if args.run else fetched_weights(args.weights)
-    model = build_sam(weights, args.img_size)
+    model = build_sam(weights, args.img_size).to(device)
     if args.mask_threshold is not None:
         model.mask_threshold = args.mask_threshold
-    try:
-        model.to(args.device or default_device())
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
     source = {
         "weights": str(weights),
         "sha256": file_digest(weights),
@@ -133,7 +130,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--img-size", type=int, help="pixels of the longest side; default: the run's, or 1024")
     add("--mask-threshold", type=float, help="of mask logits; default: the run's, or 0")
-    add("--device", help="cpu, cuda, cuda:1; default: the first GPU, where there is one")
+    add("--device", help=DEVICE)
 
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:

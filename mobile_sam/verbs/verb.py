@@ -9,6 +9,9 @@ from pathlib import Path
 PROGRAM, SCRIPT = "python -m mobile_sam", "mobile-sam"
 Arguments = argparse.Namespace
 
+# Of the option --device, which several verbs have.
+DEVICE = "cpu, cuda, cuda:1; default: the first GPU, where there is one"
+
 
 @dataclass(frozen=True)
 class Verb:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mobile_sam.__main__ import main
 from mobile_sam.app.models import Models, models_of_run, models_of_weights
 from mobile_sam.config import ConfigError, RunConfig, parse_config
 from mobile_sam.evaluation.of_run import validated_model
@@ -82,3 +83,13 @@ def test_weights_are_called_by_their_file_or_their_run(scenes: Path, tmp_path: P
         models_of_weights([str(paths[0]), str(paths[0])])
     with pytest.raises(ConfigError, match=r"--weights gone\.pt: there is no such file"):
         models_of_weights(["gone.pt"])
+
+
+def test_models_run_where_they_are_asked_to(
+    trained: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mobile_sam.app.models.default_device", lambda: torch.device("meta"))
+    assert models_of_run(trained, device=torch.device("cpu"))["start"].device.type == "cpu"
+    run = str(RunPaths(trained).run)
+    assert main(["app", "--run", run, "--device", "nowhere"]) == 1
+    assert "--device nowhere: " in caplog.text
