@@ -68,7 +68,7 @@ test-lowest: oracle
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	python -m tests.lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) -e . \
-		pytest pytest-xdist hypothesis scikit-image playwright -c $(LOWEST)/constraints.txt
+		pytest pytest-xdist hypothesis scikit-image playwright shtab -c $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pytest $(addprefix --ignore tests/,$(OF_EXTRAS))
 
 # The wheel in an environment of its own; the images, where Docker runs.

@@ -1,5 +1,6 @@
 """The command line: `python -m mobile_sam VERB`."""
 
+import argparse
 import logging
 import signal
 import sys
@@ -8,11 +9,18 @@ from mobile_sam.config import UserError
 from mobile_sam.faults import fault, words
 from mobile_sam.process import end_when_asked, log_to, quiet_threads
 from mobile_sam.verbs import app, of_run, outside_runs, use
-from mobile_sam.verbs.verb import parser
+from mobile_sam.verbs.verb import SCRIPT, parser
 
 log = logging.getLogger("mobile_sam")
 
 VERBS = {**of_run.VERBS, **outside_runs.VERBS, **use.VERBS, **app.VERBS}
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of `mobile-sam`, from which shtab makes completion for shells."""
+    found = parser(VERBS)
+    found.prog = SCRIPT
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:

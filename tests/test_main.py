@@ -1,5 +1,7 @@
 """The command line in processes of its own: errors in one line, without a traceback."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,3 +119,20 @@ def test_help_names_what_was_called(
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: {named} where ")
     assert f"  {named} where configs" in shown
+
+
+def test_shells_complete_verbs_and_options(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    made = [sys.executable, "-m", "shtab", "--shell=bash", "mobile_sam.__main__.command_line"]
+    script.write_text(subprocess.check_output(made, text=True))
+    complete = (
+        'source "$0"; ask=$(complete -p mobile-sam | grep -o "_[^ ]*");'
+        'COMP_WORDS=(mobile-sam "$@"); COMP_CWORD=$#; $ask; echo "${COMPREPLY[*]}"'
+    )
+
+    def offered(*typed: str) -> str:
+        return subprocess.check_output(["bash", "-c", complete, script, *typed], text=True).strip()
+
+    assert offered("seg") == "segment"
+    assert offered("segment", "--box") == "--boxes --box-nms-thresh"
+    assert offered("fetch", "sam_vit_h") == "sam_vit_h"

@@ -98,7 +98,7 @@ def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _where_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=PLACES, default="snakefile", help="default: %(default)s"
+        "what", nargs="?", choices=tuple(PLACES), default="snakefile", help="default: %(default)s"
     )
 
 

@@ -24,6 +24,8 @@ PROGRAMS = frozenset(
             "pipx",
             "podman",
             "pre-commit",
+            "mkdir",
+            "shtab",
             "pytest",
             "python",
         ),
