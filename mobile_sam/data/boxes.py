@@ -17,7 +17,7 @@ Corners = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class GivenBox:
-    """One box. corners: xyxy, in pixels of the image; score: the detector's, if it gives one."""
+    """One box. corners: xyxy; score: the detector's, if it gives one."""
 
     corners: Corners
     category_id: int
@@ -26,7 +26,7 @@ class GivenBox:
 
 @dataclass(frozen=True)
 class ImageBoxes:
-    """The boxes of one image. size: (H, W) that they are of; None: they are parts of its sides."""
+    """Boxes of one image in its pixels. size: its (H, W); None: they are parts of its sides."""
 
     boxes: tuple[GivenBox, ...] = ()
     size: Size | None = None
@@ -155,26 +155,25 @@ def _yolo(path: Path, ids: set[str], problems: list[str]) -> BoxFile:
 
 def _boxes_of_lines(file: Path, lines: list[str], problems: list[str]) -> Iterator[GivenBox]:
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        category, *rest = line.split()
         try:
-            places = [float(place) for place in rest]
-            x, y, width, height = places[:4]
-            if len(places) > 5 or not category.isdecimal() or not _are_parts(places):
-                raise ValueError
+            if line.strip():
+                yield _box_of_line(line)
         except ValueError:
             problems.append(
                 f"{file}: line {number}: {line!r} is no box; write class, x and y of the centre, "
                 "width, height, and perhaps a score, all but the class from 0 to 1"
             )
-            continue
-        corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        yield GivenBox(corners, int(category), places[4] if len(places) == 5 else None)
 
 
-def _are_parts(places: list[float]) -> bool:
-    return all(0 <= place <= 1 for place in places) and min(places[2:4]) > 0
+def _box_of_line(line: str) -> GivenBox:
+    """Raises ValueError for a line that is none."""
+    category, *numbers = line.split()
+    x, y, width, height, *score = (float(number) for number in numbers)
+    are_parts = all(0 <= number <= 1 for number in (x, y, width, height, *score))
+    if not (category.isdecimal() and are_parts and width > 0 and height > 0 and len(score) <= 1):
+        raise ValueError(line)
+    corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    return GivenBox(corners, int(category), score[0] if score else None)
 
 
 def _numbered(found: dict[str, ImageBoxes]) -> dict[int, str]:

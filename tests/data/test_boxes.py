@@ -67,7 +67,14 @@ def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["1 0.5 0.5 0.5", "x 0.5 0.5 0.5 0.5", "1 0.5 0.5 1.5 0.5", "1 0.5 0.5 0 0.5", "1 0 0 1 1 1 0"],
+    [
+        "1 0.5 0.5 0.5",
+        "-1 0.5 0.5 0.5 0.5",
+        "x 0.5 0.5 0.5 0.5",
+        "1 0.5 0.5 1.5 0.5",
+        "1 0.5 0.5 0 0.5",
+        "1 0 0 1 1 1 0",
+    ],
 )
 def test_a_line_that_is_no_box_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
