@@ -1,4 +1,4 @@
-"""The process of a verb: where it logs, and when it ends."""
+"""The process of a verb: where it logs, and when it and its workers end."""
 
 import ctypes
 import logging
@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from mobile_sam.faults import fault
 
@@ -56,3 +57,13 @@ def end_with_parent() -> None:
         pr_set_pdeathsig = 1
         number = signal.SIGKILL if of_fabric else signal.SIGTERM
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
+
+
+def workers(count: int) -> dict[str, Any]:
+    """Options of a DataLoader whose workers end when the process that has them is killed.
+
+    Workers ask whether their parent is still the one they began with. A fork server, from which
+    Python begins them by itself since 3.14, would stay their parent, and all of them would stay.
+    """
+    forked = count > 0 and sys.platform == "linux"
+    return {"num_workers": count, "multiprocessing_context": "fork" if forked else None}

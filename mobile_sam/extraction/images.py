@@ -15,6 +15,7 @@ from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.extraction.background import read_ahead
 from mobile_sam.features.identity import Identity
 from mobile_sam.options import View
+from mobile_sam.process import workers
 
 _BATCHES_AHEAD = 2
 
@@ -50,8 +51,8 @@ def loaded(
     loader = DataLoader(
         Images(index, content["img_size"], content["views"]),
         batch_sampler=batches,
-        num_workers=num_workers,
         pin_memory=device.type == "cuda",
+        **workers(num_workers),
     )
     # Workers read ahead by themselves; without any, a thread does it in their place.
     return iter(loader) if num_workers else read_ahead(loader, _BATCHES_AHEAD)

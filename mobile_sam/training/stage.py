@@ -18,6 +18,7 @@ from mobile_sam.data.index import Index
 from mobile_sam.data.prompts import VALIDATION_PROMPTS
 from mobile_sam.layout import RunPaths
 from mobile_sam.models.sam import Sam
+from mobile_sam.process import workers
 from mobile_sam.stage import Stage
 from mobile_sam.training.average import moving_average
 from mobile_sam.training.batches import Batches, epoch_batches, of_all_ranks, steps_per_epoch
@@ -134,8 +135,8 @@ class StageTraining:
         loader = DataLoader(
             self.train_set,
             batch_sampler=[batches.part(number, rank, ranks).tolist() for number in numbers],
-            num_workers=self.config.num_workers,
             collate_fn=collate,
+            **workers(self.config.num_workers),
         )
         return (self.with_teacher(batch.to(self.fabric.device)) for batch in loader)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -232,10 +233,16 @@ def test_killed_while_it_writes_nothing_is_torn_or_left(
     assert not list(RunPaths(config).run.glob("state/*/*.pt"))
 
 
-def test_workers_that_outlive_a_killed_trainer_do_not_hold_its_lock(tiny: Make) -> None:
+def test_workers_that_outlive_a_killed_trainer_do_not_hold_its_lock_and_end(tiny: Make) -> None:
     config = tiny(num_epochs=50, save_every_minutes=0, num_workers=2)
     process = start(config)
     wait_for(config, process, epoch=1)
+    workers: list[psutil.Process] = []
+    while len(workers) < 2:  # each epoch has its own
+        assert process.is_alive()
+        workers = psutil.Process(process.pid).children()
     process.kill()
     process.join()
     train_run(config.model_copy(update={"num_epochs": 1, "num_workers": 0}))
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
