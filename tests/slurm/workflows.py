@@ -5,8 +5,11 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from mobile_sam.training import checkpoint
 from tests.conftest import ROOT, equal_states
@@ -87,10 +90,18 @@ class Submitted:
         assert self._process.wait(60) != 0
 
     def end(self) -> None:
-        """Kill Snakemake and cancel nothing."""
+        """Kill Snakemake and what is left of its jobs; cancel nothing.
+
+        The Snakemake of a job on a node that went down may stay: without control groups, as here,
+        SLURM loses sight of it.
+        """
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(self.directory) in word for word in process.info["cmdline"] or ()):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     def training(self) -> str:
         """The id of the job that trains, once it has saved something."""
