@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,11 @@ def calibration(predicted_iou: ArrayLike, iou: ArrayLike, bins: int = 10) -> Cal
         expected_error=float(np.nansum(counts * apart) / size) if size else float("nan"),
         absolute_error=float(np.abs(guesses - values).mean()) if size else float("nan"),
         pearson=_correlation(guesses, values),
-        spearman=_correlation(_ranks(guesses), _ranks(values)),
+        spearman=_correlation(stats.rankdata(guesses), stats.rankdata(values)),
     )
 
 
 def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
-    return float(np.corrcoef(first, second)[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Equal values share the mean of their ranks. scipy's take a second to import."""
-    return np.asarray(pd.Series(values).rank(), dtype=np.float64)
+    return float(stats.pearsonr(first, second).statistic)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 _RESAMPLES = 2000
 _LEVEL = 0.95
@@ -44,8 +45,6 @@ def paired_difference(
     apart = first - second
     if not np.isfinite(apart).all() or not objects.min() >= 1:
         raise ValueError("a sum is not finite, or an image has no object; leave such images out")
-    from scipy import stats  # which takes a second, and a report of one checkpoint needs none
-
     difference = _ratio(apart, objects)
     if len(apart) == 1:
         return Difference(float(difference), float("nan"), float("nan"))
