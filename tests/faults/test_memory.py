@@ -12,7 +12,7 @@ pytestmark = pytest.mark.faults
 # MiB of addresses beyond those of a verb that has not begun, and what the verb can do with less of.
 MEMORY = {
     "index": (24, "fewer --workers"),
-    "extract": (400, "lower num_workers"),
+    "extract": (700, "lower num_workers"),  # the store is there by then
     "train": (250, "lower num_workers or set recompute_encoder to true"),
     "validate": (250, "lower num_workers, or raise validate_jobs"),
     "report": (60, "lower report_examples"),
