@@ -82,8 +82,8 @@ def _label_map(record: Record, size: Size) -> Items:
 def _yolo(record: Record, size: Size) -> Items:
     (path,) = record.sources
     names = path.with_name(CLASS_NAMES)
-    classes = _lines(names) if names.is_file() else []
-    for number, line in enumerate(_lines(path), start=1):
+    classes = lines_of(names) if names.is_file() else []
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         try:
@@ -96,7 +96,8 @@ def _yolo(record: Record, size: Size) -> Items:
             yield Annotation(str(number), path, rle, category=name)
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
+    """Lines of a text file. Raises RecordError when it cannot be read."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from mobile_sam.data.annotations import lines_of
 from mobile_sam.data.coco import Category, Image, decoded
 from mobile_sam.data.images import RecordError
 from mobile_sam.data.index import DatasetError
@@ -138,9 +139,9 @@ def _yolo(path: Path, ids: set[str], problems: list[str]) -> BoxFile:
     for file in sorted(path.rglob("*.txt")):
         image_id = normal_name(file.relative_to(path).with_suffix("").as_posix())
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"{file}: the text cannot be read ({error})")
+            lines = lines_of(file)
+        except RecordError as error:
+            problems.append(str(error))
             continue
         if file.name == CLASS_NAMES:
             names = dict(enumerate(lines))

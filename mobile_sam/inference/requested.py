@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from mobile_sam.data.boxes import BoxFile, Corners, GivenBox, ImageBoxes
 from mobile_sam.data.images import RecordError
-from mobile_sam.data.masks import boxes_and_areas, encode
+from mobile_sam.data.masks import encode
 from mobile_sam.inference.automatic_masks import automatic_masks, compressed, facts, xywh
+from mobile_sam.inference.grid import Crop
 from mobile_sam.inference.memory import points_at_once
 from mobile_sam.inference.predictor import SamPredictor
-from mobile_sam.inference.proposals import AutomaticOptions, stable_masks
+from mobile_sam.inference.proposals import AutomaticOptions, box_and_area, stable_masks
 from mobile_sam.models.sam import Sam
 
 Records = list[dict[str, Any]]
@@ -120,6 +121,7 @@ def masks_of_boxes(
     if not boxes:
         return
     size = image.shape[0], image.shape[1]
+    whole = Crop(0, 0, size[1], size[0], 0)
     predictor = SamPredictor(model)
     predictor.set_image(image)
     places = predictor.transform.apply_boxes(np.array(boxes, dtype=np.float64), size)
@@ -131,15 +133,14 @@ def masks_of_boxes(
         )
         for i, stability, mask in stable_masks(predictor, low_res_logits[:, 0], _ALL):
             code = encode(mask)
-            corners, areas = boxes_and_areas([code], size)
-            x0, y0, x1, y1 = corners[0].tolist()
+            box, area = box_and_area(code, size, whole)
             yield {
                 "segmentation": compressed(code, size),
-                "area": int(areas[0]),
-                "bbox": xywh((x0, y0, x1 - 1, y1 - 1)),
+                "area": area,
+                "bbox": xywh(box),
                 "predicted_iou": float(predicted_iou[i, 0]),
                 "point_coords": [],
                 "stability_score": stability,
-                "crop_box": [0, 0, size[1], size[0]],
+                "crop_box": xywh(whole[:4]),
                 "prompt_box": list(boxes[start + i]),
             }
