@@ -5,40 +5,51 @@
 # Settings are validated here, before any rule; each rule is one `python -m mobile_sam VERB`.
 import os
 import sys
+from functools import partial
 
-sys.path.insert(0, workflow.basedir)
+from snakemake.utils import min_version
 
-from mobile_sam.cluster import ask_by_beginning, distributed
-from mobile_sam.config import UserError
-from mobile_sam.datasets import known_dataset
-from mobile_sam.fetch import checkpoint_path
-from mobile_sam.layout import (
-    BOX_FILLED,
+min_version("9.17")
+
+from mobile_sam.config.checkpoints import BOX_FILLED, exported_checkpoint
+from mobile_sam.config.load import DEFAULT_OVERLAY, DEFAULT_RUN, resolve
+from mobile_sam.config.schedule import canonical, needs_features, normalise
+from mobile_sam.paths import (
     RunPaths,
-    comparable,
-    compared,
-    comparison,
-    exported,
-    needs_features,
-    trained,
-    validated,
+    comparable_runs,
+    extra_checkpoints,
+    comparison_directory,
 )
-from mobile_sam.plan import (
-    check_inputs,
-    comparison_pictures,
+from mobile_sam.pipeline.environment import IMAGE, job_environment
+from mobile_sam.pipeline.fingerprints import (
     cost_settings,
-    fingerprint,
-    known_checkpoints,
-    report_pictures,
-    results_table,
-    rule_name,
+    fingerprint_once,
     validation_settings,
-    write_settings,
 )
-from mobile_sam.runs import DEFAULT_OVERLAY, DEFAULT_RUN, resolve
-from mobile_sam.schedule import canonical, normalise
-from mobile_sam.teachers import named_teachers
-from mobile_sam.times import check_times
+from mobile_sam.pipeline.handlers import add_handlers_of_module, after_jobs, before_jobs
+from mobile_sam.pipeline.inputs import check_inputs, fetched_files
+from mobile_sam.pipeline.resources import (
+    ask_by_beginning,
+    ask_for_no_gpu,
+    training_resources,
+    is_local,
+    offer_gpus,
+    threads_of_job,
+)
+from mobile_sam.pipeline.rule_inputs import (
+    checkpoint_inputs,
+    dataset_inputs,
+    report_inputs,
+    stage_features,
+    stage_inputs,
+    teacher_inputs,
+    with_detections,
+)
+from mobile_sam.pipeline.rule_names import RuleNames
+from mobile_sam.pipeline.settings_files import with_extract_jobs
+from mobile_sam.report.outputs import comparison_pictures, report_pictures
+from mobile_sam.system.errors import UserError
+from mobile_sam.system.machine_errors import machine_fault, path_problem
 
 overrides = dict(config)
 named = overrides.pop("run", None)
@@ -46,19 +57,28 @@ named = overrides.pop("run", None)
 overlay = overrides.pop("overlay", None if named else DEFAULT_OVERLAY)
 
 try:
-    RUNS = resolve(str(named or DEFAULT_RUN), overlay, overrides)
+    RUNS = resolve(DEFAULT_RUN if named is None else named, overlay, overrides)
     if not workflow.remote_exec:
         check_inputs(RUNS)
-except UserError as error:
-    sys.exit(f"error: {error}")
+    gpus = offer_gpus(workflow)
+    RUNS = with_extract_jobs(RUNS, gpus, remote=workflow.remote_exec)
+except (UserError, OSError) as error:
+    sys.exit(f"error: {machine_fault(error) or path_problem(error) or error}")
 
-# Jobs use the Python that runs Snakemake, and end when Snakemake is killed.
-os.environ["PATH"] = (
-    f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
-)
-os.environ["MOBILE_SAM_JOB"] = "1"
+os.environ.update(job_environment(os.environ))
 
 PATHS = {settings.run_name: RunPaths(settings) for settings in RUNS.all}
+rule_name = RuleNames()
+threads_each = threads_of_job(workflow.resource_settings.cores, gpus)
+# What training waits for goes before what only measures. A short step before a training holds cores
+# and GPUs for it; validation would take them, and keep them for longer.
+urgent = 1
+threads_held = threads_each if is_local(workflow) else 1
+threads_alone = workflow.resource_settings.cores or 8
+
+
+# For `--sdm apptainer`; with `--sdm conda` each rule uses workflow/envs/mobile_sam.yml.
+container: IMAGE
 
 
 localrules:
@@ -67,9 +87,14 @@ localrules:
 
 rule all:
     input:
-        [PATHS[settings.run_name].report / "index.html" for settings in RUNS.named],
-        [PATHS[settings.run_name].weights for settings in RUNS.named],
-        [comparison(configs) / "index.html" for configs in comparable(RUNS.named)],
+        reports=[PATHS[run.run_name].report / "index.html" for run in RUNS.named],
+        weights=[PATHS[run.run_name].weights for run in RUNS.named],
+        comparisons=[
+            comparison_directory(runs) / "index.html"
+            for runs in comparable_runs(RUNS.named)
+        ],
+    message:
+        "Finish the reports and weights of all runs"
 
 
 include: "workflow/rules/data.smk"
@@ -79,21 +104,16 @@ include: "workflow/rules/report.smk"
 
 asked = workflow.resource_settings
 ask_by_beginning(workflow.rules, asked.overwrite_resources, asked.overwrite_threads)
+if workflow.remote_exec:
+    ask_for_no_gpu(workflow.rules)
 
 
 onstart:
-    try:
-        check_times(RUNS.all)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    write_settings(RUNS)
+    before_jobs(workflow, RUNS)
 
 
 onsuccess:
-    # Other targets than `all` may be asked for.
-    for settings in RUNS.named:
-        if (PATHS[settings.run_name].report / "summary.csv").is_file():
-            print(results_table(settings))
-    for configs in comparable(RUNS.named):
-        if (comparison(configs) / "index.html").is_file():
-            print(f"comparison: {comparison(configs) / 'index.html'}")
+    after_jobs(RUNS)
+
+
+add_handlers_of_module(workflow, RUNS)

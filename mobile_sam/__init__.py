@@ -1,6 +1,6 @@
 """Fine-tune and distil MobileSAM in cached, resumable stages.
 
-Public names are loaded when they are asked for: `import mobile_sam` starts without torch.
+Public names are imported on first use, so that `import mobile_sam` does not import torch.
 """
 
 from importlib import import_module
@@ -8,7 +8,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mobile_sam.data.indexing import index_dataset
+    from mobile_sam.config.load import load_settings
+    from mobile_sam.data.index.build import index_dataset
+    from mobile_sam.evaluation.validate_run import validate
     from mobile_sam.inference.automatic_masks import SamAutomaticMaskGenerator, automatic_masks
     from mobile_sam.inference.loading import (
         build_sam,
@@ -22,10 +24,8 @@ if TYPE_CHECKING:
     from mobile_sam.inference.predictor import SamPredictor
     from mobile_sam.inference.proposals import AutomaticOptions
     from mobile_sam.inference.sa1b import write_sa1b
-    from mobile_sam.report import write_report
-    from mobile_sam.runs import load_settings
+    from mobile_sam.report.write import write_report
     from mobile_sam.training.run import train_run
-    from mobile_sam.validation import validate
 
     __version__: str
 
@@ -57,22 +57,27 @@ _HOMES = {
     "build_sam_vit_h": "inference.loading",
     "build_sam_vit_l": "inference.loading",
     "build_sam_vit_t": "inference.loading",
-    "index_dataset": "data.indexing",
+    "index_dataset": "data.index.build",
     "load_run": "inference.loading",
-    "load_settings": "runs",
+    "load_settings": "config.load",
     "sam_model_registry": "inference.loading",
     "SamAutomaticMaskGenerator": "inference.automatic_masks",
     "SamPredictor": "inference.predictor",
     "train_run": "training.run",
-    "validate": "validation",
-    "write_report": "report",
+    "validate": "evaluation.validate_run",
+    "write_report": "report.write",
     "write_sa1b": "inference.sa1b",
 }
+
+# Modules that `import mobile_sam` loads in the original.
+_MODULES = ("automatic_mask_generator", "modeling", "predictor", "utils")
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("mobile_sam")
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

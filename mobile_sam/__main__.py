@@ -1,50 +1,59 @@
-"""The command line: `python -m mobile_sam VERB`."""
+"""Command line of the package: `python -m mobile_sam COMMAND`."""
 
 import argparse
 import logging
+import os
 import signal
 import sys
 
-from mobile_sam.config import UserError
-from mobile_sam.faults import fault, words
-from mobile_sam.process import end_when_asked, log_to, quiet_threads
-from mobile_sam.verbs import app, of_run, outside_runs, use
-from mobile_sam.verbs.verb import SCRIPT, parser
+from mobile_sam.cli import app, inference, run, standalone
+from mobile_sam.cli.command import SCRIPT, parser
+from mobile_sam.system.cpus import spin_briefly
+from mobile_sam.system.errors import UserError
+from mobile_sam.system.machine_errors import error_text, machine_fault, path_problem
+from mobile_sam.system.process import end_when_asked, log_to, quiet_threads
 
 log = logging.getLogger("mobile_sam")
 
-VERBS = {**of_run.VERBS, **outside_runs.VERBS, **use.VERBS, **app.VERBS}
+COMMANDS = {**run.COMMANDS, **standalone.COMMANDS, **inference.COMMANDS, **app.COMMANDS}
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of `mobile-sam`, from which shtab makes completion for shells."""
-    found = parser(VERBS)
-    found.prog = SCRIPT
-    return found
+    """Return the parser of `mobile-sam`, from which shtab generates shell completion."""
+    result = parser(COMMANDS)
+    result.prog = SCRIPT
+    return result
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status.
+    """Run one command and return the exit status.
 
-    A wrong setting or file and a fault of the machine are one line, without a traceback.
+    Wrong settings, wrong files and faults of the machine are logged in one line, without a
+    traceback.
     """
-    args = parser(VERBS).parse_args(argv)
+    args = parser(COMMANDS).parse_args(argv)
+    spin_briefly()
     try:
-        log_to(args.log)
+        own = logging.WARNING if args.quiet else logging.INFO
+        log_to(args.log, own, logging.INFO if args.verbose else logging.WARNING)
         end_when_asked()
         quiet_threads()
-        VERBS[args.verb].run(args)
+        COMMANDS[args.command].run(args)
+        sys.stdout.flush()
     except UserError as error:
-        log.error("error: %s", words(error))
+        log.error("error: %s", error_text(error), exc_info=args.verbose)
         return 1
+    except BrokenPipeError:  # `| head` has read enough; the rest of the buffer is dropped
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        log.error("interrupted; the same command begins again")
+        log.error("interrupted; run the same command to start again")
         return 128 + signal.SIGINT
     except Exception as error:
-        sentence = fault(error, args.verb)
+        sentence = machine_fault(error, args.command) or path_problem(error)
         if sentence is None:
             raise
-        log.error("error: %s", sentence)
+        log.error("error: %s", sentence, exc_info=args.verbose)
         return 1
     return 0
 

@@ -6,15 +6,30 @@ SAM resizes an image until its longest side has S pixels, and pads it below and 
 from torch import Tensor
 from torch.nn import functional as F
 
+from mobile_sam.system.errors import UserError
+
 # Of ImageNet, in 0..255; what lies in the model frame is less the mean and divided by the other.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 
+class ThinImageError(UserError):
+    """An image that has no row or no column in the model frame."""
+
+
 def model_frame_size(image_size: tuple[int, int], img_size: int) -> tuple[int, int]:
-    """(H, W) that an image of `image_size` (H, W) takes up in a model frame of side `img_size`."""
+    """(H, W) that an image of `image_size` (H, W) takes up in a model frame of side `img_size`.
+
+    Raises ThinImageError for an image that is too thin to have a row or a column there.
+    """
     scale = img_size / max(image_size)
-    return int(image_size[0] * scale + 0.5), int(image_size[1] * scale + 0.5)
+    height, width = int(image_size[0] * scale + 0.5), int(image_size[1] * scale + 0.5)
+    if not height or not width:
+        raise ThinImageError(
+            f"an image of {image_size[1]}x{image_size[0]} pixels is thinner than one pixel when "
+            f"its longest side has {img_size}; cut it into pieces, or raise img_size"
+        )
+    return height, width
 
 
 def points_to_model_frame(points: Tensor, image_size: tuple[int, int], img_size: int) -> Tensor:

@@ -1,19 +1,20 @@
-"""Where results lie: the only module that joins result paths."""
+"""Paths of results: the only module that builds them."""
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobile_sam.config import DIRECTORY_KEYS, ConfigError, RunConfig
-from mobile_sam.fetch import weights_path
-from mobile_sam.options import Kept, is_safe_name
-from mobile_sam.schedule import any_distillation, normalise
-from mobile_sam.stage import Stage
-from mobile_sam.teachers import named_teachers, random_number, teacher_configs
+from mobile_sam.config.checkpoints import extra_weights, referenced_run
+from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
+from mobile_sam.config.sections import Kept, clean_name
+from mobile_sam.config.stage import Stage
+from mobile_sam.config.teachers import random_number, teacher_configs
+from mobile_sam.download.files import weights_path
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class RunPaths:
 
     @property
     def dataset(self) -> Path:
-        """Index and teacher features of the data set, named by what it is made of."""
+        """Directory of index and teacher features, named by files and options of the data."""
         return self.project / "shared" / _dataset_name(self.config)
 
     @property
@@ -51,14 +52,14 @@ class RunPaths:
 
     @property
     def kept_index(self) -> Path:
-        """The last index, undeclared: what has not changed since is not read again."""
+        """Copy of the last index, undeclared; unchanged files are not read again."""
         return self.dataset / "index.kept.parquet"
 
     @property
     def sources(self) -> dict[str, tuple[Path, ...]]:
-        """Images and masks of each split that has its own: `train`, and mostly `val`.
+        """Directories of images and masks, by split; no `val` if it is a share of `train`.
 
-        Of `unlabelled`, where the run has images without masks, the images.
+        `unlabelled` has images only, if the run has images without masks.
         """
         labelled = ["train"] if splits_by_fraction(self.config) else ["train", "val"]
         places: dict[str, tuple[Path, ...]] = {
@@ -69,98 +70,138 @@ class RunPaths:
         return places
 
     def image_dir(self, split: str) -> Path:
-        """Images of `train` or `val`."""
+        """Return the directory of images of `train` or `val`."""
         given = getattr(self.config, f"{split}_img_dir")
         return Path(given) if given is not None else self.dataset / split / "image"
 
     def mask_dir(self, split: str) -> Path:
-        """Masks of `train` or `val`."""
+        """Return the masks of `train` or `val`."""
         given = getattr(self.config, f"{split}_mask_dir")
         return Path(given) if given is not None else self.dataset / split / "mask"
 
     @property
     def features(self) -> Path:
-        """The Zarr store of teacher features; undeclared, so that Snakemake never deletes it."""
+        """Zarr store of teacher features; undeclared, so that Snakemake never deletes it."""
         given = self.config.train_img_dir_teacher_features
-        if given is not None:
-            return Path(given)
-        return self.dataset / "features" / f"{feature_key(self.config)}.zarr"
+        derived = self.dataset / "features" / f"{feature_key(self.config)}.zarr"
+        return _resolve_store(derived if given is None else Path(given))
+
+    @property
+    def features_name(self) -> str:
+        """Name of the store among those of the data set.
+
+        A store at a given path has its own name, with a digest of the path and of its content.
+        """
+        given, key = self.config.train_img_dir_teacher_features, feature_key(self.config)
+        if given is None:
+            return key
+        name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", Path(given).name)
+        return f"{name[:_MAX_NAME_LENGTH]}-{_digest(f'{os.path.normpath(given)} {key}')}"
+
+    # Beside the index, wherever the store lies: several data sets may share the store.
 
     @property
     def features_settings(self) -> Path:
-        return self.features.with_suffix(".settings.json")
+        return self._of_features("settings.json")
 
     @property
     def features_plan(self) -> Path:
-        """Which image has which row; written before any feature is computed."""
-        return self.features.with_suffix(".plan.json")
+        """Plan of the extraction, written before any feature is computed."""
+        return self._of_features("plan.json")
 
     def features_part(self, part: int) -> Path:
-        """What one extraction job has finished."""
-        return self.features.with_suffix(f".part{part}of{self.config.extract_jobs}.json")
+        """Record that one extraction job has finished."""
+        return self._of_features(f"part{part}of{self.config.extract_jobs or 1}.json")
+
+    @property
+    def features_jobs(self) -> Path:
+        """Number of jobs of the extraction, and the fingerprint of the files."""
+        return self._of_features("jobs.json")
 
     @property
     def features_manifest(self) -> Path:
-        """The store is complete."""
-        return self.features.with_suffix(".json")
+        """Mark of a store that has all images of the index."""
+        return self._of_features("json")
 
-    def embeddings(self, encoder: str) -> Path:
-        """What a frozen image encoder gives; `encoder` is the digest of its weights."""
-        return self.dataset / "embeddings" / f"{encoder}-{self.config.img_size}px.zarr"
+    def _of_features(self, kind: str) -> Path:
+        return self.dataset / "features" / f"{self.features_name}.{kind}"
+
+    def embeddings(self, encoder: str, precision: str) -> Path:
+        """Store of a frozen image encoder's embeddings; `encoder` is the digest of its weights."""
+        name = f"{encoder}-{self.config.img_size}px-{precision}.zarr"
+        return _resolve_store(self.dataset / "embeddings" / name)
 
     @property
     def teachers(self) -> tuple["RunPaths", ...]:
-        """The paths of each teacher of the run, which has `features` and weights of its own."""
+        """Paths of each teacher of the run, with its own `features` and weights."""
         return tuple(RunPaths(teacher) for teacher in teacher_configs(self.config))
 
     # The run's own.
 
     @property
     def settings(self) -> Path:
-        return files_of_run(self.run)[0]
+        return run_files(self.run)[0]
 
     def checkpoint(self, stage: Stage, kept: Kept = "last") -> Path:
-        """What a finished stage leaves: after its last epoch, or after its best one."""
+        """Checkpoint of a finished stage: after its last epoch, or after its best one."""
         name = {"last": "checkpoint.pt", "best": "best.pt"}[kept]
         return self.run / "stages" / stage.directory / name
+
+    @property
+    def features_ready(self) -> Path:
+        """Mark that the stores of all teachers are complete."""
+        return self.run / "features.ready"
 
     def metrics(self, stage: Stage) -> Path:
         return self.run / "stages" / stage.directory / "metrics.csv"
 
     def state(self, stage: Stage) -> Path:
-        """Resume state; undeclared, so that nothing deletes it."""
+        """Return the directory of the resume state; undeclared, so that nothing deletes it."""
         return self.run / "state" / stage.directory
+
+    def finished_stage(self, stage: Stage) -> Path:
+        """Return the results of a finished stage, kept until the next step uses them."""
+        return self.state(stage) / "finished"
+
+    @property
+    def finished_tables(self) -> Path:
+        """Directory of finished tables, kept until the report uses them."""
+        return self.run / "state" / "validation"
+
+    def finished_table(self, table: Path) -> Path:
+        """Return the directory of one finished table. table: its final path."""
+        return self.finished_tables / table.stem
 
     @property
     def lock(self) -> Path:
-        """Held by the process that trains the run."""
+        """Lock file of the process that trains the run."""
         return self.run / "state" / "lock"
 
     def tensorboard(self, stage: Stage) -> Path:
-        """Event files; undeclared, so that they outlive a killed job."""
+        """Return the directory of event files; undeclared, so that they outlive a killed job."""
         return self.run / "tensorboard" / stage.directory
 
     @property
     def weights(self) -> Path:
-        """The student's state dict, in original MobileSAM names."""
-        return files_of_run(self.run)[1]
+        """State dict of the student, with the original names of MobileSAM."""
+        return run_files(self.run)[1]
 
-    def validation(self, what: str) -> Path:
-        """The table of what was measured of `what`, one of `validated`."""
-        return self.run / "validation" / f"{what}.parquet"
+    def validation(self, checkpoint: str) -> Path:
+        """Return the table of measurements of a checkpoint, one of `checkpoint_names`."""
+        return self.run / "validation" / f"{checkpoint}.parquet"
 
-    def validation_part(self, what: str, part: int) -> Path:
-        """What one of `validate_jobs` jobs measured."""
+    def validation_part(self, checkpoint: str, part: int) -> Path:
+        """Table of one of `validate_jobs` jobs."""
         jobs = self.config.validate_jobs
-        return self.run / "validation" / "parts" / f"{what}.{part}of{jobs}.parquet"
+        return self.run / "validation" / "parts" / f"{checkpoint}.{part}of{jobs}.parquet"
 
-    def average_precision(self, what: str) -> Path:
-        """AP of a detector's boxes, segmented by `what`."""
-        return self.run / "validation" / f"{what}.ap.json"
+    def average_precision(self, checkpoint: str) -> Path:
+        """Return the file with AP of a detector's boxes, segmented by a checkpoint."""
+        return self.run / "validation" / f"{checkpoint}.ap.json"
 
     @property
     def cost(self) -> Path:
-        """Parameters, operations, latency and memory of the run's models."""
+        """Table of parameters, operations, latency and memory of the run's models."""
         return self.run / "validation" / "cost.csv"
 
     @property
@@ -176,12 +217,17 @@ class RunPaths:
         return self.run / "benchmarks"
 
     @property
+    def project_logs(self) -> Path:
+        """Logs of jobs that belong to no run and no data set."""
+        return self.project / "shared" / "logs"
+
+    @property
     def shared_logs(self) -> Path:
         return self.dataset / "logs"
 
     @property
     def teacher_weights(self) -> Path | None:
-        """The first teacher's file, or None when there is no teacher or it is random."""
+        """File of the first teacher; None without a teacher, or for a random one."""
         teacher = self.config.teacher_checkpoint
         if teacher is None or random_number(teacher) is not None:
             return None
@@ -190,21 +236,12 @@ class RunPaths:
         return weights_path(teacher)
 
     def weights_of(self, reference: str) -> Path:
-        """Weights of another run of the project, `run:<name>`.
-
-        Raises ConfigError for what is no name of a run, and could lead out of the project.
-        """
-        name = reference.removeprefix("run:")
-        if not is_safe_name(name):
-            raise ConfigError(
-                f"run {self.config.run_name!r}: {reference!r} names no run of the project; give "
-                "run:<run_name>, of letters, digits, '_', '-' and '.'"
-            )
-        return files_of_run(self.project / name)[1]
+        """Return the weights of a run, `run:<name>`. Raises the errors of `referenced_run`."""
+        return run_files(self.project / referenced_run(self.config, reference))[1]
 
     @property
     def start_weights(self) -> Path | None:
-        """The file of the start checkpoint, or None for random weights and those of timm."""
+        """File of the initial weights; None for random weights and those of timm."""
         checkpoint = self.config.checkpoint
         return None if checkpoint in {None, "imagenet"} else weights_path(str(checkpoint))
 
@@ -213,115 +250,67 @@ _SETTINGS, _WEIGHTS = "run.json", "weights.pt"
 
 
 def run_directory(run_name: str, project_name: str, output_dir: Path) -> Path:
-    """The directory of a run, whose settings need not be known."""
+    """Return the directory of a run by its name, without its settings."""
     return output_dir / project_name / run_name
 
 
 def finished_runs(project: Path) -> list[str]:
-    """Names of the runs of a project that have exported weights."""
+    """Return the names of the runs of a project with exported weights."""
     return sorted(path.parent.name for path in project.glob(f"*/{_WEIGHTS}"))
 
 
-def files_of_run(directory: Path) -> tuple[Path, Path]:
-    """The settings of the run in a directory, and the weights that it exports."""
+def run_files(directory: Path) -> tuple[Path, Path]:
+    """Return the paths of settings and exported weights of the run in a directory."""
     return directory / _SETTINGS, directory / _WEIGHTS
 
 
-def settings_beside(weights: Path) -> Path | None:
-    """The settings of the run that exported `weights`; None for other files."""
-    settings, exported_weights = files_of_run(weights.parent)
+def settings_of_weights(weights: Path) -> Path | None:
+    """Return the settings of the run that exported `weights`; None for other files."""
+    settings, exported_weights = run_files(weights.parent)
     return settings if weights == exported_weights and settings.is_file() else None
 
 
-_LONGEST_NAME = 120  # of a directory
-BOX_FILLED, START = "box_filled", "start"
+_MAX_NAME_LENGTH = 120  # of a directory
 
 
-def validated(config: RunConfig) -> list[str]:
-    """What the run validates, in the order of its tables.
+def extra_checkpoints(config: RunConfig) -> dict[str, Path]:
+    """Return the files of `compare`, by their names in tables.
 
-    The trivial baseline (the box itself as a mask), the student before training, each stage's last
-    and best checkpoint, the teachers, and what `compare` names.
+    Raises the errors of `extra_weights`.
     """
-    return [BOX_FILLED, START, *trained(config), *named_teachers(config), *compared(config)]
-
-
-def trained(config: RunConfig) -> dict[str, tuple[Stage, Kept]]:
-    """The checkpoints of all stages, by their names in tables: `NN_name` and `NN_name_best`.
-
-    Without images to validate between epochs, no epoch is known to be the best.
-    """
-    kept: tuple[Kept, ...] = ("last", "best") if config.val_images else ("last",)
+    paths = RunPaths(config)
     return {
-        stage_checkpoint(stage, which): (stage, which)
-        for stage in normalise(config)
-        for which in kept
+        name: paths.weights_of(weights) if weights.startswith("run:") else weights_path(weights)
+        for name, weights in extra_weights(config).items()
     }
 
 
-def stage_checkpoint(stage: Stage, kept: Kept) -> str:
-    """The name of a stage's checkpoint in tables."""
-    return stage.directory if kept == "last" else f"{stage.directory}_best"
-
-
-def exported(config: RunConfig) -> str:
-    """The name in tables of what the run exports."""
-    kept = config.use_checkpoint if config.val_images else "last"
-    return stage_checkpoint(normalise(config)[-1], kept)
-
-
-def compared(config: RunConfig) -> dict[str, Path]:
-    """Weights beside the run's own, by their names in tables.
-
-    `run:x` is `run_x`, a known checkpoint has its own name, a file that of its stem. Raises
-    ConfigError for two of one name.
-    """
-    found: dict[str, Path] = {}
-    taken = {BOX_FILLED, START, *trained(config), *named_teachers(config)}
-    for weights in config.compare:
-        if weights.startswith("run:"):
-            name = weights.replace(":", "_", 1)
-            path = RunPaths(config).weights_of(weights)
-        else:
-            name, path = _clean(Path(weights).stem), weights_path(weights)
-        if name in found or name in taken:
-            raise ConfigError(
-                f"run {config.run_name!r}: compare: {weights!r} would be {name!r} in tables, and "
-                "that is something else already; rename the file or link to it by another name"
-            )
-        found[name] = path
-    return found
-
-
-def comparable(configs: Sequence[RunConfig]) -> list[tuple[RunConfig, ...]]:
-    """Runs whose numbers compare, two or more together: of one data set, at one threshold."""
+def comparable_runs(configs: Sequence[RunConfig]) -> list[tuple[RunConfig, ...]]:
+    """Return groups of two or more runs with the same data set and threshold."""
     groups: dict[tuple[Path, float], list[RunConfig]] = {}
     for config in configs:
         groups.setdefault((RunPaths(config).dataset, config.mask_threshold), []).append(config)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def comparison(configs: Sequence[RunConfig]) -> Path:
-    """The directory of the report that compares several runs of a project."""
+def comparison_directory(configs: Sequence[RunConfig]) -> Path:
+    """Return the directory of the report that compares several runs of a project."""
     name = "+".join(config.run_name for config in configs)
-    if len(name) > _LONGEST_NAME:
+    if len(name) > _MAX_NAME_LENGTH:
         name = f"{configs[0].run_name}+{len(configs) - 1}-{_digest(name)}"
     return RunPaths(configs[0]).project / "comparisons" / name
 
 
 def splits_by_fraction(config: RunConfig) -> bool:
-    """Whether validation images are drawn from the training images."""
+    """Return whether validation images are drawn from the training images."""
     return config.train_img_dir is not None and config.val_img_dir is None
 
 
-def needs_features(config: RunConfig) -> bool:
-    """Whether the run reads stored teacher features."""
-    return any_distillation(config) and config.teacher == "stored"
-
-
 def feature_key(config: RunConfig) -> str:
-    """Names a feature store by what decides its content: teacher, levels, size, dtype, views."""
-    teacher = _slug(config.teacher_checkpoint or "none", extra=config.teacher_model_type or "")
+    """Return the name of a feature store, from teacher, levels, size, data type and views."""
+    teacher = _readable_name(
+        config.teacher_checkpoint or "none", extra=config.teacher_model_type or ""
+    )
     number = random_number(config.teacher_checkpoint)
     if number is not None:
         teacher = f"random{number or ''}-{config.teacher_model_type}-seed{config.seed}"
@@ -334,34 +323,39 @@ def feature_key(config: RunConfig) -> str:
 def _dataset_name(config: RunConfig) -> str:
     # Only what differs from the defaults enters, so that names stay when keys are added.
     # Of another version, only what changed is read: its index takes the place of the one before.
-    options: dict[str, Any] = config.data.model_dump(exclude_defaults=True, exclude={"version"})
+    no_content = {"revision", "val_fraction", "split_seed", "duplicates"}
+    options: dict[str, Any] = config.data.model_dump(exclude_defaults=True, exclude=no_content)
     if splits_by_fraction(config):
-        options |= {"val_fraction": config.data.val_fraction, "seed": config.seed}
+        options |= {"val_fraction": config.data.val_fraction, "seed": config.data.split_seed}
     if config.unlabelled_img_dir is not None:
         options["unlabelled_img_dir"] = str(Path(config.unlabelled_img_dir).resolve())
     if config.train_img_dir is None:
         scenes = config.synthetic
         if scenes is None:
             raise ValueError(f"run {config.run_name!r}: neither directories nor synthetic data")
-        name = f"synthetic-{scenes.train}-{scenes.val}-{scenes.size}px-seed{config.seed}"
+        name = f"synthetic-{scenes.train}-{scenes.val}-{scenes.size}px-seed{scenes.seed}"
         return f"{name}-{_digest(json.dumps(options))}" if options else name
     given = [getattr(config, key) for key in DIRECTORY_KEYS]
     directories = [value and str(Path(value).resolve()) for value in given]
     train = Path(directories[0])
     name = next((p for p in reversed(train.parts) if p not in {"image", "images", "train"}), "data")
     what = [*directories, options] if options else directories
-    return f"{_clean(name)}-{_digest(json.dumps(what, sort_keys=True))}"
+    return f"{clean_name(name)}-{_digest(json.dumps(what, sort_keys=True))}"
 
 
-def _slug(text: str, extra: str) -> str:
-    """Readable and unambiguous: cleaned text, with a digest when cleaning changed it."""
-    cleaned = _clean(Path(text).stem if "/" in text else text)
+def _readable_name(text: str, extra: str) -> str:
+    """Return cleaned text, with a digest if cleaning changed it, so that it is unambiguous."""
+    cleaned = clean_name(Path(text).stem if "/" in text else text)
     unambiguous = re.fullmatch(r"[A-Za-z0-9_-]+", text)
     return cleaned if unambiguous else f"{cleaned}-{_digest(text + extra)}"
 
 
-def _clean(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_") or "x"
+def _resolve_store(path: Path) -> Path:
+    """Resolve the link to a store: locks lie next to the store itself.
+
+    A broken link is kept, and causes an error later: its disk may not be mounted.
+    """
+    return Path(os.path.realpath(path)) if path.is_symlink() and path.exists() else path
 
 
 def _digest(text: str) -> str:

@@ -1,40 +1,54 @@
 """Small data sets and runs that every test may use."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from PIL import Image
 
-from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.data.dataset import Sample
-from mobile_sam.data.indexing import index_dataset
-from mobile_sam.data.synthetic import scene, write_scenes
-from mobile_sam.extraction.compute import extract_features
-from mobile_sam.extraction.plan import finish_extraction, plan_extraction
-from mobile_sam.layout import RunPaths, needs_features
-from mobile_sam.teachers import teacher_configs
-
-ROOT = Path(__file__).parents[1]
-DISTIL_ONLY = {"focal": 0.0, "dice": 0.0, "iou": 0.0}
-TWO_STAGES = [
-    {"start_epoch": 0, "end_epoch": 2, "distillation": True, "loss_weights": DISTIL_ONLY},
-    {"start_epoch": 2, "end_epoch": 4, "distillation": False},
-]
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.data.synthetic import write_scenes
+from mobile_sam.system.gpus import VISIBLE
+from tests.helpers.gpu_lists import Lists
+from tests.helpers.runs import prepare, tiny_settings
 
 torch.set_num_threads(1)
+# Kernels for AVX-512 and AMX round otherwise for other layouts, so that logits at a threshold fall
+# to other sides here than in the original code; set before the first kernel is chosen.
+for name, instructions in (
+    ("ONEDNN_MAX_CPU_ISA", "AVX2"),
+    ("ATEN_CPU_CAPABILITY", "avx2"),
+    ("MKL_ENABLE_INSTRUCTIONS", "AVX2"),
+):
+    os.environ.setdefault(name, instructions)
 # As the package sets it: some tests import onnxruntime before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # A loaded machine is no failure, and CI fails only on what it would fail on again.
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
+
+
+# Seconds for a test and its fixtures, where pyproject.toml gives too few.
+TIMEOUTS = {"long": 7200, "slurm": 3600, "faults": 3600, "package": 3600}
+WORKFLOW_TIMEOUT = 1800  # a fixture of these runs a whole workflow
+# Begun first, so that both workers end together: directories with files that take long.
+FIRST = ("workflow", "docs", "training", "oracle", "extraction", "cli", "export", "evaluation")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give long tests a timeout of their own, and begin with directories that take long."""
+    for item in items:
+        seconds = [time for name, time in TIMEOUTS.items() if item.get_closest_marker(name)]
+        if item.path.parent.name == "workflow":
+            seconds.append(WORKFLOW_TIMEOUT)
+        if seconds and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(max(seconds)))
+    ranks = {name: rank for rank, name in enumerate(FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(FIRST)))
 
 
 @pytest.fixture(scope="session")
@@ -54,34 +68,6 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "image"
 
 
-def directories(scenes: Path) -> dict[str, str]:
-    return {
-        f"{split}_{short}_dir": str(scenes / split / name)
-        for split in ("train", "val")
-        for short, name in (("img", "image"), ("mask", "mask"))
-    }
-
-
-def tiny_settings(scenes: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
-    """Settings of a run of seconds: a 64-pixel student, a random teacher, one epoch."""
-    return {
-        "run_name": "tiny",
-        "output_dir": str(output_dir),
-        **directories(scenes),
-        "model_type": "tiny_sam",
-        "checkpoint": None,
-        "teacher_checkpoint": "random",
-        "teacher_model_type": "tiny_teacher_vit",
-        "img_size": 64,
-        "num_epochs": 1,
-        "batch_size": 4,
-        "objects_per_image": 2,
-        "learning_rate": 1e-3,
-        "val_images": 2,
-        **changes,
-    }
-
-
 @pytest.fixture
 def tiny(scenes: Path, tmp_path: Path) -> Callable[..., RunConfig]:
     """Makes a tiny run, with its index and teacher features in place."""
@@ -94,60 +80,20 @@ def tiny(scenes: Path, tmp_path: Path) -> Callable[..., RunConfig]:
     return make
 
 
-def prepare(config: RunConfig) -> None:
-    """Index the data set and extract what the run needs, unless that is done."""
-    paths = RunPaths(config)
-    if not paths.index.is_file():
-        index_dataset(paths.sources, paths.index, config.data, config.seed)
-    if needs_features(config):
-        for teacher in teacher_configs(config):
-            plan_extraction(teacher)
-            extract_features(teacher)
-            finish_extraction(teacher)
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lists:
+    """Sets what `nvidia-smi -L` prints, and with which status it ends."""
+    monkeypatch.delenv(VISIBLE, raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    directory = tmp_path / "bin"
+    directory.mkdir()
 
+    def lists(*lines: str, status: int = 0) -> None:
+        script = directory / "nvidia-smi"
+        text = "\n".join(lines)
+        script.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {status}\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
 
-def verb(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run `python -m mobile_sam` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "mobile_sam", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        **options,
-    )
-
-
-def snakemake(directory: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the project's own workflow with its results below `directory`."""
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
-            *("--directory", str(directory), "--cores", "2", *map(str, arguments)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=directory,
-    )
-
-
-def same_samples(first: Sample, second: Sample) -> bool:
-    """Whether two samples are equal, bit for bit."""
-    plain, other = (sample._replace(teacher={})._asdict() for sample in (first, second))
-    tensors = all(torch.equal(plain[name], other[name]) for name in plain if name != "teacher")
-    return tensors and equal_states(first.teacher, second.teacher)
-
-
-def equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Whether two state dicts are equal, bit for bit."""
-    return first.keys() == second.keys() and all(
-        torch.equal(first[key], second[key]) for key in first
-    )
-
-
-def draw_image(path: Path, width: int, height: int, seed: int) -> Path:
-    """Write the upper part of a drawn scene as an image; returns its path."""
-    pixels, _ = scene(width, np.random.default_rng(seed))
-    Image.fromarray(pixels[:height]).save(path)
-    return path
+    return lists

@@ -7,7 +7,7 @@ import tomllib
 
 from packaging.requirements import Requirement
 
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 
 def constraints() -> list[str]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mobile_sam.frames import model_frame_size, points_to_model_frame, upscale_logits
+from mobile_sam.coordinates import model_frame_size, points_to_model_frame, upscale_logits
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The house: environment.yml in step with pyproject.toml, and no unread rules."""
 
+import ast
 import importlib
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 # The same package under the name that conda-forge gives it.
 CONDA_NAMES = {
@@ -29,6 +30,13 @@ def requirement(text: str) -> tuple[str, str]:
     return name.lower(), limits
 
 
+def test_all_text_of_the_package_has_an_encoding() -> None:
+    rule = [sys.executable, "-m", "ruff", "check", "--preview", "--select", "PLW1514"]
+    command = [*rule, "--isolated", "--output-format=concise", str(ROOT / "mobile_sam")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
 def test_environment_yml_is_in_step_with_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
@@ -39,6 +47,14 @@ def test_environment_yml_is_in_step_with_pyproject() -> None:
     wanted = dict(map(requirement, project["dependencies"]))
     assert plain == {CONDA_NAMES.get(name, name): limits for name, limits in wanted.items()}
     assert pip == ["-e ."]
+
+
+def test_the_environment_of_jobs_is_that_of_users_without_the_package() -> None:
+    users = yaml.safe_load((ROOT / "environment.yml").read_text())
+    jobs = yaml.safe_load((ROOT / "workflow/envs/mobile_sam.yml").read_text())
+    assert jobs["channels"] == users["channels"]
+    pip = [line for line in users["dependencies"] if line == "pip" or isinstance(line, dict)]
+    assert jobs["dependencies"] == [line for line in users["dependencies"] if line not in pip]
 
 
 def test_every_dependency_has_a_lower_and_an_upper_bound() -> None:
@@ -73,3 +89,22 @@ def test_recipes_measure_each_kind_of_stage_once(monkeypatch: pytest.MonkeyPatch
         kinds = recipes.kinds_of_stages(of_scene)
         places = {recipes.cost_path(Path(), name, *kind) for kind in kinds}
         assert len(places) == len(kinds) > 1
+
+
+def test_tests_share_only_what_is_in_helpers() -> None:
+    """Modules of tests and conftest.py are imported by no other module."""
+    found = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            found += [
+                f"{path.relative_to(ROOT)}: {name}"
+                for name in names
+                if name.startswith("tests.") and not name.startswith("tests.helpers.")
+            ]
+    assert found == []

@@ -4,6 +4,7 @@ Damage of files of the right version has its tests with their readers.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,24 @@ import pytest
 import torch
 import zarr
 
-from mobile_sam.config import RunConfig, UserError
-from mobile_sam.data.index import SCHEMA, Index, open_index
-from mobile_sam.data.indexing import index_dataset
+from mobile_sam.config.load import Runs, load_settings
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.table import SCHEMA, Index, open_index
 from mobile_sam.evaluation import tables
 from mobile_sam.extraction.plan import plan_extraction
 from mobile_sam.features.identity import identity
 from mobile_sam.features.store import FeatureStore
-from mobile_sam.layout import RunPaths
-from mobile_sam.models.roles import start_student
-from mobile_sam.plan import write_settings
-from mobile_sam.report.reading import read_objects
-from mobile_sam.runs import Runs, load_settings
-from mobile_sam.schedule import normalise
+from mobile_sam.models.student_teacher import start_student
+from mobile_sam.paths import RunPaths
+from mobile_sam.pipeline.settings_files import write_settings
+from mobile_sam.report.inputs.reading import read_objects
+from mobile_sam.system.errors import UserError
 from mobile_sam.training import checkpoint
 from mobile_sam.training.export import export_weights
 from mobile_sam.training.run import train_run
-from tests.conftest import TWO_STAGES, tiny_settings
+from tests.helpers.runs import TWO_STAGES, tiny_settings
 
 Make = Callable[..., RunConfig]
 DISTIL = {"use_distill": True}
@@ -142,8 +144,9 @@ def test_manifests_of_stores_are_read_by_nobody(tiny: Make) -> None:
 def test_kept_embeddings_are_made_anew_unless_newer(version: int, tiny: Make) -> None:
     config = tiny(**FROZEN)
     train_run(config)
-    (store,) = RunPaths(config).embeddings("x").parent.glob("*.zarr")
+    (store,) = RunPaths(config).embeddings("x", "y").parent.glob("*.zarr")
     zarr.open_group(store, mode="r+").attrs["version"] = version
+    shutil.rmtree(RunPaths(config).run / "state")
     if version:
         with pytest.raises(UserError, match=r"version 99, .* install the newer mobile_sam"):
             train_run(config, "00_finetune")
@@ -206,7 +209,8 @@ def test_of_a_kept_index_of_another_form_nothing_is_taken_over(
         kept.write_bytes(content)
         INDEXES[name][0](kept)
     else:
-        STAMPS[name](kept.with_suffix(".npz"))
+        (path,) = tmp_path.glob("index.kept.*.npz")
+        STAMPS[name](path)
     before = paths.index.read_bytes()
     with caplog.at_level("INFO"):
         index_dataset(paths.sources, paths.index, kept=kept)
@@ -215,15 +219,28 @@ def test_of_a_kept_index_of_another_form_nothing_is_taken_over(
 
 
 TABLES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "older": (
-        lambda p: pq.write_table(pa.table({"checkpoint": ["x"], "iou": [0.5]}), p),
-        "the table has no area, boundary_f, .*; delete it and validate again",
+    "other columns": (
+        lambda p: pq.write_table(
+            pa.table(
+                {"checkpoint": ["x"], "iou": [0.5]},
+                pa.schema(
+                    [("checkpoint", pa.string()), ("iou", pa.float64())],
+                    {"mobile_sam table": tables.VERSION},
+                ),
+            ),
+            p,
+        ),
+        "the table has no column area, boundary_f, .*; delete it and validate again",
     ),
     "newer": (
         lambda p: with_metadata(p, **{"mobile_sam table": "99"}),
-        "format version 99, and this package reads 1; delete it and validate again",
+        "format version 99, but this package reads version 2; delete it and validate",
     ),
-    "no table": (lambda p: p.write_text("{}"), "not a table of validation .*; delete it"),
+    "from before tables had versions": (
+        lambda p: with_metadata(p, **{"mobile_sam table": None}),
+        "format version 1, but this package reads version 2; delete it and validate",
+    ),
+    "no table": (lambda p: p.write_text("{}"), "not a validation table .*; delete it"),
 }
 
 
@@ -231,24 +248,17 @@ TABLES: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_tables_of_another_form_are_refused_by_all_readers(name: str, tmp_path: Path) -> None:
     path, change = tmp_path / "start.parquet", TABLES[name][0]
     tables.write_table(path, [], {"thresholds": []})
-    assert tables.read_about(path) == {"thresholds": []}
+    assert tables.read_metadata(path) == {"thresholds": []}
     change(path)
     readers: list[Callable[[], Any]] = [
-        lambda: tables.read_about(path),
+        lambda: tables.read_metadata(path),
         lambda: tables.join_tables(tmp_path / "joined.parquet", [path]),
         lambda: read_objects(path, "start"),
     ]
     for read in readers:
         with pytest.raises(UserError, match=rf"start\.parquet: .*{TABLES[name][1]}"):
             read()
-    assert tables.kept_about(path) == {}
-
-
-def test_a_table_from_before_tables_had_versions_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "start.parquet"
-    tables.write_table(path, [], {"thresholds": [1.0]})
-    with_metadata(path, **{"mobile_sam table": None})
-    assert tables.read_about(path) == {"thresholds": [1.0]}
+    assert tables.read_metadata_or_empty(path) == {}
 
 
 RUN_FILES: dict[str, tuple[Callable[[dict[str, Any]], bytes], str]] = {
@@ -257,11 +267,11 @@ RUN_FILES: dict[str, tuple[Callable[[dict[str, Any]], bytes], str]] = {
         r"unknown key 'learning_rat'; the keys are listed in configs/README\.md",
     ),
     "value of another version": (
-        lambda s: json.dumps(s | {"teacher": "cached"}).encode(),
-        r"teacher: Input should be 'stored' or 'online' \(it is \"cached\"\)",
+        lambda s: json.dumps(s | {"teacher_features": "cached"}).encode(),
+        r"teacher_features: Input should be 'stored' or 'online' \(it is \"cached\"\)",
     ),
     "half of it": (lambda s: json.dumps(s).encode()[:50], "line 1: not JSON"),
-    "bytes": (lambda s: b"\xff\xfe\x00", "not JSON"),
+    "bytes": (lambda s: b"\xff\xfe\x00", "the text is in UTF-16; save it as UTF-8"),
     "a list": (lambda s: b"[]", "the file must hold one JSON object"),
 }
 

@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 
-from mobile_sam import fetch, plan
-from mobile_sam.config import ConfigError, RunConfig, affects, parse_config
-from mobile_sam.fetch import KnownCheckpoint
-from mobile_sam.layout import RunPaths, comparable, comparison, feature_key, needs_features
-from mobile_sam.options import Data, Synthetic
-from mobile_sam.plan import check_inputs, shared_settings
-from mobile_sam.runs import resolve
-from tests.conftest import directories
+from mobile_sam.config.catalog import KnownCheckpoint
+from mobile_sam.config.load import resolve
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig, affects
+from mobile_sam.config.schedule import needs_features
+from mobile_sam.config.sections import Data, Synthetic
+from mobile_sam.download import files as fetch
+from mobile_sam.paths import RunPaths, comparable_runs, comparison_directory, feature_key
+from mobile_sam.pipeline import inputs
+from mobile_sam.pipeline.inputs import check_inputs
+from mobile_sam.pipeline.settings_files import shared_settings
+from mobile_sam.system.errors import ConfigError
+from tests.helpers.runs import directories
 
 DISTILLING = {
     "use_distill": True,
@@ -50,10 +55,51 @@ def test_each_key_of_place_and_data_changes_a_path(key: str) -> None:
     assert look(paths(**{key: value})) != look(paths())
 
 
+GIVEN = ["neck.v1.zarr", "neck.v2.zarr", "my.store", "my.other", "mine", "d1/a.zarr", "d2/a.zarr"]
+
+
+def beside_the_index(of: RunPaths) -> list[Path]:
+    return [of.features_plan, of.features_part(0), of.features_manifest, of.features_settings]
+
+
+def test_each_store_has_files_of_its_own_beside_each_index() -> None:
+    stores: list[str | None] = [*GIVEN, None]
+    of = [
+        paths(train_img_dir_teacher_features=store, data=data, feature_dtype=dtype)
+        for store in stores
+        for data in (Data(), Data(min_area=5))
+        for dtype in ("float16", "int8")
+    ]
+    files = [path for one in of for path in beside_the_index(one)]
+    assert len(set(files)) == len(files) == 4 * len(of)
+    assert all(
+        path.parent == one.dataset / "features" for one in of for path in beside_the_index(one)
+    )
+    names = [of_store.features_manifest.name for of_store in of]
+    assert all(any(name.startswith(store.split("/")[-1]) for name in names) for store in GIVEN)
+
+
+def test_the_files_of_a_derived_store_lie_where_they_always_lay() -> None:
+    """Otherwise existing features would be planned, and stages trained, once more."""
+    of = paths(distill_feature_level=("neck", 2))
+    assert of.features.suffix == ".zarr"
+    assert beside_the_index(of) == [
+        of.features.with_suffix(end)
+        for end in (".plan.json", ".part0of1.json", ".json", ".settings.json")
+    ]
+
+
+@pytest.mark.parametrize("spelling", ["d1/a.zarr/", "./d1/a.zarr", "d1//a.zarr", "d2/../d1/a.zarr"])
+def test_other_spellings_of_a_path_are_one_store(spelling: str) -> None:
+    of, same = (paths(train_img_dir_teacher_features=path) for path in ("d1/a.zarr", spelling))
+    assert beside_the_index(of) == beside_the_index(same)
+
+
 def test_every_key_has_a_test_of_its_effect() -> None:
     here = {k for k in RunConfig.model_fields if affects(k) in {"place", "data"}}
     assert set(PLACES) == here - {"schema_file"} | {"train_img_dir_teacher_features"}
-    # tests/training/test_stage.py, tests/test_validation.py and tests/workflow have the rest.
+    # tests/training/test_stage.py, tests/evaluation/test_validate_run.py and tests/workflow have
+    # the rest.
     rest = {
         k for k in RunConfig.model_fields if affects(k) in {"validation", "report", "execution"}
     }
@@ -66,7 +112,7 @@ def test_every_key_has_a_test_of_its_effect() -> None:
         "detections",  # test_detections.py
         "compare",  # test_other_weights_are_measured_beside
         "validate_jobs",  # test_jobs_that_share_a_validation_write_the_bytes_of_one
-        "cost_repeats",  # test_cost_is_measured_as_often_as_is_asked_for
+        "benchmark_repeats",  # test_cost_is_measured_as_often_as_is_asked_for
         "use_checkpoint",  # test_what_is_validated_and_exported_is_chosen
         "report_examples",  # test_the_number_of_examples_is_a_setting
         "num_workers",  # test_workers_read_the_samples
@@ -102,7 +148,7 @@ def test_the_name_of_a_store_of_one_level_stays() -> None:
 
 def test_features_online_are_not_stored() -> None:
     assert needs_features(BASE)
-    assert not needs_features(BASE.model_copy(update={"teacher": "online"}))
+    assert not needs_features(BASE.model_copy(update={"teacher_features": "online"}))
 
 
 def test_features_of_another_random_teacher_go_elsewhere() -> None:
@@ -131,6 +177,16 @@ OPTIONS = {
     "ignore": [255],
     "subset": "ids.txt",
     "max_broken": 3,
+    "bands": [3, 2, 1],
+    "intensity": [0, 4095],
+    "exif_orientation": "ignore",
+    "max_megapixels": 9,
+    "soft_masks": 0.5,
+    "read_masks_by": "number",
+    "split_components": True,
+    "crowds": "objects",
+    "unannotated": "empty",
+    "groups": "^(.)",
 }
 
 
@@ -145,8 +201,12 @@ def test_data_split_by_fraction_has_an_index_for_each_split(scenes: Path) -> Non
         given = directories(scenes) | {"val_img_dir": None, "val_mask_dir": None} | changes
         return RunPaths(resolve("mobileSAM", None, given).named[0]).index
 
-    assert set(OPTIONS) | {"val_fraction", "version"} == set(Data.model_fields)
-    assert len({index(), index(data={"val_fraction": 0.2}), index(seed=1)}) == 3
+    no_content = {"val_fraction", "split_seed", "revision", "duplicates"}
+    assert set(OPTIONS) | no_content == set(Data.model_fields)
+    others = {index(data={"val_fraction": 0.2}), index(data={"split_seed": 1})}
+    assert len({index()} | others) == 3
+    assert index(seed=1) == index()
+    assert paths(data=Data(split_seed=1)).index == paths().index  # there is nothing to split
 
 
 @pytest.mark.parametrize("missing", ["val_img_dir", "val_mask_dir", "train_mask_dir"])
@@ -172,7 +232,7 @@ def test_places_that_are_missing_are_named(scenes: Path, tmp_path: Path) -> None
 def test_images_without_masks_are_looked_for_beside_any_data(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "check_available", lambda dataset: None)
+    monkeypatch.setattr(inputs, "check_available", lambda dataset: None)
     overlay = "tiny" if name == "distill_then_finetune" else None
     given = {"unlabelled_img_dir": "elsewhere", "checkpoint": None, **DISTILLING}
     given |= {"model_type": "tiny_sam", "img_size": 64}
@@ -238,9 +298,9 @@ def test_runs_of_other_data_or_another_threshold_do_not_compare() -> None:
     a, b = (BASE.model_copy(update={"run_name": name}) for name in ("a", "b"))
     other = BASE.model_copy(update={"run_name": "c", "synthetic": Synthetic(train=3)})
     strict = BASE.model_copy(update={"run_name": "d", "mask_threshold": 1.0})
-    assert comparable([a, other, strict, b]) == [(a, b)]
-    assert comparable([a, other]) == []
-    assert comparison([a, b]).name == "a+b"
+    assert comparable_runs([a, other, strict, b]) == [(a, b)]
+    assert comparable_runs([a, other]) == []
+    assert comparison_directory([a, b]).name == "a+b"
     many = [BASE.model_copy(update={"run_name": f"{k}" * 30}) for k in range(9)]
-    assert len(comparison(many).name) < 100
-    assert comparison(many) != comparison(many[:-1])
+    assert len(comparison_directory(many).name) < 100
+    assert comparison_directory(many) != comparison_directory(many[:-1])

@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 
-from mobile_sam import assessment
-from mobile_sam.architectures import architecture
-from mobile_sam.config import RunConfig, UserError, parse_config
-from mobile_sam.evaluation.measuring import measuring
-from mobile_sam.layout import RunPaths, compared, validated
-from mobile_sam.runs import resolve
-from mobile_sam.schedule import normalise
+from mobile_sam.config.architectures import architecture
+from mobile_sam.config.checkpoints import checkpoint_names
+from mobile_sam.config.load import resolve
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.evaluation import standalone
+from mobile_sam.evaluation.options import evaluation_options
+from mobile_sam.evaluation.validate_run import validate
+from mobile_sam.paths import RunPaths, extra_checkpoints
+from mobile_sam.system.errors import UserError
 from mobile_sam.training.run import train_run
-from mobile_sam.validation import validate
-from tests.conftest import ROOT, tiny_settings
+from tests.helpers.commands import ROOT
+from tests.helpers.runs import tiny_settings
 
 LEAVING = ["../x", "..", "/x", "a/../../x", "a/b", "a..b", ".hidden", "", "-x"]
 FOR_A_SHELL = ["a b", "a\n", "$(touch x)", "a;touch x", "`touch x`", "a'b", 'a"b', "a|b", "{x}"]
@@ -53,15 +57,14 @@ def test_other_paths_may_be_anywhere(path: str, scenes: Path, tmp_path: Path) ->
 # What the commands of rules are filled with, and why it is one word that does nothing.
 FILLED = {
     "log": "below output_dir, a PlainPath",
-    "params.settings": "below output_dir, or beside train_img_dir_teacher_features, a PlainPath",
+    "params.settings": "below output_dir, a PlainPath; names of stores are cleaned",
     "params.target": "below output_dir, of run names, which are SafeNames",
     "params.stage": "a number and a SafeName",
     "params.what": "a stage, a cleaned file name, or a SafeName",
     "params.step": "written in the rule",
     "resources.launcher": "srun with numbers, or nothing",
     "params.part": "a number",
-    "params.name": "a known data set",
-    "params.checkpoint": "a known checkpoint",
+    "params.name": "a known data set or checkpoint",
     "threads": "a number",
 }
 
@@ -79,18 +82,18 @@ def test_commands_of_rules_are_filled_with_checked_values_alone() -> None:
 def test_references_to_runs_stay_in_the_project(name: str, scenes: Path, tmp_path: Path) -> None:
     taught = {"teacher_checkpoint": f"run:{name}", "teacher_model_type": "tiny_teacher_vit"}
     config = parse_config(tiny_settings(scenes, tmp_path) | taught, "test")
-    with pytest.raises(UserError, match=r"'run:.*' names no run of the project; give run:<run"):
+    with pytest.raises(UserError, match=r"'run:.*' is not the name of a run; give run:<run"):
         _ = RunPaths(config).teacher_weights
     config = parse_config(tiny_settings(scenes, tmp_path, compare=(f"run:{name}",)), "test")
-    with pytest.raises(UserError, match=r"'run:.*' names no run of the project; give run:<run"):
-        validated(config)
+    with pytest.raises(UserError, match=r"'run:.*' is not the name of a run; give run:<run"):
+        checkpoint_names(config)
 
 
 def test_weights_to_compare_get_names_without_a_path(scenes: Path, tmp_path: Path) -> None:
     weights = ("../up.pt", "/etc/$(touch x).pt", "run:other")
     config = parse_config(tiny_settings(scenes, tmp_path, compare=weights), "test")
-    assert list(compared(config)) == ["up", "touch_x", "run_other"]
-    tables = {RunPaths(config).validation(what).parent for what in validated(config)}
+    assert list(extra_checkpoints(config)) == ["up", "touch_x", "run_other"]
+    tables = {RunPaths(config).validation(what).parent for what in checkpoint_names(config)}
     assert tables == {RunPaths(config).run / "validation"}
 
 
@@ -106,7 +109,7 @@ def test_runs_are_found_by_name_in_configs_alone(name: str) -> None:
 
 def test_what_a_job_is_asked_for_is_one_of_its_run(tiny: Callable[..., RunConfig]) -> None:
     config = tiny()
-    with pytest.raises(UserError, match=r"--what: there is no '\.\./x'; there are box_filled"):
+    with pytest.raises(UserError, match=r"--checkpoint: there is no '\.\./x'; there are box_fi"):
         validate(config, "../x")
     with pytest.raises(UserError, match=r"--stage: there is no '\.\./x'; there are 00_"):
         train_run(config, "../x")
@@ -142,14 +145,13 @@ def test_results_stay_below_output_dir_whatever_data_and_teacher_are_called(
         assert ".." not in below
 
 
-@pytest.mark.parametrize("name", ["index.pt", "box_filled.pt"])
-def test_tables_of_an_evaluation_do_not_replace_its_other_files(
-    name: str, scenes: Path, tmp_path: Path, tiny: Callable[..., RunConfig]
+def test_a_table_of_an_evaluation_does_not_replace_that_of_the_filled_box(
+    scenes: Path, tmp_path: Path, tiny: Callable[..., RunConfig]
 ) -> None:
-    masks = scenes / "val" / "mask"
-    how = measuring(tiny())
+    masks, name = scenes / "val" / "mask", "box_filled.pt"
+    how, places = evaluation_options(tiny()), standalone.EvaluationPaths(tmp_path / "out")
     with pytest.raises(UserError, match=rf"--weights .*{name}: .* is there already; rename"):
-        assessment.assess([tmp_path / name], masks.with_name("image"), masks, tmp_path / "out", how)
+        standalone.evaluate_weights([tmp_path / name], masks.with_name("image"), masks, places, how)
     assert not (tmp_path / "out").exists()
 
 
@@ -171,14 +173,13 @@ CALLS = {
     r"Markup\(": "Markup(text)",
 }
 ALLOWED = {
-    ("mobile_sam/features/form.py", r"zarr\.(open|load)"): "the one place that opens a store",
-    ("mobile_sam/features/arrays.py", r"zarr\.(open|load)"): "what it has just written itself",
+    ("mobile_sam/features/arrays.py", r"zarr\.(open|load)"): "opens stores in one place",
     (
-        "mobile_sam/inference/onnx/web_runtime.py",
+        "mobile_sam/export/web_page.py",
         r"\.extract(all)?\(|unpack_archive|tarfile",
     ): "named files are read, and the archive's sha256 is known",
     ("mobile_sam/report/page.py", r"Markup\("): "files of the package",
-    ("mobile_sam/report/pictures.py", r"Markup\("): "SVG, escaped by matplotlib",
+    ("mobile_sam/report/plots/figures.py", r"Markup\("): "SVG, escaped by matplotlib",
 }
 
 

@@ -1,1 +1,1 @@
-"""A web page on which one clicks on an image and sees the masks of several models side by side."""
+"""Web page that shows the masks of several models for the same prompt, side by side."""

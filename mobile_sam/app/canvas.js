@@ -1,26 +1,26 @@
-// Of gradio: element, trigger(event, data), props, upload(file), watch(names, then).
-// props.value is the picture: its photo, width and height in pixels, title, boxes of the truth, and a
-// number that is new each time.
+// gradio provides element, trigger(event, data), props, upload(file) and watch(names, callback).
+// props.value is the image: photo (a data URI), width and height in pixels, title, boxes of the ground
+// truth, and number, which is new for each image.
 const one = (selector) => element.querySelector(selector);
 const all = (selector) => [...element.querySelectorAll(selector)];
 const frame = one('.frame'), photo = one('.frame img'), drawing = one('svg'), tags = one('.tags');
 const picker = one('input[type=file]');
-const SLIP = 4;  // pixels of the screen that a click may move
+const CLICK_RADIUS = 4;  // screen pixels that the pointer may move during a click
 
-let picture = { boxes: [] };
+let image = { boxes: [] };
 let mode = '1';
-let turn = 0;  // what is done next ends what was before
-let done = [];  // in order: {x, y, label} or {box}
-let corner = null;  // where a box begins
+let request = 0;  // number of the newest request; it supersedes earlier ones
+let prompts = [];  // in order: {x, y, label} or {box}
+let corner = null;  // the first corner of a box
 let drag = null;
 
-// Pixels of the image, of a place on the screen.
-function place(event) {
-  const shown = photo.getBoundingClientRect();
-  const share = (at, from, length) => Math.min(1, Math.max(0, (at - from) / length));
+// Position of the pointer in pixels of the image.
+function position(event) {
+  const area = photo.getBoundingClientRect();
+  const fraction = (at, from, length) => Math.min(1, Math.max(0, (at - from) / length));
   return [
-    share(event.clientX, shown.left, shown.width) * picture.width,
-    share(event.clientY, shown.top, shown.height) * picture.height,
+    fraction(event.clientX, area.left, area.width) * image.width,
+    fraction(event.clientY, area.top, area.height) * image.height,
   ];
 }
 
@@ -29,10 +29,10 @@ function boxOf([x0, y0], [x1, y1]) {
 }
 
 function shape(name, attributes) {
-  const made = document.createElementNS('http://www.w3.org/2000/svg', name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  drawing.append(made);
-  return made;
+  const node = document.createElementNS('http://www.w3.org/2000/svg', name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  drawing.append(node);
+  return node;
 }
 
 function rectangle([x0, y0, x1, y1], kind) {
@@ -42,50 +42,50 @@ function rectangle([x0, y0, x1, y1], kind) {
 }
 
 function point({ x, y, label }) {
-  const unit = picture.width / Math.max(1, photo.clientWidth);  // image pixels in one of the screen
+  const unit = image.width / Math.max(1, photo.clientWidth);  // image pixels per screen pixel
   shape('circle', { cx: x, cy: y, r: 7 * unit, class: label ? 'on' : 'off' });
-  const across = shape('path', { class: 'sign' });
+  const sign = shape('path', { class: 'sign' });
   const arm = 3.5 * unit;
   const lines = `M${x - arm} ${y}H${x + arm}` + (label ? `M${x} ${y - arm}V${y + arm}` : '');
-  across.setAttribute('d', lines);
+  sign.setAttribute('d', lines);
 }
 
 function draw(unfinished) {
-  drawing.setAttribute('viewBox', `0 0 ${picture.width || 1} ${picture.height || 1}`);
+  drawing.setAttribute('viewBox', `0 0 ${image.width || 1} ${image.height || 1}`);
   drawing.replaceChildren();
-  for (const box of picture.boxes) rectangle(box, 'truth');
-  const box = done.findLast((one) => one.box);
+  for (const box of image.boxes) rectangle(box, 'truth');
+  const box = prompts.findLast((one) => one.box);
   if (box && !unfinished) rectangle(box.box, 'box');
   if (unfinished) rectangle(unfinished, 'box');
-  done.filter((one) => !one.box).forEach(point);
+  prompts.filter((one) => !one.box).forEach(point);
   if (corner && !unfinished) point({ x: corner[0], y: corner[1], label: 1 });
-  one('[data-do=undo]').disabled = one('[data-do=clear]').disabled = !done.length && !corner;
+  one('[data-do=undo]').disabled = one('[data-do=clear]').disabled = !prompts.length && !corner;
 }
 
-function ask() {
+function sendPrompt() {
   draw();
-  const box = done.findLast((one) => one.box);
-  const points = done.filter((one) => !one.box).map(({ x, y, label }) => [x, y, label]);
-  trigger('asked', { points, box: box ? box.box : null, number: picture.number, turn: ++turn });
+  const box = prompts.findLast((one) => one.box);
+  const points = prompts.filter((one) => !one.box).map(({ x, y, label }) => [x, y, label]);
+  trigger('prompted', { points, box: box ? box.box : null, number: image.number, request: ++request });
 }
 
-function add(what) {
+function add(prompt) {
   corner = null;
-  done.push(what);
-  ask();
+  prompts.push(prompt);
+  sendPrompt();
 }
 
-function choose(chosen) {
-  mode = chosen;
+function setMode(value) {
+  mode = value;
   corner = null;
   all('[data-mode]').forEach((b) => b.setAttribute('aria-pressed', b.dataset.mode === mode));
   frame.classList.toggle('boxing', mode === 'box');
   draw();
 }
 
-function hint(text, wrong) {
+function hint(text, isError) {
   one('.hint').textContent = text;
-  one('.hint').classList.toggle('wrong', Boolean(wrong));
+  one('.hint').classList.toggle('wrong', Boolean(isError));
 }
 
 async function open(file) {
@@ -93,7 +93,7 @@ async function open(file) {
   hint(`Opening ${file.name} …`);
   try {
     const { path } = await upload(file);
-    trigger('opened', { path, name: file.name, turn: ++turn });
+    trigger('uploaded', { path, name: file.name, request: ++request });
   } catch (error) {
     hint(`${file.name} cannot be uploaded; it may be larger than ${props.limit}.`, true);
   }
@@ -102,27 +102,27 @@ async function open(file) {
 frame.addEventListener('contextmenu', (event) => event.preventDefault());
 frame.addEventListener('pointerdown', (event) => {
   if (event.target.closest('.tags button') || (event.button !== 0 && event.button !== 2)) return;
-  // A finger scrolls the page unless it draws boxes.
+  // Touch scrolls the page, except in box mode.
   if (event.pointerType === 'touch' && mode !== 'box') {
-    drag = { from: place(event), x: event.clientX, y: event.clientY, touch: true };
+    drag = { from: position(event), x: event.clientX, y: event.clientY, touch: true };
     return;
   }
   event.preventDefault();
   frame.setPointerCapture(event.pointerId);
-  drag = { from: place(event), x: event.clientX, y: event.clientY, right: event.button === 2 };
+  drag = { from: position(event), x: event.clientX, y: event.clientY, right: event.button === 2 };
 });
 frame.addEventListener('pointermove', (event) => {
   if (drag) {
-    drag.moved ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > SLIP;
-    if (drag.moved && !drag.right && !drag.touch) draw(boxOf(drag.from, place(event)));
+    drag.moved ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > CLICK_RADIUS;
+    if (drag.moved && !drag.right && !drag.touch) draw(boxOf(drag.from, position(event)));
   } else if (corner) {
-    draw(boxOf(corner, place(event)));
+    draw(boxOf(corner, position(event)));
   }
 });
 frame.addEventListener('pointercancel', () => { drag = null; draw(); });
 frame.addEventListener('pointerup', (event) => {
   if (!drag) return;
-  const { from, moved, right, touch } = drag, to = place(event);
+  const { from, moved, right, touch } = drag, to = position(event);
   drag = null;
   if (moved) {
     if (!right && !touch) add({ box: boxOf(from, to) });
@@ -137,12 +137,12 @@ frame.addEventListener('pointerup', (event) => {
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button) return;
-  if (button.dataset.mode) choose(button.dataset.mode);
-  if (button.dataset.box) add({ box: picture.boxes[Number(button.dataset.box)] });
-  if (button.dataset.example) trigger('chosen', { number: Number(button.dataset.example), turn: ++turn });
-  if (button.dataset.do === 'clear') { done = []; corner = null; ask(); }
+  if (button.dataset.mode) setMode(button.dataset.mode);
+  if (button.dataset.box) add({ box: image.boxes[Number(button.dataset.box)] });
+  if (button.dataset.example) trigger('example_selected', { number: Number(button.dataset.example), request: ++request });
+  if (button.dataset.do === 'clear') { prompts = []; corner = null; sendPrompt(); }
   if (button.dataset.do === 'undo') {
-    if (corner) { corner = null; draw(); } else { done.pop(); ask(); }
+    if (corner) { corner = null; draw(); } else { prompts.pop(); sendPrompt(); }
   }
 });
 one('.open').addEventListener('keydown', (event) => {
@@ -162,40 +162,40 @@ element.addEventListener('drop', (event) => {
 document.addEventListener('paste', (event) => open(event.clipboardData.files[0]));
 new ResizeObserver(() => draw()).observe(photo);
 
-// The photo is decoded first: no click falls between one picture and the size of the next.
+// The photo is decoded first, so that no click falls between one image and the size of the next.
 async function show() {
   const next = props.value || { boxes: [] };
   if (next.photo) {
     const loading = new Image();
     loading.src = next.photo;
     await loading.decode();
-    if (next.number !== props.value.number) return;  // another has come meanwhile
+    if (next.number !== props.value.number) return;  // a newer image has arrived
   }
-  picture = next;
-  done = [];
+  image = next;
+  prompts = [];
   corner = null;
-  frame.hidden = !picture.photo;
-  one('.drop').hidden = Boolean(picture.photo);
-  if (picture.photo) photo.src = picture.photo;
-  frame.style.setProperty('--ratio', picture.width / picture.height);
+  frame.hidden = !image.photo;
+  one('.drop').hidden = Boolean(image.photo);
+  if (image.photo) photo.src = image.photo;
+  frame.style.setProperty('--ratio', image.width / image.height);
   const taken = [];
-  tags.replaceChildren(...picture.boxes.map(([x0, y0], number) => {
+  tags.replaceChildren(...image.boxes.map(([x0, y0], number) => {
     const tag = document.createElement('button');
     tag.type = 'button';
     tag.dataset.box = number;
     tag.textContent = number + 1;
-    tag.title = 'The box of the ground truth';
-    let left = 100 * x0 / picture.width;
-    const top = 100 * y0 / picture.height;
-    // Boxes that begin at one place have their numbers side by side.
+    tag.title = 'Prompt with this box of the ground truth';
+    let left = 100 * x0 / image.width;
+    const top = 100 * y0 / image.height;
+    // Numbers of boxes with the same corner are placed side by side.
     while (taken.some(([x, y]) => Math.abs(x - left) < 5 && Math.abs(y - top) < 4)) left += 5;
     taken.push([left, top]);
     tag.style.left = `${left}%`;
     tag.style.top = `${top}%`;
     return tag;
   }));
-  const truth = picture.boxes.length ? ' A number asks with a box of the ground truth.' : '';
-  hint(picture.photo ? `${picture.title} (${picture.width} × ${picture.height}).${truth}` : '');
+  const truth = image.boxes.length ? ' A number prompts with a box of the ground truth.' : '';
+  hint(image.photo ? `${image.title} (${image.width} × ${image.height}).${truth}` : '');
   draw();
 }
 
@@ -204,10 +204,10 @@ one('.examples').replaceChildren(...(props.examples || []).map(({ name, photo: u
   button.type = 'button';
   button.dataset.example = number;
   button.title = name;
-  const image = document.createElement('img');
-  image.src = uri;
-  image.alt = name;
-  button.append(image);
+  const thumbnail = document.createElement('img');
+  thumbnail.src = uri;
+  thumbnail.alt = name;
+  button.append(thumbnail);
   return button;
 }));
 one('.examples').hidden = !(props.examples || []).length;

@@ -1,17 +1,18 @@
-// Of gradio: element, watch(names, then). A click makes a card as wide as all, and stays in answers.
+// gradio provides element and watch(names, callback). A click enlarges the card of a model to the full
+// width; it stays enlarged when the cards are replaced.
 let large = null;
 
-function show() {
+function markEnlarged() {
   for (const card of element.querySelectorAll('.card')) {
     card.classList.toggle('large', card.dataset.model === large);
   }
 }
 
 element.addEventListener('click', (event) => {
-  const shown = event.target.closest('.shown');
-  if (!shown) return;
-  const model = shown.closest('.card').dataset.model;
+  const image = event.target.closest('.shown');
+  if (!image) return;
+  const model = image.closest('.card').dataset.model;
   large = large === model ? null : model;
-  show();
+  markEnlarged();
 });
-watch('value', show);
+watch('value', markEnlarged);

@@ -1,8 +1,8 @@
-"""Cards side by side, one for each model: its masks over the picture, and its numbers, as HTML."""
+"""Cards in HTML, one for each model: its masks over the image, and its numbers."""
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -11,29 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobile_sam.data.masks import Mask, Size
-from mobile_sam.data.overlays import blended, coloured, outlined, photo_uri
+from mobile_sam.data.masks import EncodedMasks, Mask, Size, encode
+from mobile_sam.data.overlays import blend_layers, colour_layer, outline_layer, photo_uri
 from mobile_sam.inference.drawing import write_label_map, write_mask
 
-# Pixels of the longest side of what is shown: small images are enlarged, lest outlines be thick.
-_SIDE, _LEAST_SIDE = 768, 512
-_DIMMED = 0.5  # of the light beside a mask
+# Pixels of the longest side on the page; small images are enlarged so that outlines stay thin.
+_MAX_SIDE, _MIN_SIDE = 768, 512
+_DIMMING = 0.5  # brightness outside a mask
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file in the page itself. uri: a data URI."""
+    """File for download that is part of the page. label: of its link. uri: a data URI."""
 
-    words: str
+    label: str
     file_name: str
     uri: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is shown of one model, or of the ground truth.
+    """Card of one model, or of the ground truth.
 
-    about: a few words on the model. image: a data URI. facts: numbers after their names.
+    image: a data URI. facts: pairs of a name and a value. about: a short description of the model.
     note: a sentence. kind: `answer`, `truth`, `waiting` or `error`.
     """
 
@@ -46,13 +46,14 @@ class Card:
     kind: str = "answer"
 
 
-class Shown:
-    """A picture in the size of the page, under masks."""
+class RenderedImage:
+    """Image in its size on the page, with masks drawn over it."""
 
-    def __init__(self, pixels: NDArray[np.uint8], side: int = _SIDE) -> None:
-        """pixels: (H, W, 3). side: pixels of the longest side, at most."""
+    def __init__(self, pixels: NDArray[np.uint8], max_side: int = _MAX_SIDE) -> None:
+        """Resize pixels (H, W, 3). max_side: largest length of the longest side in pixels."""
         longest = max(pixels.shape[:2])
-        scale = side / longest if longest > side else max(1, min(_LEAST_SIDE, side) // longest)
+        enlargement = max(1, min(_MIN_SIDE, max_side) // longest)
+        scale = max_side / longest if longest > max_side else enlargement
         height, width = (max(1, round(scale * length)) for length in pixels.shape[:2])
         self.size: Size = (height, width)
         image = Image.fromarray(pixels)
@@ -60,54 +61,58 @@ class Shown:
             image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
         self.pixels = np.asarray(image)
 
-    def plain(self) -> str:
-        """The picture as a data URI."""
+    def uri(self) -> str:
+        """Return the image without masks as a data URI."""
         return photo_uri(self.pixels)
 
-    def under(self, masks: Sequence[Mask]) -> str:
-        """The picture under masks (H, W) of its own size, each in a colour, as a data URI."""
-        return photo_uri(blended(self.pixels, self._coloured(masks)))
+    def with_masks(self, masks: Iterable[Mask]) -> str:
+        """Return the image under masks (H, W) of the original size, in colours, as a data URI."""
+        return photo_uri(blend_layers(self.pixels, self._coloured(masks)))
 
-    def lit(self, mask: Mask, truth: Mask | None = None) -> str:
-        """As `under` one mask, and dark where it is not. truth: outlined."""
-        dimmed = (self.pixels * _DIMMED).astype(np.uint8)
-        pixels = np.where(self._small(mask)[..., None], self.pixels, dimmed)
+    def highlight(self, mask: Mask, truth: Mask | None = None) -> str:
+        """Return the image under one mask and dimmed outside it, as a data URI.
+
+        truth: the ground truth, which is drawn as an outline.
+        """
+        dimmed = (self.pixels * _DIMMING).astype(np.uint8)
+        pixels = np.where(self._resize(mask)[..., None], self.pixels, dimmed)
         layers = [self._coloured([mask])]
         if truth is not None:
-            layers.append(outlined([self._small(truth)], self.size))
-        return photo_uri(blended(pixels, *layers))
+            layers.append(outline_layer([self._resize(truth)], self.size))
+        return photo_uri(blend_layers(pixels, *layers))
 
-    def _coloured(self, masks: Sequence[Mask]) -> NDArray[np.uint8]:
-        return coloured([self._small(mask) for mask in masks], self.size)
+    def _coloured(self, masks: Iterable[Mask]) -> NDArray[np.uint8]:
+        return colour_layer(EncodedMasks((encode(self._resize(mask)) for mask in masks), self.size))
 
-    def _small(self, mask: Mask) -> Mask:
+    def _resize(self, mask: Mask) -> Mask:
         if mask.shape == self.size:
             return mask
-        shown = Image.fromarray(mask).resize(self.size[::-1], Image.Resampling.NEAREST)
-        return np.asarray(shown)
+        resized = Image.fromarray(mask).resize(self.size[::-1], Image.Resampling.NEAREST)
+        return np.asarray(resized)
 
 
 def html(cards: Sequence[Card]) -> str:
-    """The cards as a list."""
+    """Render cards as a list."""
     return _TEMPLATE.render(cards=cards)
 
 
 def mask_file(mask: Mask, file_name: str) -> Download:
-    """A mask (H, W) as a PNG of the same size, of 255 on the thing and 0 elsewhere."""
+    """Return a mask (H, W) as a PNG of the same size: 255 for foreground, 0 for background."""
     buffer = io.BytesIO()
     write_mask(buffer, mask)
     return Download("Download mask", file_name, _uri(buffer))
 
 
-def label_file(masks: Sequence[Mask], size: Size, file_name: str) -> Download:
-    """Masks (H, W) as a label map, see `write_label_map`."""
+def label_file(masks: EncodedMasks, file_name: str) -> Download:
+    """Return masks (H, W) as a label map, see `write_label_map`."""
     buffer = io.BytesIO()
-    write_label_map(buffer, masks, size)
+    write_label_map(buffer, masks)
     return Download("Download label map", file_name, _uri(buffer))
 
 
 def milliseconds(value: float) -> str:
-    """A time in few digits, with its unit."""
+    """Format a time with few digits and its unit."""
+
     return f"{value / 1e3:.1f} s" if value >= 10_000 else f"{value:.{0 if value >= 10 else 1}f} ms"
 
 
@@ -116,5 +121,5 @@ def _uri(png: io.BytesIO) -> str:
 
 
 _TEMPLATE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-    resources.files("mobile_sam.app").joinpath("cards.html").read_text()
+    resources.files("mobile_sam.app").joinpath("cards.html").read_text(encoding="utf-8")
 )

@@ -1,4 +1,4 @@
-"""The models that the app asks: those of a run, or any weights, loaded when they are needed."""
+"""Models of the app: those of a run, or any weights; each is loaded on first use."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -8,27 +8,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.evaluation.cost import count_parameters
-from mobile_sam.evaluation.of_run import validated_model
-from mobile_sam.fetch import fetched_weights
-from mobile_sam.inference.loading import build_sam
-from mobile_sam.inference.predictor import SamPredictor
-from mobile_sam.layout import (
+from mobile_sam.config.checkpoints import (
     BOX_FILLED,
     START,
-    RunPaths,
-    compared,
-    exported,
-    settings_beside,
-    stage_checkpoint,
-    trained,
-    validated,
+    checkpoint_name,
+    checkpoint_names,
+    exported_checkpoint,
+    stage_checkpoints,
 )
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.config.sections import ImageOptions
+from mobile_sam.config.teachers import named_teachers
+from mobile_sam.data.images import DEFAULT_OPTIONS
+from mobile_sam.download.files import fetched_weights
+from mobile_sam.evaluation.cost import count_parameters
+from mobile_sam.evaluation.from_run import load_checkpoint_model
+from mobile_sam.inference.loading import build_sam
+from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.models.device import default_device
+from mobile_sam.models.file_kinds import check_kind
 from mobile_sam.models.sam import Sam
-from mobile_sam.schedule import normalise
-from mobile_sam.teachers import named_teachers
+from mobile_sam.paths import RunPaths, extra_checkpoints, settings_of_weights
+from mobile_sam.system.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +38,10 @@ log = logging.getLogger(__name__)
 class Models:
     """Predictors by the names of their models, in the order of the page.
 
-    loaders: make each model, in eval mode. first: names that are shown from the start; None: all.
-    exported: the name of the one that the run exports.
-    mask_threshold: logits above it belong to a mask; None: that of each model.
-    device: where they run.
+    loaders: functions that load the models, in eval mode. first: names that are selected at first;
+    None: all. mask_threshold: logits above it belong to a mask; None: each model's threshold.
+    exported: name of the model that the run exports. device: of all models; None: the default.
+    image_options: how uploaded files are read.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Models:
         mask_threshold: float | None = None,
         exported: str | None = None,
         device: torch.device | None = None,
+        image_options: ImageOptions = DEFAULT_OPTIONS,
     ) -> None:
+        self.image_options = image_options
         self.names = tuple(loaders)
         self.first = self.names if first is None else tuple(first)
         self.exported = exported
@@ -59,86 +63,90 @@ class Models:
         self._loaded: dict[str, SamPredictor] = {}
 
     def __getitem__(self, name: str) -> SamPredictor:
-        """On its device, and warm. Raises UserError for weights that do not fit."""
+        """Return a predictor on its device, warmed up. Raises UserError for unsuitable weights."""
         if name not in self._loaded:
             log.info("%s: loading", name)
             model = self._loaders[name]().to(self._device).requires_grad_(False)
             predictor = SamPredictor(model, self._mask_threshold)
-            # The first pass loads kernels, which is no cost of the image that is timed next.
+            # The first pass also loads kernels, which the times of images must not include.
             predictor.set_image(np.zeros((64, 64, 3), dtype=np.uint8))
             predictor.predict(box=np.array([16, 16, 48, 48]))
             self._loaded[name] = predictor
         return self._loaded[name]
 
     def about(self, name: str) -> str:
-        """How large a model is, and whether it is the one that is exported."""
+        """Describe a model: its number of parameters, and whether the run exports it."""
         size = f"{count_parameters(self[name].model) / 1e6:.2g} M parameters"
         return f"{size}, exported" if name == self.exported else size
 
 
 def models_of_run(
-    config: RunConfig, chosen: Sequence[str] | None = None, device: torch.device | None = None
+    config: RunConfig, selected: Sequence[str] | None = None, device: torch.device | None = None
 ) -> Models:
-    """What a run has: its start, the stages that are trained, its teachers, what it compares with.
+    """Return the models of a run: its start, trained stages, teachers, and compared checkpoints.
 
-    chosen: names of `validated`; None: the start, each stage once, and the teachers.
-    device: where they run; None: the default one.
-    Raises ConfigError for a name that is none, and for a model whose file is not there yet.
+    selected: names to select at first; None: the start, each stage once, and the teachers.
+    device: of all models; None: the default.
+    Raises ConfigError for an unknown name, and for a model whose file does not exist yet.
     """
-    needed = _needed(config)
-    unknown = sorted(set(chosen or ()) - set(needed))
+    files = _model_files(config)
+    unknown = sorted(set(selected or ()) - set(files))
     if unknown:
         raise ConfigError(
-            f"--models: run {config.run_name!r} has no {unknown[0]!r}; it has {', '.join(needed)}"
+            f"--models: run {config.run_name!r} has no {unknown[0]!r}; it has {', '.join(files)}"
         )
-    there = [name for name, path in needed.items() if path is None or path.is_file()]
-    missing = [name for name in chosen or () if name not in there]
+    available = [name for name, path in files.items() if path is None or path.is_file()]
+    missing = [name for name in selected or () if name not in available]
     if missing:
         raise ConfigError(
-            f"--models {missing[0]}: {needed[missing[0]]} is not there; finish the run first, or "
-            f"name others: {', '.join(there)}"
+            f"--models {missing[0]}: {files[missing[0]]} does not exist; finish the run first, or "
+            f"select from: {', '.join(available)}"
         )
-    first = chosen or [name for name in _usual(config) if name in there]
-    absent = [name for name in _usual(config) if name not in there]
-    if absent and not chosen:
-        log.info("without %s, whose files are not there", ", ".join(absent))
-    loaders = {name: partial(validated_model, config, name) for name in there}
-    return Models(loaders, first, config.mask_threshold, exported(config), device)
+    default = _default_names(config)
+    first = selected or [name for name in default if name in available]
+    absent = [name for name in default if name not in available]
+    if absent and not selected:
+        log.info("without %s: the files do not exist", ", ".join(absent))
+    loaders = {name: partial(load_checkpoint_model, config, name) for name in available}
+    return Models(
+        loaders, first, config.mask_threshold, exported_checkpoint(config), device, config.data
+    )
 
 
 def models_of_weights(weights: Sequence[str], device: torch.device | None = None) -> Models:
-    """Any weights: files, or known names, which are fetched. `weights.pt` of a run has its name.
+    """Return models of any weights: files, or known names, which are downloaded.
 
-    device: where they run; None: the default one.
-    Raises ConfigError for a file that is not there, and for two of one name.
+    A model is named after its file; for the `weights.pt` of a run, after the run.
+    device: of all models; None: the default.
+    Raises ConfigError for a missing file, and for two models of one name.
     """
     loaders: dict[str, Callable[[], Sam]] = {}
-    for given in weights:
-        path = fetched_weights(given)
-        if not path.is_file():
-            raise ConfigError(f"--weights {given}: there is no such file; give a path that exists")
-        name = path.resolve().parent.name if settings_beside(path) else path.stem
+    for source in weights:
+        path = fetched_weights(source, "--weights")
+        check_kind(path)
+        name = path.resolve().parent.name if settings_of_weights(path) else path.stem
         if name in loaders:
-            raise ConfigError(f"--weights {given}: {name!r} is there already; rename one of them")
+            raise ConfigError(f"--weights {source}: a second model named {name!r}; rename a file")
         loaders[name] = partial(build_sam, path)
     return Models(loaders, device=device)
 
 
-def _needed(config: RunConfig) -> dict[str, Path | None]:
-    """The file behind each model that the run validates; None where there need not be one."""
-    paths, students = RunPaths(config), trained(config)
+def _model_files(config: RunConfig) -> dict[str, Path | None]:
+    """Return the file of each model that the run validates; None if it needs no file."""
+    paths, students = RunPaths(config), stage_checkpoints(config)
     teachers = {name: RunPaths(one).teacher_weights for name, one in named_teachers(config).items()}
     files: dict[str, Path | None] = {
         START: paths.start_weights,
         **{name: paths.checkpoint(*of) for name, of in students.items()},
         **teachers,
-        **compared(config),
+        **extra_checkpoints(config),
     }
-    return {name: files[name] for name in validated(config) if name != BOX_FILLED}
+    return {name: files[name] for name in checkpoint_names(config) if name != BOX_FILLED}
 
 
-def _usual(config: RunConfig) -> list[str]:
-    """The start, each stage, and the teachers; of the last stage what the run exports."""
+def _default_names(config: RunConfig) -> list[str]:
+    """Return the start, each stage (the last one as exported), and the teachers."""
+
     *before, _ = normalise(config)
-    stages = [stage_checkpoint(stage, "last") for stage in before]
-    return [START, *stages, exported(config), *named_teachers(config)]
+    stages = [checkpoint_name(stage, "last") for stage in before]
+    return [START, *stages, exported_checkpoint(config), *named_teachers(config)]

@@ -1,4 +1,4 @@
-"""The page, of gradio: a canvas that takes prompts, options, and cards of answers."""
+"""The gradio page: a canvas for prompts, options, and cards of results."""
 
 import html
 from collections.abc import Callable, Iterator, Sequence
@@ -9,121 +9,124 @@ from typing import Any
 
 import gradio as gr
 
-from mobile_sam.app.asking import Asker
-from mobile_sam.app.cards import Shown
+from mobile_sam.app.cards import RenderedImage
 from mobile_sam.app.handlers import Handlers, Outputs
-from mobile_sam.app.pictures import of_index
-from mobile_sam.config import UserError
-from mobile_sam.data.index import IndexedImage
+from mobile_sam.app.images import indexed_image
+from mobile_sam.app.predictor_cache import PredictorCache
+from mobile_sam.data.index.table import IndexedImage
+from mobile_sam.system.errors import UserError
 
-LIMIT = "50 MB"  # of a file that is uploaded
-_EXAMPLE_SIDE = 192  # pixels of the longest side
+MAX_UPLOAD = "50 MB"
+_THUMBNAIL_SIDE = 192  # pixels of the longest side
 _INTRODUCTION = (
-    "Click on a thing, or drag a box around it: all models answer, side by side. "
-    "A right-click says what is not of it."
+    "Click on an object, or drag a box around it. The masks of all models appear side by side. "
+    "Right-click to mark background."
 )
-_OF_THREE = "Of three masks the one that the model rates highest"
-_EMPTY = '<p class="empty">Here the masks of all models appear, side by side.</p>'
+_BEST_OF_THREE = "Best of three masks, by predicted IoU"
+_EMPTY = '<p class="empty">The masks of all models appear here, side by side.</p>'
 
 Handler = Callable[..., Iterator[Outputs]]
 
 
 def build_page(
-    asker: Asker, examples: Sequence[IndexedImage], uploads: Path, title: str
+    predictors: PredictorCache, examples: Sequence[IndexedImage], uploads: Path, title: str
 ) -> gr.Blocks:
-    """The page, which is not served yet. title: text. Arguments otherwise as of `Handlers`."""
-    handlers, models = Handlers(asker, examples, uploads), asker.models
+    """Build the page without serving it. title: plain text. Other arguments: see `Handlers`."""
+    handlers, models = Handlers(predictors, examples, uploads), predictors.models
     with gr.Blocks(title=f"{title} · mobile_sam", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(f"<h1>{html.escape(title)}</h1><p>{_INTRODUCTION}</p>", elem_id="title")
-        visit = gr.State()
+        session = gr.State()
         with gr.Row(elem_id="desk"):
             with gr.Column(elem_id="asking", scale=4, min_width=320):
                 canvas = _canvas(examples)
                 with gr.Column(elem_id="options"):
-                    chosen = list(models.first)
-                    names = gr.CheckboxGroup(list(models.names), value=chosen, label="Models")
-                    of_three = gr.Checkbox(label=_OF_THREE)
-                    with gr.Accordion("Everything in the image", open=False):
+                    selected = list(models.first)
+                    names = gr.CheckboxGroup(list(models.names), value=selected, label="Models")
+                    best_of_three = gr.Checkbox(label=_BEST_OF_THREE)
+                    with gr.Accordion("Automatic masks", open=False):
                         sliders = _sliders()
-                        find = gr.Button("Find everything", variant="primary")
+                        everything = gr.Button("Segment everything", variant="primary")
             with gr.Column(elem_id="answers", scale=6, min_width=320):
-                shown = gr.HTML(
-                    _EMPTY, js_on_load=_own("cards.js"), elem_id="cards", apply_default_css=False
+                cards = gr.HTML(
+                    _EMPTY,
+                    js_on_load=_package_file("cards.js"),
+                    elem_id="cards",
+                    apply_default_css=False,
                 )
-        on = partial(_on, [visit, canvas, shown])
-        for event in (canvas.chosen, canvas.opened, canvas.asked):
-            event(handlers.overtake, [visit], queue=False, api_visibility="private")
-        on(page.load, handlers.first, [names])
-        on(canvas.chosen, handlers.chosen, [names])
-        on(canvas.opened, handlers.opened, [names])
-        on(canvas.asked, handlers.asked, [visit, names, of_three])
-        for option in (names, of_three):
-            on(option.input, handlers.again, [visit, names, of_three])
-        on(find.click, handlers.everything, [visit, names, *sliders])
+        on = partial(_on, [session, canvas, cards])
+        for event in (canvas.example_selected, canvas.uploaded, canvas.prompted):
+            event(handlers.supersede, [session], queue=False, api_visibility="private")
+        on(page.load, handlers.open_first, [names])
+        on(canvas.example_selected, handlers.open_example, [names])
+        on(canvas.uploaded, handlers.open_upload, [names])
+        on(canvas.prompted, handlers.predict, [session, names, best_of_three])
+        for option in (names, best_of_three):
+            on(option.input, handlers.predict_again, [session, names, best_of_three])
+        on(everything.click, handlers.segment_everything, [session, names, *sliders])
     return page
 
 
 def _canvas(examples: Sequence[IndexedImage]) -> gr.HTML:
-    small = [
-        {"name": one.image_id, "photo": Shown(of_index(one).pixels, _EXAMPLE_SIDE).plain()}
-        for one in examples
-    ]
+    thumbnails = []
+    for record in examples:
+        rendered = RenderedImage(indexed_image(record).pixels, _THUMBNAIL_SIDE)
+        thumbnails.append({"name": record.image_id, "photo": rendered.uri()})
     return gr.HTML(
         None,
-        html_template=_own("canvas.html"),
-        js_on_load=_own("canvas.js"),
+        html_template=_package_file("canvas.html"),
+        js_on_load=_package_file("canvas.js"),
         apply_default_css=False,
         elem_id="canvas",
-        examples=small,
-        limit=LIMIT,
+        examples=thumbnails,
+        limit=MAX_UPLOAD,
     )
 
 
 def _sliders() -> list[gr.Slider]:
     return [
         gr.Slider(4, 32, 16, step=1, label="Points per side"),
-        gr.Slider(0, 1, 0.5, step=0.01, label="Least predicted IoU"),
-        gr.Slider(0, 1, 0.5, step=0.01, label="Least stability"),
+        gr.Slider(0, 1, 0.5, step=0.01, label="Minimum predicted IoU"),
+        gr.Slider(0, 1, 0.5, step=0.01, label="Minimum stability score"),
     ]
 
 
 def _on(outputs: list[Any], event: Any, handler: Handler, inputs: list[Any]) -> None:
-    # One at a time: predictors hold one image, and times would be those of each other.
+    # One at a time: a predictor holds one image, and concurrent work would distort the times.
     event(
-        _told(handler),
+        _with_error_messages(handler),
         inputs,
         outputs,
         show_progress="hidden",
-        trigger_mode="multiple",  # with "always_last" gradio sends what an earlier event said
+        trigger_mode="multiple",  # with "always_last" gradio sends the data of an earlier event
         concurrency_id="models",
         concurrency_limit=1,
         api_visibility="private",
     )
 
 
-def _told(handler: Handler) -> Handler:
-    """As the handler, with errors of the visitor in a box on the page."""
+def _with_error_messages(handler: Handler) -> Handler:
+    """Wrap a handler so that a UserError appears as a message on the page."""
 
     @wraps(handler)
     def wrapped(*arguments: Any) -> Iterator[Outputs]:
-        # A handler without any step would empty the page.
+        # A handler that yields nothing would empty the page.
         yield gr.skip(), gr.skip(), gr.skip()
         try:
             yield from handler(*arguments)
         except UserError as error:
-            # gradio takes the text for HTML.
+            # gradio interprets the text as HTML.
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     return wrapped
 
 
-def _own(name: str) -> str:
-    """A file of this package."""
-    return resources.files("mobile_sam.app").joinpath(name).read_text()
+def _package_file(name: str) -> str:
+    """Read a text file of this package."""
+    return resources.files("mobile_sam.app").joinpath(name).read_text(encoding="utf-8")
 
 
 _LIGHT, _DARK = ("#ffffff", "#0072b2", "#dddcd7"), ("#15171a", "#56b4e9", "#373b41")
-# Fonts of the system: those of gradio's own themes are fetched.
+# Fonts of the system: the fonts of gradio's own themes are downloaded.
 STYLE: dict[str, Any] = {
     "theme": gr.themes.Base(
         font=["system-ui", "sans-serif"],
@@ -139,5 +142,5 @@ STYLE: dict[str, Any] = {
         button_primary_text_color=_LIGHT[0],
         button_primary_text_color_dark=_DARK[0],
     ),
-    "css": _own("page.css"),
+    "css": _package_file("page.css"),
 }

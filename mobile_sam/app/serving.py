@@ -1,4 +1,4 @@
-"""The app as a server on this machine, which sends nothing anywhere else and keeps nothing."""
+"""Server of the app on this machine; it contacts no other host and keeps no files."""
 
 import os
 import signal
@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mobile_sam.app.asking import Asker
-from mobile_sam.config import UserError
-from mobile_sam.data.index import IndexedImage
+from mobile_sam.app.predictor_cache import PredictorCache
+from mobile_sam.data.index.table import IndexedImage
+from mobile_sam.system.errors import UserError
 
-# Read by gradio and by what it imports, when they are imported.
-_QUIET = {
+# gradio and its dependencies read these variables on import.
+_NO_TELEMETRY = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
@@ -22,52 +22,57 @@ _QUIET = {
 
 
 @contextmanager
-def served(
-    asker: Asker,
+def serve_page(
+    predictors: PredictorCache,
     examples: Sequence[IndexedImage],
     title: str,
     host: str = "127.0.0.1",
     port: int | None = None,
     open_browser: bool = False,
 ) -> Iterator[str]:
-    """Serve the page as long as the context lasts; gives its address.
+    """Serve the page while the context lasts; yield its address.
 
-    port: None or 0 is the first free one from 7860 on. open_browser: show the page there.
-    What visitors upload lies in a temporary directory, which is removed at the end.
-    Raises UserError where gradio is not installed, and for a port that is taken.
+    port: None or 0 for the first free one from 7860 on. open_browser: open the page in a browser.
+    Uploads are kept in a temporary directory, which is removed at the end.
+    Raises UserError if gradio is not installed, and for a port that is in use.
     """
     with tempfile.TemporaryDirectory(prefix="mobile_sam-") as uploads:
-        os.environ |= {**_QUIET, "GRADIO_TEMP_DIR": uploads, "no_proxy": _direct(host)}
+        os.environ |= {**_NO_TELEMETRY, "GRADIO_TEMP_DIR": uploads, "no_proxy": _no_proxy(host)}
         try:
-            from mobile_sam.app.page import LIMIT, STYLE, build_page
+            from mobile_sam.app.page import MAX_UPLOAD, STYLE, build_page
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
             raise UserError(
                 "the app needs gradio, which is not installed; pip install -e '.[app]'"
             ) from error
-        page = build_page(asker, examples, Path(uploads), title)
+        page = build_page(predictors, examples, Path(uploads), title)
         try:
-            yield _launched(page, host, port, open_browser, LIMIT, STYLE)
+            yield _launch(page, host, port, open_browser, MAX_UPLOAD, STYLE)
         finally:
             page.close(verbose=False)
 
 
-def _direct(host: str) -> str:
-    """Hosts that no proxy stands before: gradio asks its own server whether it answers."""
-    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    return ",".join([*([given] if given else []), "127.0.0.1", "localhost", host])
+def _no_proxy(host: str) -> str:
+    """List hosts that are reached without a proxy; gradio checks its own server by a request."""
+    current = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    return ",".join([*([current] if current else []), "127.0.0.1", "localhost", host])
 
 
-def _launched(
-    page: Any, host: str, port: int | None, open_browser: bool, limit: str, style: dict[str, Any]
+def _launch(
+    page: Any,
+    host: str,
+    port: int | None,
+    open_browser: bool,
+    max_upload: str,
+    style: dict[str, Any],
 ) -> str:
     try:
         _, url, _ = page.launch(
             server_name=host,
             server_port=port or None,
             inbrowser=open_browser,
-            max_file_size=limit.replace(" ", "").lower(),
+            max_file_size=max_upload.replace(" ", "").lower(),
             share=False,
             prevent_thread_lock=True,
             quiet=True,
@@ -82,13 +87,14 @@ def _launched(
         if "empty port" not in str(error):
             raise
         raise UserError(
-            f"--port {port}: something else listens there; give another, or none for a free one"
+            f"--port {port}: in use by another program; give another port, or leave out --port"
         ) from error
     return url
 
 
-def until_interrupted() -> None:
-    """Wait for Ctrl-C, which shells keep from jobs in the background unless they are asked to."""
+def wait_until_interrupted() -> None:
+    """Wait for Ctrl-C, also in background jobs, for which shells disable it by default."""
+
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

@@ -1,4 +1,4 @@
-"""Architectures as data: what `configs/*.yaml` says of each `model_type`."""
+"""Architectures, read from `configs/*.yaml`, by `model_type`."""
 
 import re
 from functools import cache
@@ -7,32 +7,33 @@ from typing import Any
 
 import yaml
 
-from mobile_sam.shipped import CONFIG_DIR
+from mobile_sam.system.package_data import CONFIG_DIR
 
 TIMM = "timm/"
 
 
 @cache
 def architectures() -> dict[str, dict[str, Any]]:
-    """All architectures of `configs/*.yaml`, by `model_type`."""
+    """Return all architectures of `configs/*.yaml`, by `model_type`."""
     table: dict[str, dict[str, Any]] = {}
     for path in sorted(CONFIG_DIR.glob("*.yaml")):
-        table |= yaml.safe_load(path.read_text())
+        table |= yaml.safe_load(path.read_text(encoding="utf-8"))
     return table
 
 
 def is_architecture(model_type: str) -> bool:
-    """Whether `model_type` names one; what timm lacks is refused when it is built.
+    """Return whether `model_type` names an architecture; timm checks its own names when it builds.
 
-    A name of timm has no slash or colon: it becomes part of paths, and leads to no other source.
+    A name of timm has no slash or colon, because it becomes part of paths and must not lead to
+    another source.
     """
     return model_type in architectures() or bool(re.fullmatch(TIMM + r"[\w.-]+", model_type))
 
 
 def architecture(model_type: str) -> dict[str, Any]:
-    """One architecture; `timm/<name>` is a timm backbone with the other parts of MobileSAM.
+    """Return an architecture; `timm/<name>` is a timm backbone with the other parts of MobileSAM.
 
-    Raises KeyError for a name that `is_architecture` denies.
+    Raises KeyError for an unknown name.
     """
     if model_type.startswith(TIMM):
         encoder = {"family": "timm", "name": model_type.removeprefix(TIMM)}
@@ -41,7 +42,7 @@ def architecture(model_type: str) -> dict[str, Any]:
 
 
 def stride_16_blocks(model_type: str) -> range:
-    """Numbers of the encoder blocks whose output has the stride of the embedding."""
+    """Return the numbers of the encoder blocks whose output has stride 16, like the embedding."""
     encoder = architecture(model_type)["image_encoder"]
     if encoder["family"] == "timm":
         return range(0)
@@ -51,7 +52,7 @@ def stride_16_blocks(model_type: str) -> range:
 
 
 def feature_channels(model_type: str, level: int | str) -> int:
-    """Channels of a teacher's embedding (`neck`) or block output."""
+    """Return the channels of a teacher's embedding (`neck`) or block output."""
     settings = architecture(model_type)
     encoder = settings["image_encoder"]
     if level == "neck":

@@ -1,4 +1,4 @@
-"""Runs as files: a run's JSON, an overlay and the command line, resolved to settings.
+"""Settings of runs, resolved from a run's JSON, an overlay and the command line.
 
 Precedence: defaults < the run's JSON < overlay < command line.
 """
@@ -8,27 +8,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
-from mobile_sam.architectures import architecture, stride_16_blocks
-from mobile_sam.config import (
-    SHARED_KEYS,
-    ConfigError,
-    RunConfig,
-    parse_config,
-)
-from mobile_sam.fetch import KNOWN_CHECKPOINTS
-from mobile_sam.schedule import any_distillation, normalise, scale
-from mobile_sam.shipped import CONFIG_DIR
-from mobile_sam.teachers import random_number, teacher_configs, teacher_key
+from mobile_sam.config.architectures import architecture, stride_16_blocks
+from mobile_sam.config.catalog import KNOWN_CHECKPOINTS
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.renames import with_new_names
+from mobile_sam.config.run import SHARED_KEYS, RunConfig
+from mobile_sam.config.schedule import any_distillation, normalise, scale
+from mobile_sam.config.teachers import random_number, teacher_configs, teacher_key
+from mobile_sam.system.errors import ConfigError
+from mobile_sam.system.package_data import CONFIG_DIR
+from mobile_sam.system.paths import existing_file, read_text
 
 DEFAULT_RUN, DEFAULT_OVERLAY = "distill_then_finetune", "demo"
-Weights = tuple[str, str | None]  # of a teacher: its checkpoint and model_type
+Weights = tuple[str, str | None]  # checkpoint and model_type of a teacher
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Every run of one workflow, teachers before the runs that ask for them."""
+    """All runs of one workflow, teachers before the runs that use them."""
 
     all: tuple[RunConfig, ...]
     named: tuple[RunConfig, ...]
@@ -37,19 +37,23 @@ class Runs:
         return next(config for config in self.all if config.run_name == run_name)
 
 
-def resolve(names: str, overlay: str | None, overrides: Mapping[str, Any]) -> Runs:
-    """Settings of the runs in the comma-separated list `names`, and of their teacher runs.
+def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) -> Runs:
+    """Return the settings of the runs in the comma-separated list `names`, and of their teachers.
 
-    names: runs of `configs/`, or paths of JSON files.
-    overlay: a file of `configs/overlays/`, or None.
-    overrides: keys from the command line; those of SHARED_KEYS hold for teacher runs too.
+    names: runs of `configs/`, or paths of JSON files. Snakemake parses a name that looks like a
+    number as a number, which is an error.
+    overlay: name of a file in `configs/overlays/`, or None.
+    overrides: keys from the command line; those of SHARED_KEYS also apply to teacher runs.
     Raises ConfigError in one line that names file, entry and key.
     """
+    names = _text_of(names)
     overrides = {key: _plain(value) for key, value in overrides.items()}
+    overrides = with_new_names(overrides, "--config")
+    _check_texts(overrides)
     shared = {key: value for key, value in overrides.items() if key in SHARED_KEYS}
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     if not chosen:
-        raise ConfigError(f"run: none is named; there are {', '.join(known_runs())}")
+        raise ConfigError(f"run: no run is given; there are {', '.join(known_runs())}")
     done: dict[str, RunConfig] = {}
     beside: dict[str, None] = {}  # runs that others are compared with
 
@@ -89,48 +93,48 @@ def resolve(names: str, overlay: str | None, overrides: Mapping[str, Any]) -> Ru
 
 
 def load_settings(path: Path) -> RunConfig:
-    """The settings in `path`: a resolved `run.json`, or a run's own JSON without an overlay."""
-    config = _load(str(path), None, {})
+    """Return the settings in `path`: a resolved `run.json`, or a run's own JSON without overlay."""
+    config = _load(path, None, {})
     if any(teacher.teacher_model_type is None for teacher in teacher_configs(config)):
         return resolve(str(path), None, {}).named[0]
     return config
 
 
 def _check_unlabelled(configs: tuple[RunConfig, ...], given: bool) -> None:
-    """Raise ConfigError for images without masks that no stage learns from.
+    """Raise ConfigError for images without masks that no stage uses.
 
-    given: whether they come from the command line, and so hold for all runs, of which one must
-    distil; else each run that has them must.
+    given: whether they come from the command line. Then they apply to all runs, and one run must
+    distil; otherwise each run with such images must.
     """
-    asking = [config for config in configs if config.unlabelled_img_dir is not None]
-    idle = [c for c in asking if not any(stage.distils for stage in normalise(c))]
+    affected = [config for config in configs if config.unlabelled_img_dir is not None]
+    idle = [c for c in affected if not any(stage.distils for stage in normalise(c))]
     if idle and (not given or len(idle) == len(configs)):
         raise ConfigError(
             f"run {idle[-1].run_name!r}: unlabelled_img_dir: {idle[-1].unlabelled_img_dir!r}, but "
-            "no stage distils, and only from a teacher can images without masks be learned from; "
-            "set distillation of a stage to true, or unlabelled_img_dir to null"
+            "no stage distils, and only distillation uses images without masks; set distillation "
+            "of a stage to true, or unlabelled_img_dir to null"
         )
 
 
 def check_teachers(config: RunConfig) -> None:
-    """Raise ConfigError for a teacher that cannot teach the student, or that is there twice."""
+    """Raise ConfigError for a teacher that does not fit the student, or that is given twice."""
     seen: dict[tuple[object, ...], int] = {}
     for number, teacher in enumerate(teacher_configs(config)):
         if teacher.teacher_model_type is None:
-            continue  # of a run that is not read yet
+            continue  # the run of this teacher is not loaded yet
         _check_teacher(teacher, number)
         same = teacher.teacher_checkpoint, teacher.teacher_model_type, teacher.distill_levels
         if same in seen:
             raise ConfigError(
                 f"run {config.run_name!r}: {teacher_key(number, 'checkpoint')}: "
                 f"{teacher.teacher_checkpoint!r} at this level is "
-                f"{teacher_key(seen[same], 'checkpoint')} again; leave one of them out"
+                f"{teacher_key(seen[same], 'checkpoint')} again; remove one of them"
             )
         seen[same] = number
 
 
 def _check_teacher(config: RunConfig, number: int) -> None:
-    """As `check_teachers`, for a run with one teacher, which is the `number`-th of the real one."""
+    """Check a run with one teacher, which is number `number` of the original run."""
     name = config.teacher_model_type or ""
     student, teacher = (architecture(of) for of in (config.model_type, name))
     levels, source = config.distill_levels, f"run {config.run_name!r}"
@@ -146,29 +150,26 @@ def _check_teacher(config: RunConfig, number: int) -> None:
     for level in levels:
         if level == "neck" or level in blocks:
             continue
-        which = f"one of {blocks[0]} to {blocks[-1]}, or 'neck'" if blocks else "'neck'"
+        choices = f"one of {blocks[0]} to {blocks[-1]}, or 'neck'" if blocks else "'neck'"
         raise ConfigError(
             f"{source}: {teacher_key(number, 'feature_level')}: {name!r} has no block {level} of "
-            f"stride 16; take {which}"
+            f"stride 16; take {choices}"
         )
 
 
 def known_runs() -> list[str]:
-    """Names of the runs in `configs/`."""
+    """Return the names of the runs in `configs/`."""
     return sorted(path.stem for path in CONFIG_DIR.glob("*.json") if path.stem != "schema")
 
 
 def known_overlays() -> list[str]:
-    """Names of the overlays in `configs/overlays/`."""
+    """Return the names of the overlays in `configs/overlays/`."""
     return sorted(path.stem for path in (CONFIG_DIR / "overlays").glob("*.json"))
 
 
-def _load(name: str, overlay: str | None, overrides: dict[str, Any]) -> RunConfig:
-    is_path = name.endswith(".json")
-    path = Path(name) if is_path else CONFIG_DIR / f"{name}.json"
-    if not (path.is_file() if is_path else name in known_runs()):
-        raise ConfigError(f"run: there is no {name!r}; there are {', '.join(known_runs())}")
-    settings = {"run_name": path.stem} | _read_object(path)
+def _load(name: str | Path, overlay: str | None, overrides: dict[str, Any]) -> RunConfig:
+    path = _settings_file(name)
+    settings = {"run_name": path.stem} | with_new_names(_read_object(path), str(path))
     layers = [(str(path), settings)]
     if overlay is not None:
         layers += _overlay_layers(overlay, path.stem, settings["run_name"])
@@ -190,17 +191,59 @@ def _load(name: str, overlay: str | None, overrides: dict[str, Any]) -> RunConfi
     return config
 
 
+def _settings_file(name: str | Path) -> Path:
+    """Return the file of a run, given by name, as a `Path`, or as text that ends with .json."""
+    if isinstance(name, Path) or name.endswith(".json"):
+        return existing_file(Path(name))
+    if name in known_runs():
+        return CONFIG_DIR / f"{name}.json"
+    raise ConfigError(
+        f"run: there is no {name!r}; there are {', '.join(known_runs())}; give your own run "
+        f"by its path, such as configs/{name}.json"
+    )
+
+
+def _text_of(names: object) -> str:
+    """Return the names of runs as text. Raises ConfigError for a number."""
+    if isinstance(names, str):
+        return names
+    raise ConfigError(
+        f"run: Snakemake reads this name as {_kind(names)}; give the path of the run's file "
+        "instead, as in run=configs/2024_06.json"
+    )
+
+
+def _check_texts(overrides: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a number if the setting is text, such as `run_name=2024_06`."""
+    for key, value in overrides.items():
+        field = RunConfig.model_fields.get(key)
+        types = set(get_args(field.annotation) or [field.annotation]) if field else set()
+        types = {(get_args(one) or [one])[0] for one in types}  # of Annotated[str, ...], str
+        if isinstance(value, int | float) and types and types <= {str, NoneType}:
+            is_path = "_dir" in key or key.endswith("checkpoint") or key == "detections"
+            hint = f"{key}=./2023_11" if is_path else f"{key}=run_2024, or set it in the run's file"
+            raise ConfigError(
+                f"--config: {key}: Snakemake reads this value as {_kind(value)}, but it must be "
+                f"text; write {hint}"
+            )
+
+
+def _kind(value: object) -> str:
+    kind = "number" if isinstance(value, int | float) and not isinstance(value, bool) else "value"
+    return f"the {kind} {value}"
+
+
 def _known_architecture(
     source: str, number: int, checkpoint: str, model_type: str | None
 ) -> Weights:
-    """A teacher with the architecture of its known name; that of a run is not known yet."""
+    """Return a teacher with the architecture of its known name; a run's is not known yet."""
     if model_type is None and checkpoint in KNOWN_CHECKPOINTS:
         return checkpoint, KNOWN_CHECKPOINTS[checkpoint].model_type
     if model_type is None and not checkpoint.startswith("run:"):
-        what = "a path" if random_number(checkpoint) is None else "no known model"
+        kind = "a path" if random_number(checkpoint) is None else "not a known model"
         raise ConfigError(
-            f"{source}: {teacher_key(number, 'checkpoint')}: {checkpoint!r} is {what}, so "
-            f"{teacher_key(number, 'model_type')} must say which architecture it has"
+            f"{source}: {teacher_key(number, 'checkpoint')}: {checkpoint!r} is {kind}; "
+            f"set {teacher_key(number, 'model_type')} to its architecture"
         )
     return checkpoint, model_type
 
@@ -208,22 +251,22 @@ def _known_architecture(
 def _with_teachers(
     config: RunConfig, change: Callable[[int, str, str | None], Weights]
 ) -> RunConfig:
-    """The run with other weights for each of its teachers.
+    """Return the run with other weights for each of its teachers.
 
-    change: gives (checkpoint, model_type) for the number of a teacher and what it has.
+    change: returns the new (checkpoint, model_type) for a teacher's number and present values.
     """
     if config.teacher_checkpoint is None:
         return config
     checkpoint, model_type = change(0, config.teacher_checkpoint, config.teacher_model_type)
     more = []
-    for number, teacher in enumerate(config.more_teachers, start=1):
+    for number, teacher in enumerate(config.extra_teachers, start=1):
         name, architecture_of = change(number, teacher.checkpoint, teacher.model_type)
         more.append(teacher.model_copy(update={"checkpoint": name, "model_type": architecture_of}))
     return config.model_copy(
         update={
             "teacher_checkpoint": checkpoint,
             "teacher_model_type": model_type,
-            "more_teachers": tuple(more),
+            "extra_teachers": tuple(more),
         }
     )
 
@@ -238,17 +281,18 @@ def _overlay_layers(overlay: str, stem: str, run_name: str) -> list[tuple[str, d
     unknown = set(content) - {"settings", "runs"}
     if unknown:
         raise ConfigError(f"{path}: unknown key {min(unknown)!r}; there are 'settings' and 'runs'")
-    own = content.get("runs", {}).get(stem, {})
-    settings = content["settings"] | {"run_name": f"{run_name}-{overlay}"}
+    own = with_new_names(content.get("runs", {}).get(stem, {}), str(path))
+    settings = with_new_names(content["settings"], str(path))
+    settings |= {"run_name": f"{run_name}-{overlay}"}
     return [(f"overlay {overlay}", settings), (f"overlay {overlay}, runs.{stem}", own)]
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except RecursionError as error:
         raise ConfigError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: the file must hold one JSON object")
@@ -256,7 +300,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value of the command line: Snakemake hands `null` and JSON over as text."""
+    """Return a value of the command line: Snakemake passes `null` and JSON as text."""
     if isinstance(value, str):
         try:
             return json.loads(value)

@@ -1,10 +1,10 @@
-"""The teachers of a run: for each the settings of the same run with that teacher alone."""
+"""Teachers of a run, each as the settings of the run with that teacher alone."""
 
 import re
 
-from mobile_sam.architectures import feature_channels
-from mobile_sam.config import RunConfig
-from mobile_sam.options import level_name, teacher_level
+from mobile_sam.config.architectures import feature_channels
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.sections import level_name, teacher_level
 
 _FIRST = {
     "checkpoint": "teacher_checkpoint",
@@ -14,9 +14,9 @@ _FIRST = {
 
 
 def teacher_configs(config: RunConfig) -> tuple[RunConfig, ...]:
-    """The run as if it had one teacher, for each of its teachers; none for a run without.
+    """Return the settings of the run with one teacher alone, for each of its teachers.
 
-    The first keeps all else; of the others each has its own store, in the derived place.
+    The first keeps all other settings; each further teacher has its own store at the derived path.
     """
     if config.teacher_checkpoint is None:
         return ()
@@ -28,23 +28,23 @@ def teacher_configs(config: RunConfig) -> tuple[RunConfig, ...]:
             "train_img_dir_teacher_features": None,
             "decoder_from_teacher": False,
         }
-        for number, teacher in enumerate(config.more_teachers, start=1)
+        for number, teacher in enumerate(config.extra_teachers, start=1)
     ]
     return tuple(
-        config.model_copy(update={**changes, "more_teachers": ()}) for changes in ({}, *others)
+        config.model_copy(update={**changes, "extra_teachers": ()}) for changes in ({}, *others)
     )
 
 
 def teacher_shares(config: RunConfig) -> tuple[float, ...]:
-    """What each teacher counts in distillation, by its weight; they add up to 1."""
+    """Return the share of each teacher in distillation, by its weight; the sum is 1."""
     if config.teacher_checkpoint is None:
         return ()
-    weights = [1.0, *(teacher.weight for teacher in config.more_teachers)]
+    weights = [1.0, *(teacher.weight for teacher in config.extra_teachers)]
     return tuple(weight / sum(weights) for weight in weights)
 
 
 def named_teachers(config: RunConfig) -> dict[str, RunConfig]:
-    """`teacher_configs` by their names in tables: `teacher`, `teacher_2`, ..."""
+    """Return `teacher_configs` by their names in tables: `teacher`, `teacher_2`, ..."""
     return {
         f"teacher_{count}" if count > 1 else "teacher": teacher
         for count, teacher in enumerate(teacher_configs(config), start=1)
@@ -52,31 +52,32 @@ def named_teachers(config: RunConfig) -> dict[str, RunConfig]:
 
 
 def teacher_key(number: int, part: str) -> str:
-    """The key that sets a part of a teacher, for messages.
+    """Return the key that sets a field of a teacher, for messages.
 
-    number: 0 for the first, k + 1 for `more_teachers[k]`; part: a field of its entries.
+    number: 0 for the first, k + 1 for `extra_teachers[k]`. part: the field.
     """
-    return f"more_teachers[{number - 1}].{part}" if number else _FIRST[part]
+    return f"extra_teachers[{number - 1}].{part}" if number else _FIRST[part]
 
 
 def random_number(checkpoint: str | None) -> int | None:
-    """0 for `random`, k for `random:k`, another teacher of the same seed; None for weights."""
-    found = re.fullmatch(r"random(?::(\d+))?", checkpoint or "")
-    return int(found[1] or 0) if found else None
+    """Return 0 for `random`, k for `random:k` (another random teacher), None for weights."""
+    match = re.fullmatch(r"random(?::(\d+))?", checkpoint or "")
+    return int(match[1] or 0) if match else None
 
 
 def random_seed(config: RunConfig) -> int:
-    """The seed of the first teacher, where it is random.
+    """Return the seed of the first teacher, if it is random.
 
-    Another one than the student's: two equal architectures would be equal models.
+    It differs from the student's seed; otherwise equal architectures would be equal models.
     """
     return config.seed + 1 + (random_number(config.teacher_checkpoint) or 0)
 
 
 def projections(config: RunConfig) -> dict[str, int]:
-    """Channels of what the student's embedding is projected to: blocks, by their names in batches.
+    """Return the channels to which the student's embedding is projected, for each teacher block.
 
-    The necks of teachers have the student's own channels, and are compared with it directly.
+    Keys are the names of blocks in batches. Necks of teachers have the student's channels, and
+    need no projection.
     """
     return {
         teacher_level(number, level_name(level)): feature_channels(

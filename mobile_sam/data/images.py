@@ -2,81 +2,434 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mobile_sam.config import UserError
+from mobile_sam.config.sections import ImageOptions, Percentiles
+from mobile_sam.data.tiff import TIFF_ERRORS, SeveralPagesError, Tiff, read_tiff
+from mobile_sam.system.errors import UserError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".ppm", ".pgm"}
+)
 _DEEP_GREY = frozenset({"I;16", "I;16L", "I;16B", "I", "F"})
+_COLOURS = frozenset({"RGB", "RGBA", "LA"})
+_MULTI_PICTURE = "MPO"  # a JPEG with previews or depth behind the photograph, as phones write it
+Pixels = NDArray[np.generic]
+DEFAULT_OPTIONS = ImageOptions()
+
+# What turns stored pixels upright, by the value of the EXIF orientation (EXIF 2.32, tag 274).
+_ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.swapaxes(0, 1),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+NO_HASH, _HASH_SIZE = 0, 256  # pixels of the longest side
+_INVERSE_ORIENTATION = {
+    6: 8,
+    8: 6,
+}  # the orientation whose turn undoes another; all others undo themselves
 
 
 class RecordError(UserError):
     """Something is wrong with one file; the message names it."""
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB pixels (H, W, 3) in 0..255, turned upright by their EXIF orientation.
+@dataclass(frozen=True)
+class ImageFacts:
+    """An image file, read whole. digest: of its bytes and of the options that change its pixels.
 
-    Transparency is dropped. Grey images of more than 8 bits are stretched from their own darkest
-    to their own brightest pixel, because cameras seldom fill 16 bits. Of colour images of 16 bits
-    the upper 8 are read. Raises RecordError for a file that cannot be read whole, or has several
-    pages.
+    size: (H, W) of the upright image; stored_size: before its EXIF orientation is applied.
+    orientation: EXIF's, 1 where it is absent or `exif_orientation` is `ignore`.
+    look: its `perceptual_hash`.
     """
-    with _opened(path, path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if image.mode in _DEEP_GREY:
-            grey = _stretched(np.asarray(upright, dtype=np.float64), path)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return np.asarray(upright.convert("RGB"))
+
+    digest: str
+    size: tuple[int, int]
+    stored_size: tuple[int, int]
+    orientation: int
+    look: int
 
 
-def check_image(path: Path) -> tuple[str, tuple[int, int]]:
-    """Digest of the file's bytes and size (H, W) of the upright image, read whole.
+@dataclass(frozen=True)
+class _StoredPixels:
+    """Pixels (H, W) or (H, W, bands) as the file has them; nodata: the value of missing ones."""
+
+    pixels: Pixels
+    orientation: int
+    nodata: float | None = None
+
+
+def read_image(path: Path, options: ImageOptions = DEFAULT_OPTIONS) -> NDArray[np.uint8]:
+    """Return RGB pixels (H, W, 3) in 0..255, turned upright by the EXIF orientation.
+
+    Transparency is dropped. Of images of more than 8 bits, `options.intensity` says which values
+    become black and white. Raises RecordError for a file that cannot be read whole, has several
+    pages, or more bands than `options.bands` selects.
+    """
+    stored = _read_stored(path, path, options)
+    return apply_orientation(_to_rgb8(stored, path, options), stored.orientation)
+
+
+def read_unoriented(path: Path, options: ImageOptions = DEFAULT_OPTIONS) -> NDArray[np.uint8]:
+    """Return the pixels as `read_image` does, but as stored, whatever the EXIF orientation."""
+    return _to_rgb8(_read_stored(path, path, options), path, options)
+
+
+def apply_orientation(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return stored pixels (H, W, ...) turned upright, of an EXIF orientation from 1 to 8."""
+    return np.ascontiguousarray(_ORIENTATIONS[orientation](pixels))
+
+
+def check_image(path: Path, options: ImageOptions = DEFAULT_OPTIONS) -> ImageFacts:
+    """Read an image whole, and return its digest and size.
 
     Of a JPEG every coefficient is read, but grey pixels are made at an eighth of the size: that
     finds a truncated file in a fraction of the time. Raises RecordError as `read_image` does.
     """
+    content = _read_bytes(path)
+    size, orientation, grey = _size_and_grey(content, path, options)
+    upright = size[::-1] if orientation >= 5 else size
+    look = perceptual_hash(apply_orientation(grey, orientation))
+    return ImageFacts(_digest(content, options), upright, size, orientation, look)
+
+
+def read_verified(path: Path, options: ImageOptions, digest: str) -> NDArray[np.uint8]:
+    """Return the pixels as `read_image` does, of the very bytes that have a digest.
+
+    digest: as `ImageFacts` has it. Raises RecordError for a file of other bytes.
+    """
+    content = _read_bytes(path)
+    if _digest(content, options) != digest:
+        raise RecordError(
+            f"{path}: the image is not the one that was indexed, its bytes have changed; put that "
+            "one back, or `touch` the file, and give the same command again (without Snakemake: "
+            "run `index`, then `extract`)"
+        )
+    stored = _read_stored(io.BytesIO(content), path, options)
+    return apply_orientation(_to_rgb8(stored, path, options), stored.orientation)
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RecordError(f"{path}: the image cannot be read ({error})") from error
-    with _opened(io.BytesIO(content), path) as image:
-        width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        image.draft("L", (width // 8, height // 8))
-        image.load()
-        if image.mode in _DEEP_GREY:
-            _stretched(np.asarray(image, dtype=np.float64), path)
-    digest = hashlib.sha256(content).hexdigest()[:32]
-    return digest, (width, height) if turned else (height, width)
+        raise RecordError(f"{path}: the image cannot be read ({error.strerror})") from error
+    if not content:
+        raise RecordError(f"{path}: the image file is empty (0 bytes); copy it again")
+    return content
+
+
+def perceptual_hash(grey: NDArray[np.uint8]) -> int:
+    """Return 64 bits that change little when a picture (H, W) is scaled, compressed or brightened.
+
+    The signs of its low frequencies (pHash), by the library ImageHash. 0 stands for no hash.
+    """
+    import imagehash  # takes a while, and only an index needs it
+
+    small = Image.fromarray(grey)
+    small.thumbnail((_HASH_SIZE, _HASH_SIZE), reducing_gap=2.0)
+    return int(str(imagehash.phash(small)), 16)
+
+
+_CHANGE_PIXELS = {"bands", "intensity", "exif_orientation"}
+
+
+def _digest(content: bytes, options: ImageOptions) -> str:
+    changes = options.model_dump_json(exclude_defaults=True, include=_CHANGE_PIXELS)
+    digest = hashlib.sha256(content)
+    digest.update(b"" if changes == "{}" else changes.encode())
+    return digest.hexdigest()[:32]
+
+
+def _size_and_grey(
+    content: bytes, path: Path, options: ImageOptions
+) -> tuple[tuple[int, int], int, NDArray[np.uint8]]:
+    """Stored size (H, W), orientation, and grey pixels (h, w), which may be smaller."""
+    if content[:2] == b"\xff\xd8" and options.bands is None:
+        with open_image(io.BytesIO(content), path, options) as image:
+            width, height = image.size
+            orientation = _valid_orientation(image.getexif().get(ExifTags.Base.Orientation, 1))
+            image.draft("L", (width // 8, height // 8))
+            image.load()
+            grey = np.asarray(image.convert("L"))
+        return (height, width), _applied_orientation(orientation, options), grey
+    stored = _read_stored(io.BytesIO(content), path, options)
+    grey = np.asarray(Image.fromarray(_to_rgb8(stored, path, options)).convert("L"))
+    return (stored.pixels.shape[0], stored.pixels.shape[1]), stored.orientation, grey
+
+
+def _read_stored(source: Path | io.BytesIO, path: Path, options: ImageOptions) -> _StoredPixels:
+    """The bands that make up the image, one or three, before its orientation is applied."""
+    try:
+        with open_image(source, path, options) as image:
+            orientation = _valid_orientation(image.getexif().get(ExifTags.Base.Orientation, 1))
+            if image.format == "TIFF" and not _is_plain_tiff(image, options):
+                return _read_stored_tiff(source, path, options)
+            if (
+                image.format == "PNG"
+                and image.mode in {"RGB", "RGBA", "LA"}
+                and is_deep_png(source)
+            ):
+                pixels = _select_bands(_read_deep_png(source), path, options)
+            else:
+                check_single_page(image, path)
+                pixels = _pillow_pixels(image, path, options)
+            if image.format == "TIFF":  # Pillow has turned it already
+                pixels = _ORIENTATIONS[_INVERSE_ORIENTATION.get(orientation, orientation)](pixels)
+            return _StoredPixels(pixels, _applied_orientation(orientation, options))
+    except _UnknownToPillowError as error:
+        if not _is_tiff(source):
+            raise
+        try:
+            return _read_stored_tiff(source, path, options)
+        except RecordError:
+            raise
+        except TIFF_ERRORS:
+            raise error from None
+
+
+def _pillow_pixels(image: Image.Image, path: Path, options: ImageOptions) -> Pixels:
+    if options.bands is not None:
+        plain = image.convert("RGB") if image.mode in {"P", "PA", "CMYK", "YCbCr"} else image
+        return _select_bands(np.asarray(plain), path, options)
+    if image.mode in _DEEP_GREY:
+        return np.asarray(image)
+    if image.mode in {"1", "L"}:
+        return np.asarray(image.convert("L"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _read_stored_tiff(
+    source: Path | io.BytesIO, path: Path, options: ImageOptions
+) -> _StoredPixels:
+    """A TIFF that Pillow would not read as it is: deep colours, many bands, 64 bits."""
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    try:
+        tiff = read_tiff(source, lambda size: check_megapixels(size, path, options))
+    except SeveralPagesError as error:
+        raise RecordError(
+            f"{path}: the file has several pages ({error}); save each page as a file"
+        ) from None
+    check_megapixels((tiff.pixels.shape[0], tiff.pixels.shape[1]), path, options)
+    if tiff.are_pages and options.bands is None:
+        raise RecordError(
+            f"{path}: the file has several pages ({describe_pixels(tiff.pixels)}); save each page "
+            "as a file, or take pages as bands with data.bands"
+        )
+    orientation = _applied_orientation(_valid_orientation(tiff.orientation), options)
+    return _StoredPixels(_select_bands(tiff.shown(), path, options, tiff), orientation, tiff.nodata)
+
+
+def _select_bands(
+    pixels: Pixels, path: Path, options: ImageOptions, tiff: Tiff | None = None
+) -> Pixels:
+    """One band (H, W) or three (H, W, 3): those that are asked for, or those that there are."""
+    there = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype.kind not in "biuf":
+        raise RecordError(f"{path}: {describe_pixels(pixels)}; save whole or real numbers")
+    if options.bands is not None:
+        if max(options.bands) > there:
+            raise RecordError(
+                f"{path}: {describe_pixels(pixels)}, and data.bands asks for "
+                f"{list(options.bands)}; the first band is 1"
+            )
+        chosen = pixels.reshape(*pixels.shape[:2], there)[..., [b - 1 for b in options.bands]]
+        return chosen[..., 0] if len(options.bands) == 1 else chosen
+    if pixels.ndim == 2:
+        return pixels
+    has_alpha = tiff is None or tiff.alpha
+    colours = there - has_alpha * (there in {2, 4})
+    is_colour = tiff is None or tiff.photometric == "RGB"
+    if colours == 1:
+        return pixels[..., 0]
+    if (colours == 3 and is_colour) or (there == 4 and is_colour):
+        return pixels[..., :3]
+    raise RecordError(
+        f"{path}: {describe_pixels(pixels)}; select three with data.bands, such as [3, 2, 1]"
+    )
+
+
+def describe_pixels(pixels: Pixels) -> str:
+    """Describe pixels (H, W) or (H, W, bands): `5 bands of uint8`."""
+    bands = pixels.shape[2] if pixels.ndim == 3 else 1
+    return f"{bands} band{'s' if bands > 1 else ''} of {pixels.dtype}"
+
+
+def _to_rgb8(stored: _StoredPixels, path: Path, options: ImageOptions) -> NDArray[np.uint8]:
+    """RGB of 8 bits (H, W, 3) of one band or three."""
+    pixels = stored.pixels
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype != np.uint8:
+        pixels = _stretch(pixels, stored.nodata, path, options)
+    return np.asarray(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
+
+
+def _stretch(
+    pixels: Pixels, nodata: float | None, path: Path, options: ImageOptions
+) -> NDArray[np.uint8]:
+    """Values of any range as 0..255; what has no data is black, and counts in no range."""
+    values = pixels.astype(np.float64)
+    missing = np.zeros(values.shape, dtype=bool)
+    if nodata is not None:
+        missing = np.isnan(values) if np.isnan(nodata) else values == nodata
+    known = values[~missing] if missing.any() else values
+    if not np.isfinite(known).all():
+        raise RecordError(f"{path}: the image has pixels that are not finite; save it without them")
+    low, high = _intensity_range(known, pixels.dtype, path, options)
+    scaled = np.clip((values - low) * (255 / max(high - low, 1e-12)), 0, 255) + 0.5
+    scaled[missing] = 0
+    return scaled.astype(np.uint8)
+
+
+def _intensity_range(
+    known: NDArray[np.float64], dtype: np.dtype, path: Path, options: ImageOptions
+) -> tuple[float, float]:
+    intensity = options.intensity
+    if known.size == 0:
+        return 0.0, 1.0
+    if isinstance(intensity, Percentiles):
+        low, high = np.percentile(known, intensity.percentile)
+        return float(low), float(high)
+    if intensity == "min_max":
+        return float(known.min()), float(known.max())
+    if intensity == "bit_depth":
+        if dtype.kind == "f":
+            raise RecordError(
+                f"{path}: {dtype} has no bit depth; give data.intensity two numbers or percentiles"
+            )
+        return 0.0, float(np.iinfo(dtype).max)
+    return intensity
+
+
+def check_single_page(image: Image.Image, path: Path) -> None:
+    """Raise RecordError for a file of several pages or frames; a phone's MPO counts as one."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != _MULTI_PICTURE:
+        raise RecordError(f"{path}: the file has several pages; save each page as a file")
+
+
+class _UnknownToPillowError(RecordError):
+    """Pillow does not know the format."""
 
 
 @contextmanager
-def _opened(file: Path | io.BytesIO, path: Path) -> Iterator[Image.Image]:
+def open_image(
+    source: Path | io.BytesIO, path: Path, options: ImageOptions = DEFAULT_OPTIONS
+) -> Iterator[Image.Image]:
+    """Open an image or a mask with Pillow, and say what is wrong with it in a RecordError."""
     try:
-        with Image.open(file) as image:
-            one_page(image, path)
+        with _disable_pillow_limit():
+            image = Image.open(source)
+        with image:
+            check_megapixels(image.size[::-1], path, options)
             yield image
     except RecordError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RecordError(f"{path}: the image cannot be read ({error})") from error
+    except UnidentifiedImageError:
+        raise _UnknownToPillowError(f"{path}: {_unknown_format_message(source)}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, *TIFF_ERRORS) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecordError(f"{path}: the image cannot be read ({reason})") from error
 
 
-def _stretched(grey: NDArray[np.float64], path: Path) -> NDArray[np.uint8]:
-    low, high = grey.min(), grey.max()
-    if not np.isfinite(high - low):
-        raise RecordError(f"{path}: the image has pixels that are not finite; save it without them")
-    return np.asarray((grey - low) * (255 / max(high - low, 1e-12)) + 0.5).astype(np.uint8)
+def check_megapixels(size: tuple[int, int], path: Path, options: ImageOptions) -> None:
+    """Raise RecordError for more pixels than `options.max_megapixels` allows; size: (H, W)."""
+    megapixels = size[0] * size[1] / 1e6
+    if megapixels > options.max_megapixels:
+        raise RecordError(
+            f"{path}: {size[1]}x{size[0]} pixels are {megapixels:.0f} megapixels, more than "
+            f"data.max_megapixels ({options.max_megapixels:g}); cut it into tiles, or raise that"
+        )
 
 
-def one_page(image: Image.Image, path: Path) -> None:
-    """Raise RecordError for a file of several pages or frames."""
-    if getattr(image, "n_frames", 1) > 1:
-        raise RecordError(f"{path}: the file has several pages; save each page as a file")
+@contextmanager
+def _disable_pillow_limit() -> Iterator[None]:
+    """Keep Pillow from refusing or warning by its own limit: `max_megapixels` takes its place."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _unknown_format_message(source: Path | io.BytesIO) -> str:
+    """Name the content of a file that Pillow does not know, and say what to do."""
+    head = _head(source, 64)
+    for mark, place, what in _KNOWN_SIGNATURES:
+        if head[place : place + len(mark)] == mark:
+            return what
+    if not head:
+        return "the file is empty (0 bytes); copy it again"
+    return "the image cannot be read (no known image format); save it as PNG, JPEG or TIFF"
+
+
+_KNOWN_SIGNATURES = (
+    (b"ftyphei", 4, "the image is HEIC, which is not read; save it as JPEG or PNG"),
+    (b"ftypmif1", 4, "the image is HEIF, which is not read; save it as JPEG or PNG"),
+    (b"ftypavif", 4, "the image is AVIF, which is not read; save it as JPEG or PNG"),
+    (b"version https://git-lfs", 0, "the file is a Git LFS pointer; run `git lfs pull`"),
+    (b"<!DOCTYPE", 0, "the file is a web page in place of an image; download it again"),
+    (b"<html", 0, "the file is a web page in place of an image; download it again"),
+    (b"\x93NUMPY", 0, "the file is a NumPy array, which is not read as image; save it as TIFF"),
+    (b"\0\5\x16\7", 0, "the file has macOS metadata instead of an image; remove it"),
+)
+
+
+def _head(source: Path | io.BytesIO, count: int) -> bytes:
+    if isinstance(source, io.BytesIO):
+        return source.getvalue()[:count]
+    with source.open("rb") as file:
+        return file.read(count)
+
+
+def _is_tiff(source: Path | io.BytesIO) -> bool:
+    return _head(source, 4) in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
+
+
+def _is_plain_tiff(image: Image.Image, options: ImageOptions) -> bool:
+    """Whether Pillow reads all that there is: one page of 8 bits, or of deep grey."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bits, samples = tags.get(258, (1,)), tags.get(277, 1)
+    deep_colour = max(bits) > 8 and samples > 1
+    several = getattr(image, "n_frames", 1) > 1
+    nodata = 42113 in tags and image.mode in _DEEP_GREY
+    return not (options.bands or deep_colour or samples > 4 or several or nodata)
+
+
+def is_deep_png(source: Path | io.BytesIO) -> bool:
+    """Return whether a PNG has 16 bits per channel."""
+    return _head(source, 25)[24] == 16
+
+
+def _read_deep_png(source: Path | io.BytesIO) -> Pixels:
+    """Pixels (H, W, bands) of a PNG of 16 bits, RGB or RGBA; Pillow keeps only 8 of them."""
+    content = source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
+    pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise OSError("the PNG is damaged")
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    return np.asarray(pixels[..., order])
+
+
+def _valid_orientation(orientation: object) -> int:
+    """An orientation of a file, or 1 for a value that the standard does not know."""
+    return orientation if isinstance(orientation, int) and orientation in _ORIENTATIONS else 1
+
+
+def _applied_orientation(orientation: int, options: ImageOptions) -> int:
+    return 1 if options.exif_orientation == "ignore" else orientation

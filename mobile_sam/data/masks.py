@@ -1,34 +1,126 @@
 """Masks as run-length codes, and the shapes derived from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
+from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 Size = tuple[int, int]  # (H, W) in pixels
 
 
 def encode(mask: Mask) -> bytes:
-    """COCO's compressed run-length code of a mask (H, W)."""
+    """Return COCO's compressed run-length code of a mask (H, W)."""
     return coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
 
 
+def encode_labels(labels: NDArray[np.integer] | Mask) -> list[tuple[int, bytes]]:
+    """Return each value but 0 of a label map (H, W) with its compressed run-length code, in order.
+
+    The codes are those of `encode(labels == value)`. The time grows with the pixels, not with the
+    labels: runs down the columns are found once, and sorted by their label.
+    """
+    flat = labels.ravel(order="F")
+    starts = np.r_[0, np.flatnonzero(flat[1:] != flat[:-1]) + 1]
+    ends = np.r_[starts[1:], flat.size]
+    used = flat[starts] != 0
+    starts, ends = starts[used], ends[used]
+    order = np.argsort(flat[starts], kind="stable")
+    starts, ends = starts[order], ends[order]
+    values, first = np.unique(flat[starts], return_index=True)
+    if len(values) == 0:
+        return []
+    # Of each label: background and object in turns, and background to the end of the image.
+    is_first = np.zeros(len(starts), dtype=bool)
+    is_first[first] = True
+    before = np.where(is_first, 0, np.r_[0, ends[:-1]])
+    last = np.r_[first[1:], len(starts)] - 1
+    lengths = np.stack([starts - before, ends - starts], axis=1).ravel()
+    tails = flat.size - ends[last]
+    counts = np.insert(lengths, 2 * (last + 1), tails)
+    owner = np.repeat(np.arange(len(values)), 2 * np.diff(np.r_[first, len(starts)]) + 1)
+    without_tail = np.flatnonzero(tails == 0)  # the code ends with the object
+    ends_of = np.cumsum(np.bincount(owner)) - 1
+    kept = np.ones(len(counts), dtype=bool)
+    kept[ends_of[without_tail]] = False
+    codes = _compress_runs(counts[kept], owner[kept], len(values))
+    return [(int(value), code) for value, code in zip(values.tolist(), codes, strict=True)]
+
+
+def _compress_runs(counts: NDArray[np.int64], owner: NDArray[np.int64], number: int) -> list[bytes]:
+    """COCO's compressed form of several codes; counts: their runs, each of the code `owner`.
+
+    From the fourth run of a code on, the difference to the run before the last is written: 5 bits
+    a character, of which the sixth says that more follow.
+    """
+    first = np.searchsorted(owner, np.arange(number))
+    place = np.arange(len(counts)) - first[owner]
+    values = counts.copy()
+    later = np.flatnonzero(place > 2)
+    values[later] -= counts[later - 2]
+    characters = np.zeros((len(values), 8), dtype=np.uint8)
+    lengths = np.zeros(len(values), dtype=np.int64)
+    going = np.arange(len(values))
+    while len(going):
+        low = values[going] & 31
+        values[going] >>= 5
+        more = np.where(low & 16, values[going] != -1, values[going] != 0)
+        characters[going, lengths[going]] = low + 32 * more + 48
+        lengths[going] += 1
+        going = going[more]
+    text = characters[np.arange(8) < lengths[:, None]].tobytes()
+    ends = np.cumsum(np.bincount(owner, weights=lengths, minlength=number)).astype(int).tolist()
+    return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def split_labels(labels: NDArray[np.integer] | Mask) -> tuple[NDArray[np.int64], list[int]]:
+    """Number the connected components of each value of a label map (H, W) but 0, from 1 on.
+
+    Pixels connect along their sides. Returns the numbers (H, W), ordered by value, and the value
+    of each component.
+    """
+    values, compact = np.unique(labels, return_inverse=True)
+    compact = compact.reshape(labels.shape) + 1
+    numbers = np.zeros(labels.shape, dtype=np.int64)
+    found: list[int] = []
+    for value, place in zip(values.tolist(), ndimage.find_objects(compact), strict=True):
+        if value:
+            here = compact[place] == np.searchsorted(values, value) + 1
+            parts, count = ndimage.label(here)
+            numbers[place][here] = parts[here] + len(found)
+            found += [value] * count
+    return numbers, found
+
+
 def decode(counts: bytes, size: Size) -> Mask:
-    """The mask (H, W) of a compressed run-length code."""
+    """Decode a compressed run-length code to a mask (H, W)."""
     return coco.decode({"size": list(size), "counts": counts}).astype(bool)
 
 
 def union(codes: list[bytes], size: Size) -> Mask:
-    """The pixels (H, W) that any of the codes covers; there may be no code at all."""
+    """Return the union (H, W) of masks given as codes; empty without any code."""
     merged = coco.merge([{"size": list(size), "counts": code} for code in codes])
     return decode(merged["counts"], size) if codes else np.zeros(size, dtype=bool)
 
 
+def merge(codes: list[bytes], size: Size) -> bytes:
+    """Return the code of the union of one or more codes of (H, W)."""
+    if len(codes) == 1:
+        return codes[0]
+    return coco.merge([{"size": list(size), "counts": code} for code in codes])["counts"]
+
+
+def subtract(code: bytes, others: list[bytes], size: Size) -> bytes:
+    """Return the code of what `code` covers and none of the others does, in (H, W)."""
+    return encode(decode(code, size) & ~union(others, size)) if others else code
+
+
 def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
-    """The code of the union of polygons, each `x0, y0, x1, y1, ...` in pixels of (H, W).
+    """Encode the union of polygons, each `x0, y0, x1, y1, ...` in pixels of (H, W).
 
     Raises ValueError for a polygon of less than three points, or with one far from the image.
     """
@@ -51,7 +143,7 @@ def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
 
 
 def encode_runs(counts: list[int], size: Size) -> bytes:
-    """The code of plain run lengths, which start with background and go down the columns.
+    """Encode plain run lengths, which start with background and go down the columns.
 
     Raises ValueError when they do not cover (H, W).
     """
@@ -85,7 +177,7 @@ def run_lengths(counts: bytes) -> NDArray[np.int64]:
 
 
 def check_code(counts: bytes, size: Size) -> bytes:
-    """The same code, when it covers (H, W) exactly; else ValueError. Decoders trust it blindly."""
+    """Return the code. Raises ValueError unless it covers (H, W): decoders do not check that."""
     runs = run_lengths(counts)
     if runs.min() < 0 or runs.sum() != size[0] * size[1]:
         raise ValueError(
@@ -94,9 +186,44 @@ def check_code(counts: bytes, size: Size) -> bytes:
     return counts
 
 
-def largest_first(masks: Sequence[Mask]) -> list[int]:
-    """The places of masks (H, W) in the order in which they are painted: small ones on top."""
-    return sorted(range(len(masks)), key=lambda n: -int(masks[n].sum()))
+class EncodedMasks:
+    """Masks (H, W) by their compressed run-length codes, of which one at a time is decoded."""
+
+    def __init__(self, codes: Iterable[bytes], size: Size) -> None:
+        self.codes, self.size = list(codes), size
+        self.boxes, self.areas = boxes_and_areas(self.codes, size)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __iter__(self) -> Iterator[Mask]:
+        return (decode(code, self.size) for code in self.codes)
+
+    def largest_first(self) -> Iterator["CroppedMask"]:
+        """Yield what is to be painted, small masks on top; memory is that of one mask in its box.
+
+        Empty masks are left out.
+        """
+        for place in np.argsort(-self.areas, kind="stable").tolist():
+            if self.areas[place]:
+                x0, y0, x1, y1 = self.boxes[place].tolist()
+                window = slice(y0, y1), slice(x0, x1)
+                yield CroppedMask(place, window, self._columns(place, x0, x1)[y0:y1])
+
+    def _columns(self, place: int, x0: int, x1: int) -> Mask:
+        height = self.size[0]
+        ends = np.cumsum(run_lengths(self.codes[place])).clip(x0 * height, x1 * height)
+        lengths = np.diff(ends, prepend=x0 * height)
+        pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+        return pixels.reshape(x1 - x0, height).T
+
+
+class CroppedMask(NamedTuple):
+    """A mask of several, within its bounding box. place: among them. window: rows and columns."""
+
+    place: int
+    window: tuple[slice, slice]
+    mask: Mask
 
 
 def boxes_and_areas(codes: list[bytes], size: Size) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

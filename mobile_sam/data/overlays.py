@@ -2,20 +2,21 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobile_sam.data.masks import Mask, largest_first
+from mobile_sam.data.masks import EncodedMasks, Mask
 
 # Of Okabe and Ito, safe for colour-blind readers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
 _TINT, _EDGE = 0.4, 1.0  # opacities
 _QUALITY = 70  # of JPEG
+_ROWS_PER_BLOCK = 256  # that are blended
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _RGB = [tuple(bytes.fromhex(colour[1:])) for colour in COLOURS]
 # Places in the palette: nothing, a tint of each colour, an edge of each, a line and its shadow.
@@ -24,20 +25,20 @@ _PALETTE = [_BLACK, *_RGB, *_RGB, _WHITE, _BLACK]
 _OPACITY = [0.0, *[_TINT] * len(_RGB), *[_EDGE] * len(_RGB), 1.0, 0.55]
 
 
-def coloured(masks: Sequence[Mask], size: tuple[int, int]) -> NDArray[np.uint8]:
+def colour_layer(masks: EncodedMasks) -> NDArray[np.uint8]:
     """Palette indices (H, W) of masks (H, W), large ones below small ones.
 
     Colours go by the place in the list, so that an object keeps its own in every layer.
     """
-    layer = np.zeros(size, dtype=np.uint8)
-    for place in largest_first(masks):
-        mask, colour = masks[place], place % len(_RGB)
-        layer[mask] = 1 + colour
-        layer[_edge(mask)] = 1 + len(_RGB) + colour
+    layer = np.zeros(masks.size, dtype=np.uint8)
+    for place, window, mask in masks.largest_first():
+        colour = place % len(_RGB)
+        layer[window][mask] = 1 + colour
+        layer[window][_edge(mask)] = 1 + len(_RGB) + colour
     return layer
 
 
-def outlined(masks: Sequence[Mask], size: tuple[int, int]) -> NDArray[np.uint8]:
+def outline_layer(masks: Iterable[Mask], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Palette indices (H, W) of white outlines with a dark shadow, which shows on any ground."""
     layer = np.zeros(size, dtype=np.uint8)
     lines = np.zeros(size, dtype=bool)
@@ -48,14 +49,18 @@ def outlined(masks: Sequence[Mask], size: tuple[int, int]) -> NDArray[np.uint8]:
     return layer
 
 
-def blended(thumbnail: NDArray[np.uint8], *layers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def blend_layers(thumbnail: NDArray[np.uint8], *layers: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The thumbnail (H, W, 3) under layers of palette indices (H, W)."""
-    pixels = thumbnail.astype(np.float32)
     palette, opacity = np.array(_PALETTE, dtype=np.float32), np.array(_OPACITY, dtype=np.float32)
-    for layer in layers:
-        share = opacity[layer][..., None]
-        pixels = (1 - share) * pixels + share * palette[layer]
-    return pixels.round().astype(np.uint8)
+    found = np.empty_like(thumbnail)
+    for start in range(0, len(thumbnail), _ROWS_PER_BLOCK):
+        rows = slice(start, start + _ROWS_PER_BLOCK)
+        pixels = thumbnail[rows].astype(np.float32)
+        for layer in layers:
+            share = opacity[layer[rows]][..., None]
+            pixels = (1 - share) * pixels + share * palette[layer[rows]]
+        found[rows] = pixels.round().astype(np.uint8)
+    return found
 
 
 def layer_uri(layer: NDArray[np.uint8]) -> str:

@@ -1,241 +1,301 @@
-"""Records: images with their annotations as they lie on disk, whatever the format.
+"""Records of a data set: which annotations belong to which image, whatever the format.
 
 The format of a record is recognised by what lies in the two places of a data set:
 
-- `mask_directory`: `<masks>/<id>/*.png`, one file for each segment, set where it is not 0.
-- `label_map`: `<masks>/<id>.png` (8 or 16 bit), `.tif` or `.npy`; each value but 0 is a segment. A
-  binary mask is a label map with one value.
-- `yolo`: `<masks>/<id>.txt`, one polygon a line; names of classes in `<masks>/classes.txt`.
-- `sa1b`: `<masks>/<id>.json`, as SA-1B has it beside each image.
-- `coco`: `<masks>` is a JSON file of COCO's form, for all images.
+- `mask_directory`: `<masks>/<id>/*.png`, one file for each segment.
+- `label_map`: `<masks>/<id>.png`, `.tif` or `.npy`; each value but 0, or each colour but black, is
+  a segment. A binary mask is a label map with one value.
+- `yolo`: `<masks>/<id>.txt`, one polygon a line.
+- `json`: `<masks>/<id>.json` or `.geojson`: SA-1B, LabelMe, ISAT, GeoJSON, COCO of one image.
+- `coco`, `label_studio`: `<masks>` is a JSON file for all images.
 - `bbbc038`: `<images>/<id>/images/*` beside `<images>/<id>/masks/*`; both places are the same.
 
-Images without masks are records of the format `unlabelled`.
+Images may lie in subdirectories, with their masks in subdirectories of the same names: their ids
+have slashes. Images without masks are records of the format `unlabelled`.
 """
 
-import logging
-import os
-import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from os.path import realpath
+from pathlib import Path, PurePosixPath
 
-from mobile_sam.data.coco import CocoFile, CocoObject
-from mobile_sam.data.images import IMAGE_SUFFIXES, RecordError
-from mobile_sam.data.index import UNLABELLED
-from mobile_sam.data.masks import Size
+from mobile_sam.config.sections import Data
+from mobile_sam.data.formats.mask_files import MASK_SUFFIXES
+from mobile_sam.data.formats.registry import FORMAT_OF_SUFFIX, FORMATS, JSON
+from mobile_sam.data.images import IMAGE_SUFFIXES
+from mobile_sam.data.index.table import UNLABELLED
+from mobile_sam.data.listed_records import find_listed_records
+from mobile_sam.data.record import Record, Search, SearchResult, normalise_name
+from mobile_sam.system.directories import CLASS_NAMES, COLOUR_NAMES, naming_files
 
-log = logging.getLogger(__name__)
+# What tools append to the name of an image to name its mask.
+_MASK_ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label", "_seg")
+# Files beside annotations that belong to a data set, and are read elsewhere or say nothing here.
+_AUXILIARY_FILES = frozenset({CLASS_NAMES, COLOUR_NAMES, "readme.txt", "license.txt"})
 
-MASK_SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".npy"})
-_FORMAT_OF_SUFFIX = dict.fromkeys(MASK_SUFFIXES, "label_map") | {".txt": "yolo", ".json": "sa1b"}
-CLASS_NAMES = "classes.txt"
+
+def find_records(image_dir: Path, mask_dir: Path, options: Data | None = None) -> SearchResult:
+    """Find all images of `image_dir` with their annotations in `mask_dir`.
+
+    mask_dir: a directory, or a file for all images, of COCO or of Label Studio.
+    Raises UserError for a place that is not there.
+    """
+    search = Search(options or Data(), (image_dir, mask_dir))
+    if mask_dir.suffix.lower() == ".json" and mask_dir.is_file():
+        find_listed_records(search, image_dir, mask_dir)
+        return search.finished()
+    folders = _bbbc038_folders(search, image_dir) if image_dir == mask_dir else []
+    if folders:
+        _add_bbbc038_records(search, folders)
+        return search.finished()
+    if not mask_dir.is_dir() and image_dir.is_dir() and mask_dir.exists():
+        search.found.problems.append(
+            f"{mask_dir}: neither a directory of masks nor a JSON file of annotations"
+        )
+        return search.finished()
+    _match_directory(search, image_dir, mask_dir, "", ())
+    if not (search.found.records or search.found.problems):
+        search.found.problems.append(_no_images_message(image_dir, search))
+    return search.finished()
+
+
+def find_unlabelled(image_dir: Path) -> SearchResult:
+    """Find all images below `image_dir`; the id of one is its path there, without the suffix.
+
+    Raises UserError for a directory that is not there.
+    """
+    search = Search(Data(), (image_dir,))
+
+    def visit(directory: Path, prefix: str, above: tuple[str, ...]) -> None:
+        if search.is_loop(directory, above):
+            return
+        files, directories = search.entries(directory)
+        search.unread += [p for p in files if p.suffix.lower() in _OTHER_IMAGES]
+        for image_id, path in search.images(files, prefix).items():
+            search.found.records.append(Record(image_id, path, UNLABELLED, ()))
+        for below in directories:
+            visit(below, f"{prefix}{normalise_name(below.name)}/", (*above, realpath(directory)))
+
+    visit(image_dir, "", ())
+    if not search.found.records:
+        search.found.problems.append(_no_images_message(image_dir, search))
+    return search.finished()
+
+
+_OTHER_IMAGES = frozenset(
+    {".heic", ".heif", ".avif", ".svg", ".dcm", ".czi", ".nd2", ".svs", ".dng"}
+)
+
+
+def _no_images_message(image_dir: Path, search: Search) -> str:
+    others = [path for path in search.unread if path.is_file()]
+    there = f"; there is {others[0].name}, which is not read" if others else ""
+    return f"{image_dir}: there is no image ({', '.join(sorted(IMAGE_SUFFIXES))}){there}"
+
+
 # An annotation: its format and its files.
 _Entry = tuple[str, tuple[Path, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One image and where its annotations are.
+def _match_directory(
+    search: Search, image_dir: Path, mask_dir: Path, prefix: str, above: tuple[str, ...]
+) -> None:
+    """Find the records of one directory of images, and of those below it that have masks.
 
-    sources: annotation files: one for each segment, or one for all of them.
-    objects, size: what a COCO file says of the image; size is (H, W).
+    prefix: of the ids. above: real paths of the directories of images above this one.
     """
-
-    image_id: str
-    image_path: Path
-    format: str
-    sources: tuple[Path, ...]
-    objects: tuple[CocoObject, ...] = ()
-    size: Size | None = None
-
-    def stamp(self) -> Iterator[bytes | memoryview]:
-        """What changes whenever the image or its annotations do: sizes and times of the files."""
-        yield f"{self.image_path} {self.image_id} {self.format} {self.size}".encode()
-        for path in (self.image_path, *(() if self.format == "coco" else self.sources)):
-            found = path.stat()
-            yield f"{path} {found.st_size} {found.st_mtime_ns}".encode()
-        yield repr([item[:3] for item in self.objects]).encode()
-        for item in self.objects:
-            yield memoryview(item.segmentation)
-
-
-@dataclass
-class Found:
-    """Records in order of their ids, and a sentence for each file that has no counterpart."""
-
-    records: list[Record] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
-def find_records(image_dir: Path, mask_dir: Path) -> Found:
-    """All images of `image_dir` with their annotations in `mask_dir`.
-
-    mask_dir: a directory, or a COCO file.
-    """
-    if mask_dir.suffix.lower() == ".json" and mask_dir.is_file():
-        return _coco(image_dir, mask_dir)
-    found = Found()
-    images = _images(image_dir, found)
-    if not images and (folders := _bbbc038_folders(image_dir)):
-        return _bbbc038(folders)
-    annotations = _annotations(mask_dir, set(images.values()), found)
-    for image_id, path in images.items():
-        if image_id in annotations:
-            format_, files = annotations.pop(image_id)
-            found.records.append(Record(image_id, path, format_, files))
-        else:
-            found.problems.append(
-                f"{path}: the image has no masks; put them into {mask_dir / image_id}/ "
-                f"or {mask_dir / image_id}.png"
-            )
-    found.problems += [
-        _no_image(*entry, image_id, image_dir) for image_id, entry in annotations.items()
-    ]
-    if not images:
-        found.problems.append(_no_images(image_dir))
-    return found
-
-
-def find_unlabelled(image_dir: Path) -> Found:
-    """All images below `image_dir`; the id of one is its path there, without the suffix."""
-    found = Found()
-    images: dict[str, Path] = {}
-    for path in _below(image_dir):
-        image_id = normal_name(path.relative_to(image_dir).with_suffix("").as_posix())
-        if image_id in images:
-            found.problems.append(_same_name(path, images[image_id]))
-        images[image_id] = path
-    found.records = [Record(name, path, UNLABELLED, ()) for name, path in images.items()]
-    if not images:
-        found.problems.append(_no_images(image_dir))
-    return found
-
-
-def _below(directory: Path) -> Iterator[Path]:
-    for path in _entries(directory):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            yield path
-        elif path.is_dir():
-            yield from _below(path)
-
-
-def _same_name(path: Path, other: Path) -> str:
-    return f"{path}: {other.name} has the same name; rename one"
-
-
-def _no_images(image_dir: Path) -> str:
-    return f"{image_dir}: there is no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
-
-
-def _images(image_dir: Path, found: Found) -> dict[str, Path]:
-    images: dict[str, Path] = {}
-    for path in _entries(image_dir):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if search.is_loop(image_dir, above):
+        return
+    files, directories = search.entries(image_dir)
+    together = image_dir == mask_dir
+    mask_files, mask_directories = (files, directories) if together else search.entries(mask_dir)
+    images = search.images(_exclude_masks(files) if together else files, prefix)
+    names = {path.name for path in directories}
+    entries: list[tuple[Path, str, _Entry]] = []
+    below = []
+    for path in mask_directories:
+        image_id = _match_image(path.name, prefix, images, search)
+        if image_id not in images and path.name in names and path not in search.roots:
+            below.append(path.name)
+        elif path not in search.roots:
+            entries.append((path, image_id, _mask_directory_entry(path, search)))
+    taken = set(images.values())
+    class_files = {
+        name: naming_files(mask_dir, row.class_files)
+        for name, row in FORMATS.items()
+        if row.class_files
+    }
+    for path in mask_files:
+        format_ = FORMAT_OF_SUFFIX.get(path.suffix.lower())
+        if path in taken or _is_auxiliary(path):
             continue
-        image_id = normal_name(path.stem)
-        if image_id in images:
-            found.problems.append(_same_name(path, images[image_id]))
-        images[image_id] = path
-    return images
+        if format_ is None:
+            search.unread.append(path)
+        else:
+            image_id = _match_image(path.stem, prefix, images, search)
+            entries.append((path, image_id, (format_, (path, *class_files.get(format_, ())))))
+    if not together:
+        search.unread += [p for p in files if not (p in taken or _is_image(p) or _is_auxiliary(p))]
+        search.unread += [p for p in directories if p.name not in below and p not in search.roots]
+    _add_records(
+        search, images, _annotations_by_image(entries, images, search), image_dir, mask_dir
+    )
+    for name in below:
+        lower = f"{prefix}{normalise_name(name)}/", (*above, realpath(image_dir))
+        _match_directory(search, image_dir / name, mask_dir / name, *lower)
 
 
-def _annotations(mask_dir: Path, images: set[Path], found: Found) -> dict[str, _Entry]:
+def _annotations_by_image(
+    entries: list[tuple[Path, str, _Entry]], images: dict[str, Path], search: Search
+) -> dict[str, _Entry]:
+    """The annotations of each image by its id; two of one image are a problem."""
     annotations: dict[str, _Entry] = {}
-    for path in _entries(mask_dir):
-        suffix = path.suffix.lower()
-        if path.is_dir():
-            files = tuple(p for p in _entries(path) if p.suffix.lower() in MASK_SUFFIXES)
-            image_id, entry = normal_name(path.name), ("mask_directory", files)
-        elif suffix in _FORMAT_OF_SUFFIX and path not in images and path.name != CLASS_NAMES:
-            image_id, entry = normal_name(path.stem), (_FORMAT_OF_SUFFIX[suffix], (path,))
-        else:
-            continue
-        if image_id in annotations:
-            found.problems.append(
-                f"{path}: {annotations[image_id][1][0]} has masks of the same image; keep one"
+    for path, image_id, entry in entries:
+        if entry[0] == "empty" and image_id not in images:
+            search.unread.append(path)
+        elif image_id in annotations:
+            search.found.problems.append(
+                f"{path}: {_entry_path(annotations[image_id])} has masks of the same image; "
+                "keep one"
             )
-        elif entry[1]:
+        else:
             annotations[image_id] = entry
     return annotations
 
 
-def _no_image(format_: str, files: tuple[Path, ...], image_id: str, image_dir: Path) -> str:
-    path = files[0].parent if format_ == "mask_directory" else files[0]
-    if format_ == "sa1b":
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_auxiliary(path: Path) -> bool:
+    return path.name.lower() in _AUXILIARY_FILES or path.suffix.lower() in {".yaml", ".yml"}
+
+
+def _exclude_masks(files: list[Path]) -> list[Path]:
+    """Images of a directory that has masks too: `a_mask.png` beside `a.png` is none of them."""
+    stems = {path.stem for path in files if _is_image(path)}
+    return [
+        path for path in files if not any(stem in stems for stem, _ in _stripped_names(path.stem))
+    ]
+
+
+def _stripped_names(stem: str) -> Iterator[tuple[str, str]]:
+    """Names that the image of an annotation may have, and the ending that each lacks."""
+    for ending in _MASK_ENDINGS:
+        if stem.endswith(ending) and len(stem) > len(ending):
+            yield stem.removesuffix(ending), ending
+    suffix = Path(stem).suffix
+    if suffix.lower() in IMAGE_SUFFIXES:
+        yield stem.removesuffix(suffix), suffix
+
+
+def _match_image(name: str, prefix: str, images: dict[str, Path], search: Search) -> str:
+    """The id of the image that annotations of a name, without suffix, are of."""
+    stem = normalise_name(name)
+    if prefix + stem not in images:
+        for shorter, ending in _stripped_names(stem):
+            if prefix + shorter in images:
+                search.by_ending[ending] += 1
+                return prefix + shorter
+    return prefix + stem
+
+
+def _mask_directory_entry(path: Path, search: Search) -> _Entry:
+    """The masks in a directory; none say that there is no object."""
+    files, directories = search.entries(path)
+    masks = tuple(p for p in files if p.suffix.lower() in MASK_SUFFIXES)
+    others = [p for p in [*files, *directories] if p not in masks]
+    search.unread += others
+    if others and not masks:
+        search.found.problems.append(
+            f"{path}: there is no mask ({', '.join(sorted(MASK_SUFFIXES))}) beside "
+            f"{others[0].name}; put one file for each object there"
+        )
+    return ("mask_directory", masks) if masks else ("empty", (path,))
+
+
+def _entry_path(entry: _Entry) -> Path:
+    format_, files = entry
+    return files[0].parent if format_ == "mask_directory" else files[0]
+
+
+def _add_records(
+    search: Search,
+    images: dict[str, Path],
+    annotations: dict[str, _Entry],
+    image_dir: Path,
+    mask_dir: Path,
+) -> None:
+    """Make records of images and annotations of one directory; name what has no counterpart."""
+    for image_id, path in images.items():
+        if image_id in annotations:
+            format_, files = annotations.pop(image_id)
+            search.found.records.append(Record(image_id, path, format_, files))
+        elif search.options.unannotated == "empty":
+            search.found.records.append(Record(image_id, path, "empty", ()))
+        else:
+            place = mask_dir / path.stem
+            search.found.problems.append(
+                f"{path}: the image has no masks; put them into {place}/ or {place}.png (for an "
+                f"image without objects an empty directory or a black {place.name}.png; for all "
+                "such images set data.unannotated to 'empty')"
+            )
+    there = {path.stem: path for path in search.unread if path.parent == image_dir}
+    for image_id, entry in annotations.items():
+        search.found.problems.append(_no_image_message(entry, image_id, image_dir, there, images))
+
+
+def _no_image_message(
+    entry: _Entry,
+    image_id: str,
+    image_dir: Path,
+    there: dict[str, Path],
+    images: dict[str, Path],
+) -> str:
+    path, name = _entry_path(entry), PurePosixPath(image_id).name
+    if name in there:
+        return (
+            f"{path}: the masks have no image; {there[name]} is not read; save it as "
+            f"{name}.png or .jpg"
+        )
+    alike = [other for other in images if other.casefold() == image_id.casefold()]
+    if alike:
+        return f"{path}: the masks have no image; {images[alike[0]]} differs in case: rename one"
+    if entry[0] == JSON:
         return (
             f"{path}: there is no image {image_id} in {image_dir}/; if the file is a COCO file for "
             "all images, name it itself in place of its directory"
         )
-    return f"{path}: the masks have no image; put {image_id}.png or .jpg into {image_dir}/"
+    return f"{path}: the masks have no image; put {name}.png or .jpg into {image_dir}/"
 
 
-def _bbbc038_folders(image_dir: Path) -> list[Path]:
-    return [path for path in _entries(image_dir) if (path / "images").is_dir()]
+def _bbbc038_folders(search: Search, image_dir: Path) -> list[Path]:
+    files, directories = search.entries(image_dir)
+    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files):
+        return []
+    folders = [path for path in directories if (path / "images").is_dir()]
+    if not folders:
+        search.hidden.clear()
+        search.found.problems.clear()
+    return folders
 
 
-def _bbbc038(folders: list[Path]) -> Found:
-    found = Found()
+def _add_bbbc038_records(search: Search, folders: list[Path]) -> None:
+    found = search.found
     for folder in folders:
-        images = [p for p in _entries(folder / "images") if p.suffix.lower() in IMAGE_SUFFIXES]
+        files, others = search.entries(folder / "images")
+        images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
         masks = folder / "masks"
-        files = (
-            [p for p in _entries(masks) if p.suffix.lower() in MASK_SUFFIXES]
-            if masks.is_dir()
-            else []
-        )
+        mask_files, below = search.entries(masks) if masks.is_dir() else ([], [])
+        sources = tuple(p for p in mask_files if p.suffix.lower() in MASK_SUFFIXES)
+        search.unread += [*others, *below]
+        search.unread += [p for p in [*files, *mask_files] if p not in images and p not in sources]
         if len(images) != 1:
             found.problems.append(f"{folder / 'images'}: there are {len(images)} images; keep one")
-        elif not files:
-            found.problems.append(f"{images[0]}: the image has no masks; put them into {masks}/")
-        else:
-            found.records.append(
-                Record(normal_name(folder.name), images[0], "bbbc038", tuple(files))
-            )
-    return found
-
-
-def _coco(image_dir: Path, file: Path) -> Found:
-    found = Found()
-    try:
-        content = CocoFile(file)
-    except RecordError as error:
-        found.problems.append(str(error))
-        return found
-    found.problems += content.problems
-    files = {entry.name for entry in os.scandir(image_dir) if entry.is_file()}
-    seen: dict[str, str] = {}
-    for name, size, objects in content.images():
-        relative = Path(name)
-        if relative.is_absolute() or ".." in relative.parts or not relative.name:
+        elif not masks.is_dir() and search.options.unannotated == "refuse":
             found.problems.append(
-                f"{file}: file_name {name!r} leaves {image_dir}; make it relative"
+                f"{images[0]}: the image has no masks; put them into {masks}/ (for an image "
+                "without objects, an empty directory)"
             )
-            continue
-        path, image_id = image_dir / relative, relative.with_suffix("").as_posix()
-        if image_id in seen:
-            found.problems.append(
-                f"{file}: {name!r} and {seen[image_id]!r} are one image; keep one"
-            )
-        elif name not in files and not path.is_file():
-            found.problems.append(f"{file}: there is no image {path}; put it there")
         else:
-            found.records.append(Record(image_id, path, "coco", (file,), objects, size))
-        seen[image_id] = name
-    found.records.sort(key=lambda record: record.image_id)
-    unlisted = files - set(seen.values())
-    count = sum(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in unlisted)
-    if count:
-        log.info("%s: %d images in %s are not listed", file, count, image_dir)
-    if not (seen or found.problems):
-        found.problems.append(f"{file}: the file lists no image")
-    return found
-
-
-def _entries(directory: Path) -> Iterator[Path]:
-    return iter(sorted(directory.iterdir(), key=lambda path: path.name))
-
-
-def normal_name(name: str) -> str:
-    """One spelling of letters with accents, which file systems store in two ways."""
-    return unicodedata.normalize("NFC", name)
+            name = normalise_name(folder.name)
+            found.records.append(Record(name, images[0], "bbbc038", sources))

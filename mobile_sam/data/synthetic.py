@@ -9,7 +9,7 @@ from PIL import Image
 
 from mobile_sam.data.masks import Mask
 
-_SMALLEST_VISIBLE = 40  # pixels; what less is left of is not annotated
+_MIN_VISIBLE_PIXELS = 40  # pixels; what less is left of is not annotated
 
 
 def write_scenes(directory: Path, count: int, size: int, seed: int) -> None:
@@ -30,18 +30,18 @@ def write_scenes(directory: Path, count: int, size: int, seed: int) -> None:
 
 def scene(size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[Mask]]:
     """An image (size, size, 3) and the masks of what is visible of its three to six shapes."""
-    canvas = _texture(size, rng)
+    canvas = _random_texture(size, rng)
     shapes: list[Mask] = []
     for _ in range(rng.integers(3, 7)):
-        shape = _shape(size, rng)
-        canvas[shape] = _texture(size, rng)[shape]
+        shape = _random_shape(size, rng)
+        canvas[shape] = _random_texture(size, rng)[shape]
         shapes = [other & ~shape for other in shapes] + [shape]
     noisy = canvas + rng.normal(0, 6, canvas.shape)
-    visible = [mask for mask in shapes if np.count_nonzero(mask) >= _SMALLEST_VISIBLE]
+    visible = [mask for mask in shapes if np.count_nonzero(mask) >= _MIN_VISIBLE_PIXELS]
     return np.clip(noisy, 0, 255).astype(np.uint8), visible
 
 
-def _texture(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _random_texture(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """A colour with stripes of another, (size, size, 3)."""
     base, other = rng.uniform(30, 225, 3), rng.uniform(-35, 35, 3)
     angle, period = rng.uniform(0, np.pi), rng.uniform(size / 24, size / 5)
@@ -50,7 +50,7 @@ def _texture(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return base + np.sin(phase)[..., None] * other
 
 
-def _shape(size: int, rng: np.random.Generator) -> Mask:
+def _random_shape(size: int, rng: np.random.Generator) -> Mask:
     """An ellipse, a rotated rectangle, a star or a ring."""
     canvas = np.zeros((size, size), dtype=np.uint8)
     centre = rng.uniform(0.15, 0.85, 2) * size

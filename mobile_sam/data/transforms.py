@@ -1,4 +1,4 @@
-"""Images and masks into the model frame: resized, normalised, padded, as SAM does it."""
+"""Transforms of images and masks to the model frame: resize, pad, normalise, as SAM does."""
 
 import cv2
 import numpy as np
@@ -7,24 +7,37 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mobile_sam.coordinates import PIXEL_MEAN, PIXEL_STD, model_frame_size
 from mobile_sam.data.masks import Mask
-from mobile_sam.frames import PIXEL_MEAN, PIXEL_STD, model_frame_size
 
 
-def image_to_model_frame(
-    image: NDArray[np.uint8], img_size: int, longest: int | None = None
-) -> Tensor:
-    """RGB pixels (H, W, 3) to (3, S, S): resized, normalised, then padded below and right.
+def image_to_model_frame(image: NDArray[np.uint8], img_size: int) -> Tensor:
+    """Resize, normalise and pad RGB pixels (H, W, 3) to (3, S, S); padding is 0."""
+    pixels = resize_image(image, img_size)
+    return normalise(pad_to_frame(pixels, img_size), torch.tensor(pixels.shape[:2]))
 
-    longest: pixels of the image's longest side in the model frame; None: all S.
+
+def pad_to_frame(pixels: NDArray[np.uint8], img_size: int) -> Tensor:
+    """Resized pixels (H, W, 3) to (3, S, S), uint8: as images travel to the device of a model."""
+    height, width = pixels.shape[:2]
+    frame = np.zeros((3, img_size, img_size), dtype=np.uint8)
+    for plane, colour in zip(frame, cv2.split(pixels), strict=True):
+        plane[:height, :width] = colour
+    return torch.from_numpy(frame)
+
+
+def normalise(frames: Tensor, sizes: Tensor) -> Tensor:
+    """Frames (..., 3, S, S) of `pad_to_frame` as encoders take them, float32; padding is 0.
+
+    sizes: (..., 2), H and W of the part of each frame that shows the image.
     """
-    resized = resize_image(image, longest or img_size)
-    height, width = resized.shape[:2]
-    pixels = torch.from_numpy(resized).permute(2, 0, 1).float()
-    mean, std = torch.tensor(PIXEL_MEAN)[:, None, None], torch.tensor(PIXEL_STD)[:, None, None]
-    frame = torch.zeros(3, img_size, img_size)
-    frame[:, :height, :width] = (pixels - mean) / std
-    return frame
+    mean, std = (
+        torch.tensor(value, dtype=torch.float32).to(frames.device, non_blocking=True)[:, None, None]
+        for value in (PIXEL_MEAN, PIXEL_STD)
+    )
+    shown = torch.arange(frames.shape[-1], device=frames.device) < sizes[..., None]  # (..., 2, S)
+    padding = ~(shown[..., 0, :, None] & shown[..., 1, None, :])
+    return frames.float().sub_(mean).div_(std).masked_fill_(padding.unsqueeze(-3), 0)
 
 
 def resize_image(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
@@ -36,14 +49,16 @@ def resize_image(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
 def mask_to_model_frame(mask: Mask, img_size: int, longest: int | None = None) -> Mask:
     """A mask (H, W) to (S, S), padded with background; a pixel is set where half of it is.
 
-    longest: as in `image_to_model_frame`.
+    longest: pixels of the mask's longest side in the model frame; None: all S.
     """
     height, width = model_frame_size(mask.shape, longest or img_size)
     frame = np.zeros((img_size, img_size), dtype=bool)
-    coverage = cv2.resize(mask.astype(np.float32), (width, height), interpolation=_how(mask, width))
+    coverage = cv2.resize(
+        mask.astype(np.float32), (width, height), interpolation=_interpolation(mask, width)
+    )
     frame[:height, :width] = coverage >= 0.5
     return frame
 
 
-def _how(mask: Mask, width: int) -> int:
+def _interpolation(mask: Mask, width: int) -> int:
     return cv2.INTER_AREA if width < mask.shape[1] else cv2.INTER_LINEAR

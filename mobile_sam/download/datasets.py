@@ -1,94 +1,77 @@
-"""Public data sets that are fetched on demand and unpacked into the ordinary layout."""
+"""Public data sets, downloaded on demand and unpacked into the ordinary layout."""
 
+import fcntl
 import hashlib
 import shutil
 import stat
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mobile_sam.config import DIRECTORY_KEYS, RunConfig
-from mobile_sam.faults import naming
-from mobile_sam.fetch import FetchError, cache_dir, check_answers, fetch_file
+from mobile_sam.config.catalog import KNOWN_DATASETS, KnownDataset
+from mobile_sam.download.files import (
+    FetchError,
+    cache_dir,
+    check_answers,
+    fetch_file,
+    writable_cache,
+)
+from mobile_sam.system.atomic_files import link, remove_unfinished, unfinished_path
+from mobile_sam.system.locking import acquire, open_lock
+from mobile_sam.system.machine_errors import naming
+from mobile_sam.system.paths import output_problem
 
 
-@dataclass(frozen=True)
-class KnownDataset:
-    """An archive of `<id>/images/<id>.png` and `<id>/masks/*.png`, and where it is unpacked.
-
-    val_share: of the images, chosen by a digest of their ids.
-    """
-
-    name: str
-    url: str
-    sha256: str
-    directory: str
-    val_share: float = 0.15
-
-    @property
-    def archive(self) -> Path:
-        return cache_dir() / self.url.rsplit("/", 1)[1]
-
-    @property
-    def manifest(self) -> Path:
-        """Says that the data set is complete."""
-        return Path(self.directory) / "dataset.txt"
-
-    def directories(self) -> dict[str, str]:
-        """The settings of a run on this data set."""
-        parts = (f"{split}/{part}" for split in ("train", "val") for part in ("image", "mask"))
-        return dict(
-            zip(DIRECTORY_KEYS, (f"{self.directory}/{part}" for part in parts), strict=True)
-        )
-
-
-# BBBC038 (2018 Data Science Bowl, stage 1 train, CC0), with the corrected annotations that its
-# own page recommends. The hash is the one that torch-em publishes.
-KNOWN_DATASETS = {
-    "nuclei": KnownDataset(
-        "nuclei",
-        "https://github.com/ibmua/data-science-bowl-2018-train-set/raw/master/train-hand.zip",
-        "d218b8706cd7b9a2d7171268a6e99c7b0e94605af46521ff2ffd5a17708b1af6",
-        "data/nuclei",
-    ),
-}
-
-
-def known_dataset(config: RunConfig) -> KnownDataset | None:
-    """The public data set that the run's directories name, if they name one."""
-    given = {key: getattr(config, key) for key in DIRECTORY_KEYS}
-    return next((d for d in KNOWN_DATASETS.values() if d.directories() == given), None)
+def archive_path(dataset: KnownDataset) -> Path:
+    """Return the path of a data set's archive in the cache."""
+    return cache_dir() / dataset.url.rsplit("/", 1)[1]
 
 
 def check_available(dataset: KnownDataset) -> None:
     """Raise FetchError unless the data set is unpacked, in the cache, or its host answers."""
-    if not (dataset.manifest.is_file() or dataset.archive.is_file()):
-        check_answers(dataset.url, f"data set {dataset.name!r}", dataset.archive)
+    if not (dataset.manifest.is_file() or archive_path(dataset).is_file()):
+        writable_cache(archive_path(dataset).parent)
+        check_answers(dataset.url, f"data set {dataset.name!r}", archive_path(dataset))
 
 
 def fetch_dataset(name: str) -> Path:
-    """Download and unpack a data set unless it is there; returns its directory.
+    """Download and unpack a data set unless it exists; return its directory.
 
-    What is unpacked appears at once, when it is complete. Raises FetchError when the download
-    fails, the directory holds something else, or the archive is not what it should be.
+    The directory appears when it is complete. Raises FetchError if the download fails, the
+    directory holds other files, or the archive is wrong.
     """
     dataset = KNOWN_DATASETS[name]
     target = Path(dataset.directory)
+    if dataset.complete.is_file() and not dataset.manifest.is_file():
+        link(dataset.complete, dataset.manifest)
     if dataset.manifest.is_file():
         return target
-    if target.exists() and any(target.iterdir()):
+    if target.is_dir() and any(target.iterdir()):
         raise FetchError(f"data set {name!r}: {target} holds other files; move them elsewhere")
-    archive = fetch_file(dataset.url, dataset.sha256, dataset.archive, f"data set {name!r}")
-    unfinished = target.with_name(f".{target.name}.unpacking")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with naming(unfinished):
-        count = unpack(archive, unfinished, dataset.val_share)
-    (unfinished / dataset.manifest.name).write_text(f"{count} images of {dataset.url}\n")
-    if target.exists():
-        target.rmdir()
-    unfinished.rename(target)
+    problem = output_problem(target)
+    if problem:
+        raise FetchError(f"data set {name!r}: {target}: {problem}")
+    archive = fetch_file(dataset.url, dataset.sha256, archive_path(dataset), f"data set {name!r}")
+    with open_lock(target.with_name(f".{target.name}.lock")) as lock:
+        acquire(fcntl.flock, lock, fcntl.LOCK_EX)
+        if not dataset.manifest.is_file():  # nobody else has unpacked it meanwhile
+            _unpack_whole(dataset, archive, target)
     return target
+
+
+def _unpack_whole(dataset: KnownDataset, archive: Path, target: Path) -> None:
+    """Unpack an archive beside `target`, and rename it when it is complete."""
+    remove_unfinished(target.parent, target.name)
+    unfinished = unfinished_path(target)
+    with naming(target, unfinished):
+        unfinished.mkdir()
+        count = unpack(archive, unfinished, dataset.val_share)
+        for mark in (dataset.manifest, dataset.complete):
+            text = f"{count} images of {dataset.url}\n"
+            (unfinished / mark.name).write_text(text, encoding="utf-8")
+        if target.exists():
+            target.rmdir()
+        unfinished.rename(target)
 
 
 def unpack(archive: Path, target: Path, val_share: float) -> int:
@@ -131,6 +114,6 @@ def _members(content: zipfile.ZipFile, archive: Path) -> Iterator[zipfile.ZipInf
 
 
 def split_of(image_id: str, val_share: float) -> str:
-    """`train` or `val`: a function of the id alone, so that more images move none."""
+    """Return `train` or `val`, by the id alone, so that new images do not move others."""
     place = int(hashlib.sha256(image_id.encode()).hexdigest()[:8], 16) / 16**8
     return "val" if place < val_share else "train"

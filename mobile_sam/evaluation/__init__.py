@@ -1,1 +1,1 @@
-"""What a model is worth: its masks by fixed prompts, and its cost."""
+"""Evaluation of models: masks predicted from fixed prompts, and computational cost."""

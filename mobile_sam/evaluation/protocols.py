@@ -1,64 +1,221 @@
-"""The prompts that measure a model, and its answers: the protocols of the literature."""
+"""Evaluation protocols of the literature: prompts, simulated clicks and automatic masks.
 
-from collections.abc import Callable, Iterator
+Clicks are placed as in RITM (Sofiiuk et al., arXiv:2102.06583, and the authors' code): each click
+goes to the pixel that lies deepest in an error. As SAM is used (Kirillov et al., arXiv:2304.02643),
+the first click takes the mask with the highest predicted IoU of three, and each later one passes
+the previous prediction as a mask prompt.
+
+Automatic masks are measured like proposals in SAM (section 7.3): no mask is discarded because of
+its predicted IoU or stability, boxes with an IoU above 0.9 are duplicates, and masks are ranked by
+the mean of the two scores.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_sam.data.masks import Mask, bounding_box
-from mobile_sam.data.prompts import VALIDATION_PROMPTS, Prompt, point_prompt
-from mobile_sam.evaluation.clicking import answers_by_clicks
-from mobile_sam.evaluation.encoded import Answer, EncodedImage, chosen, overlaps
-from mobile_sam.evaluation.measuring import Measuring
+from mobile_sam.config.sections import Protocol
+from mobile_sam.data.index.table import IndexedImage, read_indexed_image
+from mobile_sam.data.masks import Mask, bounding_box, encode, interior_point, subtract
+from mobile_sam.data.sampling.click_simulation import Click, clicks_prompt, next_click
+from mobile_sam.data.sampling.prompts import VALIDATION_PROMPTS, Prompt, point_prompt
+from mobile_sam.evaluation.encoded import EncodedImage, PromptResult, mask_iou, select_masks
+from mobile_sam.evaluation.options import EvaluationOptions
+from mobile_sam.inference.automatic_masks import automatic_masks
+from mobile_sam.inference.proposals import AutomaticMask, AutomaticOptions
+from mobile_sam.metrics import iou
+from mobile_sam.metrics.proposals import pairwise_overlaps, recall_shares
 from mobile_sam.models.mask_decoder import ALL, Decoded
 
 
-def answers(image: EncodedImage, truths: list[Mask], how: Measuring) -> Iterator[Answer]:
-    """What the model says of each of P segments, prompt by prompt.
+def run_protocols(
+    image: EncodedImage, truths: list[Mask], options: EvaluationOptions
+) -> Iterator[PromptResult]:
+    """Yield the predictions for P objects, one result for each prompt.
 
     truths: masks (H, W), not empty. The four masks of a prompt come from one pass of the decoder.
     """
     truth = torch.from_numpy(np.stack(truths)).to(image.device)
-    clicking = bool({"clicks", "noc"} & set(how.protocols))
+    clicking = bool({"clicks", "noc"} & set(options.protocols))
     for kind, prompt_of in _PROMPTS.items():
-        asked = kind in how.protocols
-        if not asked and not (kind == "point" and clicking):
+        requested = kind in options.protocols
+        if not requested and not (kind == "point" and clicking):
             continue
         decoded = image.decode([prompt_of(mask) for mask in truths], outputs=ALL)
-        if asked:
-            yield from _by_prompt(kind, image.upscale(decoded.low_res_logits), decoded, truth, how)
+        if requested:
+            yield from _by_prompt(
+                kind, image.upscale(decoded.low_res_logits), decoded, truth, options
+            )
         if kind == "point" and clicking:
             best = 1 + decoded.predicted_iou[:, 1:].argmax(1)
             first = (
-                chosen(decoded.low_res_logits, best)[:, None],
-                chosen(decoded.predicted_iou, best),
+                select_masks(decoded.low_res_logits, best)[:, None],
+                select_masks(decoded.predicted_iou, best),
             )
-            yield from answers_by_clicks(image, truths, first, how.mask_threshold, how.protocols)
+            yield from click_results(
+                image, truths, first, options.mask_threshold, options.protocols
+            )
 
 
 def _by_prompt(
-    kind: str, logits: Tensor, decoded: Decoded, truth: Tensor, how: Measuring
-) -> Iterator[Answer]:
-    """logits: (P, 4, H, W), image frame; truth: (P, H, W) bool."""
-    masks = logits > how.mask_threshold
-    guesses = decoded.predicted_iou
+    kind: str, logits: Tensor, decoded: Decoded, truth: Tensor, options: EvaluationOptions
+) -> Iterator[PromptResult]:
+    """Yield the results of one prompt. logits: (P, 4, H, W), image frame; truth: (P, H, W) bool."""
+    masks = logits > options.mask_threshold
+    predicted_iou = decoded.predicted_iou
     sweep = None
     if kind in VALIDATION_PROMPTS:
-        tried = [overlaps(logits[:, 0] > threshold, truth) for threshold in how.thresholds]
+        tried = [mask_iou(logits[:, 0] > threshold, truth) for threshold in options.thresholds]
         sweep = torch.stack(tried, dim=1)
-    yield Answer(kind, masks[:, 0], guesses[:, 0], sweep)
-    if "best_of_3" in how.protocols and kind in VALIDATION_PROMPTS:
-        best = 1 + overlaps(masks[:, 1:], truth[:, None]).argmax(1)
-        yield Answer(f"{kind}_best_of_3", chosen(masks, best), chosen(guesses, best))
-        likely = 1 + guesses[:, 1:].argmax(1)
-        yield Answer(f"{kind}_chosen_of_3", chosen(masks, likely), chosen(guesses, likely))
+    yield PromptResult(kind, masks[:, 0], predicted_iou[:, 0], sweep)
+    if "best_of_3" in options.protocols and kind in VALIDATION_PROMPTS:
+        best = 1 + mask_iou(masks[:, 1:], truth[:, None]).argmax(1)
+        yield PromptResult(
+            f"{kind}_best_of_3", select_masks(masks, best), select_masks(predicted_iou, best)
+        )
+        likely = 1 + predicted_iou[:, 1:].argmax(1)
+        yield PromptResult(
+            f"{kind}_chosen_of_3", select_masks(masks, likely), select_masks(predicted_iou, likely)
+        )
 
 
 def box_center(mask: Mask) -> Prompt:
-    """The centre of the mask's bounding box, which need not lie on the mask."""
+    """Return the centre of the bounding box as a point prompt; it may lie outside the mask."""
     x0, y0, x1, y1 = bounding_box(mask)
     return point_prompt((x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2)
 
 
 _PROMPTS: dict[str, Callable[[Mask], Prompt]] = {**VALIDATION_PROMPTS, "center": box_center}
+
+
+MAX_CLICKS = 20
+TARGET_IOU = 0.9  # a session ends at this IoU
+REPORTED_CLICKS = (3, 5)  # each has its own rows in the table
+
+
+def click_results(
+    image: EncodedImage,
+    truths: Sequence[Mask],
+    first: tuple[Tensor, Tensor],
+    threshold: float,
+    protocols: Sequence[Protocol],
+) -> Iterator[PromptResult]:
+    """Simulate corrective clicks on P objects; yield the predictions after some of them.
+
+    truths: masks (H, W). first: low_res_logits (P, 1, S/4, S/4) and predicted_iou (P,) of a click
+    on the deepest pixel of each. A session ends at the target IoU: `noc` is the same whether or not
+    `clicks` yields predictions after more clicks.
+    """
+    counted, shown = "noc" in protocols, REPORTED_CLICKS if "clicks" in protocols else ()
+    session = _ClickSession(image, truths, first, threshold)
+    for count in range(1, (MAX_CLICKS if counted else max(REPORTED_CLICKS)) + 1):
+        if count > 1:
+            # Always the same batches: another batch size may round differently.
+            session.click(everywhere=count <= max(REPORTED_CLICKS))
+        if count in shown:
+            yield PromptResult(f"clicks_{count}", *session.state())
+        if count >= max(shown, default=0) and session.reached():
+            break
+    if counted:
+        yield session.counted()
+
+
+class _ClickSession:
+    """Clicks on each of P objects, the predicted masks, and the IoU after each click."""
+
+    def __init__(
+        self,
+        image: EncodedImage,
+        truths: Sequence[Mask],
+        first: tuple[Tensor, Tensor],
+        threshold: float,
+    ) -> None:
+        self.image, self.truths, self.threshold = image, truths, threshold
+        self.low_res_logits, self.predicted_iou = (tensor.clone() for tensor in first)
+        self.masks = self._masks(self.low_res_logits)
+        self.clicks: list[list[Click]] = [[(*interior_point(mask), True)] for mask in truths]
+        self.ious: list[list[float]] = [[] for _ in truths]
+        self.finished: dict[int, tuple[Mask, Tensor, int]] = {}  # mask, predicted_iou, clicks
+        self._measure(range(len(truths)))
+
+    def state(self) -> tuple[Tensor, Tensor]:
+        """Return the current masks (P, H, W) and predicted_iou (P,)."""
+        return torch.from_numpy(self.masks.copy()), self.predicted_iou.clone()
+
+    def counted(self) -> PromptResult:
+        """Return the result of each session: at the target IoU, or after the last click."""
+        masks, predicted_iou = self.state()
+        ious = [tuple(values) for values in self.ious]
+        for number, (mask, score, clicks) in self.finished.items():
+            masks[number], predicted_iou[number] = torch.from_numpy(mask), score
+            ious[number] = ious[number][:clicks]
+        return PromptResult("noc", masks, predicted_iou, ious=tuple(ious))
+
+    def reached(self) -> bool:
+        """Return whether every object has reached the target IoU."""
+        return not self._unfinished()
+
+    def click(self, everywhere: bool) -> None:
+        """Add a click to every object, or only to those that have not reached the target IoU."""
+        active = list(range(len(self.truths))) if everywhere else self._unfinished()
+        for number in active:
+            self.clicks[number].append(
+                next_click(self.masks[number], self.truths[number], self.clicks[number])
+            )
+        decoded = self.image.decode(
+            [clicks_prompt(self.clicks[number]) for number in active], self.low_res_logits[active]
+        )
+        self.low_res_logits[active] = decoded.low_res_logits
+        self.predicted_iou[active] = decoded.predicted_iou[:, 0]
+        self.masks[active] = self._masks(decoded.low_res_logits)
+        self._measure(active)
+
+    def _measure(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self.ious[number].append(iou(self.masks[number], self.truths[number]))
+            if number not in self.finished and self.ious[number][-1] >= TARGET_IOU:
+                score, clicks = self.predicted_iou[number].clone(), len(self.ious[number])
+                self.finished[number] = (self.masks[number].copy(), score, clicks)
+
+    def _masks(self, low_res_logits: Tensor) -> NDArray[np.bool_]:
+        return (self.image.upscale(low_res_logits)[:, 0] > self.threshold).cpu().numpy()
+
+    def _unfinished(self) -> list[int]:
+        return [number for number in range(len(self.truths)) if number not in self.finished]
+
+
+MAX_PROPOSALS = 1000  # per image
+
+
+def automatic_results(
+    image: EncodedImage, record: IndexedImage, points: int, threshold: float
+) -> Iterator[tuple[AutomaticMask | None, float]]:
+    """Yield for each object the best automatic mask and the object's share of `recall_shares`.
+
+    points: grid points along one side. threshold: of mask logits. The mask is None if none was
+    found.
+    """
+    options = AutomaticOptions(
+        points_per_side=points,
+        pred_iou_thresh=0.0,
+        stability_score_thresh=0.0,
+        box_nms_thresh=0.9,
+        mask_threshold=threshold,
+    )
+    pixels = read_indexed_image(record)
+    masks = automatic_masks(image.model, pixels, options, image.embedding)
+    scores = np.array([(mask.predicted_iou + mask.stability_score) / 2 for mask in masks])
+    masks = [masks[index] for index in np.argsort(-scores, kind="stable")[:MAX_PROPOSALS]]
+    # As with prompts, masks do not cover ignored pixels.
+    unknown = [encode(record.unknown())] if record.ignored else []
+    codes = [subtract(mask.code, unknown, record.size) for mask in masks]
+    masks = [replace(mask, code=code) for mask, code in zip(masks, codes, strict=True)]
+    truths = [segment.rle for segment in record.segments]
+    shares = recall_shares(truths, codes, -np.arange(len(codes)), record.size, MAX_PROPOSALS)
+    iou_matrix = pairwise_overlaps(truths, codes, record.size)  # (P, T)
+    for number, share in enumerate(shares.tolist()):
+        yield (masks[int(iou_matrix[:, number].argmax())] if masks else None), share

@@ -1,31 +1,31 @@
-"""Rows of the tables: what one mask is worth."""
+"""Rows of validation tables: metrics of one mask."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from mobile_sam.data.index import Index, IndexedImage, Segment
+from mobile_sam.data.index.table import Index, IndexedImage, Segment
 from mobile_sam.data.masks import Mask, encode
 from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
 
 Row = dict[str, Any]
-_KEPT_MASKS = frozenset({"box", "point"})  # prompts whose masks are kept, for pictures
+_STORED_PROMPTS = frozenset({"box", "point"})  # prompts whose masks are stored, for the gallery
 
 
-def boxes_filled(index: Index, positions: Sequence[int], name: str) -> Iterator[Row]:
-    """Rows of the trivial baseline, which needs no model: the box itself as the mask."""
+def filled_box_rows(index: Index, positions: Sequence[int], name: str) -> Iterator[Row]:
+    """Yield rows of the baseline that needs no model: the filled ground-truth box as the mask."""
     for record in (index[position] for position in positions):
         for segment in record.segments:
             mask = np.zeros(record.size, dtype=bool)
             x0, y0, x1, y1 = segment.box
             mask[y0:y1, x0:x1] = True
             mask &= ~record.unknown() if record.ignored else True
-            row = row_of(record, segment, record.mask(segment), "box", mask, float("nan"))
+            row = measure_mask(record, segment, record.mask(segment), "box", mask, float("nan"))
             yield {"checkpoint": name, **row}
 
 
-def row_of(
+def measure_mask(
     record: IndexedImage,
     segment: Segment,
     truth: Mask,
@@ -33,8 +33,8 @@ def row_of(
     prediction: Mask,
     predicted_iou: float,
 ) -> Row:
-    """What a prediction is worth; truth and prediction are (H, W), image frame."""
-    kept = prompt in _KEPT_MASKS
+    """Return the metrics of a prediction; truth and prediction are (H, W), image frame."""
+    store_masks = prompt in _STORED_PROMPTS
     return {
         "prompt": prompt,
         "image_id": record.image_id,
@@ -49,6 +49,6 @@ def row_of(
         "boundary_iou": boundary_iou(prediction, truth),
         "boundary_f": boundary_f(prediction, truth),
         "predicted_iou": predicted_iou,
-        "truth": segment.rle if kept else None,
-        "prediction": encode(prediction) if kept else None,
+        "truth": segment.rle if store_masks else None,
+        "prediction": encode(prediction) if store_masks else None,
     }

@@ -1,4 +1,4 @@
-"""Tables of what was measured: parquet files whose bytes depend on their rows alone."""
+"""Validation tables: parquet files whose bytes depend only on their rows and metadata."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mobile_sam.config import ConfigError
-from mobile_sam.faults import fault
-from mobile_sam.files import whole
+from mobile_sam.config.checkpoints import TABLE_VERSION
+from mobile_sam.system.atomic_files import atomic_write
+from mobile_sam.system.errors import ConfigError
+from mobile_sam.system.machine_errors import machine_fault
 
 SCHEMA = pa.schema(
     [
@@ -37,18 +38,20 @@ SCHEMA = pa.schema(
         ("prediction", pa.binary()),
     ]
 )
-# Of the form and of what is measured: tables of another are neither read nor taken over.
-VERSION, _VERSION_KEY = b"1", b"mobile_sam table"
-_ROWS_OF_GROUP = 4096
-_ROWS_AT_ONCE = 512  # held as Python objects
+# Tables of other versions are neither read nor reused.
+VERSION, _VERSION_KEY = str(TABLE_VERSION).encode(), b"mobile_sam table"
+_ROWS_PER_GROUP = 4096
+_BATCH_ROWS = 512  # rows held as Python objects
 
 
-def write_table(target: Path, rows: Iterable[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
-    """Write rows of SCHEMA, a few thousand of them in memory at a time.
+def write_table(
+    target: Path, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]
+) -> None:
+    """Write rows of SCHEMA while holding a few thousand of them in memory.
 
-    about: plain values that are kept with the table, see `read_about`.
+    metadata: JSON values that are stored in the file, see `read_metadata`.
     """
-    _write(target, _batches(rows), about)
+    _write(target, _batches(rows), metadata)
 
 
 def join_tables(
@@ -57,19 +60,21 @@ def join_tables(
     renamed: str | None = None,
     images: Sequence[str] | None = None,
 ) -> None:
-    """Write the rows of all parts; the bytes are those of one table written at once.
+    """Concatenate tables; the bytes are those of one table that was written at once.
 
-    renamed: for column `checkpoint`. images: ids of those whose rows are taken; None: all.
-    Raises ConfigError when a part is missing or of other settings than the first.
+    renamed: new value of column `checkpoint`. images: ids of the images to keep; None: all.
+    Raises ConfigError if a table is missing or its settings differ from those of the first.
     """
-    about = [read_about(part) for part in parts]
-    for part, found in zip(parts, about, strict=True):
-        if found != about[0]:
-            raise ConfigError(f"{part}: of other settings than {parts[0]}; validate both again")
+    metadata = [read_metadata(part) for part in parts]
+    for part, part_metadata in zip(parts, metadata, strict=True):
+        if part_metadata != metadata[0]:
+            raise ConfigError(
+                f"{part}: its settings differ from those of {parts[0]}; validate both again"
+            )
 
     def batches() -> Iterator[pa.Table]:
         for part in parts:
-            for batch in pq.ParquetFile(part).iter_batches(_ROWS_OF_GROUP):
+            for batch in pq.ParquetFile(part).iter_batches(_ROWS_PER_GROUP):
                 table = pa.Table.from_batches([batch])
                 if renamed is not None:
                     table = table.set_column(0, "checkpoint", pa.array([renamed] * len(table)))
@@ -77,53 +82,53 @@ def join_tables(
                     table = table.filter(pc.is_in(table["image_id"], pa.array(images, pa.string())))
                 yield table
 
-    _write(target, batches(), about[0])
+    _write(target, batches(), metadata[0])
 
 
-def read_about(path: Path) -> dict[str, Any]:
-    """What a table says of itself. Raises ConfigError as `open_table` does."""
-    metadata = open_table(path).schema_arrow.metadata or {}
-    if b"thresholds" not in metadata:
-        raise ConfigError(f"{path}: of an older version; delete it and validate again")
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of a table. Raises ConfigError like `open_table`."""
+    raw = open_table(path).schema_arrow.metadata or {}
+    if b"thresholds" not in raw:
+        raise ConfigError(f"{path}: written by an older version; delete it and validate again")
     others = {b"ARROW:schema", b"pandas", _VERSION_KEY}
-    return {key.decode(): json.loads(metadata[key]) for key in metadata if key not in others}
+    return {key.decode(): json.loads(raw[key]) for key in raw if key not in others}
 
 
-def kept_about(path: Path) -> dict[str, Any]:
-    """As `read_about`, and nothing for a file that cannot be read as a table of this version."""
+def read_metadata_or_empty(path: Path) -> dict[str, Any]:
+    """Read the metadata of a table; {} if it cannot be read as a table of this version."""
     try:
-        return read_about(path)
+        return read_metadata(path)
     except ConfigError:
         return {}
 
 
 def open_table(path: Path) -> pq.ParquetFile:
-    """The parquet file of a table.
+    """Open the parquet file of a table.
 
-    Raises ConfigError when it is missing, something else, or of another version.
+    Raises ConfigError if it is missing, is no validation table, or has another version.
     """
     if not path.is_file():
-        raise ConfigError(f"{path}: missing; run `validate --what {path.stem}` first")
+        raise ConfigError(f"{path}: missing; run `validate --checkpoint {path.stem}` first")
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        if fault(error):
+        if machine_fault(error):
             raise
         raise ConfigError(
-            f"{path}: not a table of validation ({error}); delete it and validate again"
+            f"{path}: not a validation table ({error}); delete it and validate again"
         ) from error
-    # The first tables do not say which version they are.
-    version = (file.schema_arrow.metadata or {}).get(_VERSION_KEY, VERSION)
+    # The first tables have no version number.
+    version = (file.schema_arrow.metadata or {}).get(_VERSION_KEY, b"1")
     if version != VERSION:
         raise ConfigError(
-            f"{path}: a table of format version {version.decode()}, and this package reads "
-            f"{VERSION.decode()}; delete it and validate again"
+            f"{path}: the table has format version {version.decode()}, but this package "
+            f"reads version {VERSION.decode()}; delete it and validate again"
         )
     missing = sorted(set(SCHEMA.names) - set(file.schema_arrow.names))
     if missing:
         raise ConfigError(
-            f"{path}: the table has no {', '.join(missing)}: it is of another version of "
-            "mobile_sam; delete it and validate again"
+            f"{path}: the table has no column {', '.join(missing)}: it was written by another "
+            "version of mobile_sam; delete it and validate again"
         )
     return file
 
@@ -132,17 +137,17 @@ def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:
     waiting: list[Mapping[str, Any]] = []
     for row in rows:
         waiting.append(row)
-        if len(waiting) == _ROWS_AT_ONCE:
+        if len(waiting) == _BATCH_ROWS:
             yield pa.Table.from_pylist(waiting, SCHEMA)
             waiting = []
     yield pa.Table.from_pylist(waiting, SCHEMA)
 
 
-def _write(target: Path, tables: Iterable[pa.Table], about: Mapping[str, Any]) -> None:
-    said: dict[bytes, bytes] = {k.encode(): json.dumps(v).encode() for k, v in about.items()}
-    schema = SCHEMA.with_metadata(said | {_VERSION_KEY: VERSION})
+def _write(target: Path, tables: Iterable[pa.Table], metadata: Mapping[str, Any]) -> None:
+    encoded: dict[bytes, bytes] = {k.encode(): json.dumps(v).encode() for k, v in metadata.items()}
+    schema = SCHEMA.with_metadata(encoded | {_VERSION_KEY: VERSION})
     with (
-        whole(target) as unfinished,
+        atomic_write(target) as unfinished,
         pq.ParquetWriter(unfinished, schema, compression="zstd") as writer,
     ):
         for group in _groups(tables):
@@ -150,12 +155,12 @@ def _write(target: Path, tables: Iterable[pa.Table], about: Mapping[str, Any]) -
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of equal length, whatever the lengths were."""
+    """Yield the same rows in tables of equal length, independent of the lengths of the input."""
     waiting = SCHEMA.empty_table()
     for table in tables:
         waiting = pa.concat_tables([waiting, table.replace_schema_metadata(None)])
-        while len(waiting) >= _ROWS_OF_GROUP:
-            yield waiting.slice(0, _ROWS_OF_GROUP).combine_chunks()
-            waiting = waiting.slice(_ROWS_OF_GROUP)
+        while len(waiting) >= _ROWS_PER_GROUP:
+            yield waiting.slice(0, _ROWS_PER_GROUP).combine_chunks()
+            waiting = waiting.slice(_ROWS_PER_GROUP)
     if len(waiting):
         yield waiting.combine_chunks()

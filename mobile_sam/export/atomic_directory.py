@@ -1,27 +1,28 @@
-"""A directory that is there whole or not at all, and takes the place of none but its own kind."""
+"""Directories that are replaced as a whole, and only by directories of their own kind."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mobile_sam.config import UserError
-from mobile_sam.files import unfinished_path
+from mobile_sam.system.atomic_files import unfinished_path
+from mobile_sam.system.directories import mark_output
+from mobile_sam.system.errors import UserError
 
 
 @contextmanager
-def whole_directory(directory: Path, marker: str) -> Iterator[Path]:
-    """Where to write what becomes `directory` when the block ends, in place of one that is there.
+def atomic_directory(directory: Path, marker: str) -> Iterator[Path]:
+    """Yield a temporary directory that replaces `directory` when the context ends without an error.
 
-    marker: a file that each such directory has. After an error what was there stays.
-    Raises UserError where something else is there.
+    marker: name of a file that every directory of this kind contains. After an error an earlier
+    directory stays. Raises UserError if `directory` contains anything else.
     """
     directory = directory.resolve()
-    _refuse_other_things(directory, marker)
+    _refuse_other_contents(directory, marker)
     directory.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(directory)
-    unfinished.mkdir()
     try:
+        mark_output(unfinished)
         yield unfinished
         if directory.exists():
             shutil.rmtree(directory)
@@ -30,7 +31,7 @@ def whole_directory(directory: Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _refuse_other_things(directory: Path, marker: str) -> None:
+def _refuse_other_contents(directory: Path, marker: str) -> None:
     if not directory.exists():
         return
     if directory.is_dir() and ((directory / marker).is_file() or not any(directory.iterdir())):

@@ -8,30 +8,36 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.digests import Places
-from mobile_sam.data.index import Index
-from mobile_sam.data.joined import Joined, teacher_images
-from mobile_sam.extraction.background import Writer
-from mobile_sam.extraction.images import loaded
+from mobile_sam.config.run import RunConfig
+from mobile_sam.data.index.digest_lookup import DigestLookup
+from mobile_sam.data.index.table import ConcatIndex, Index, teacher_images
+from mobile_sam.extraction.images import Frames, load_batches
 from mobile_sam.extraction.passes import batch_size, teacher_pass
-from mobile_sam.extraction.plan import wanted_digests
-from mobile_sam.extraction.shards import Shard, missing_shards, put, write_shard
+from mobile_sam.extraction.plan import image_digests
+from mobile_sam.extraction.shards import (
+    Shard,
+    missing_shards,
+    record_precision,
+    set_row,
+    write_shard,
+)
+from mobile_sam.extraction.threads import BackgroundWriter
 from mobile_sam.features.arrays import FeatureArrays, open_arrays
-from mobile_sam.features.encoding import encode, to_parts
+from mobile_sam.features.encoding import encode, to_arrays
 from mobile_sam.features.identity import identity
-from mobile_sam.features.locks import changing, using
-from mobile_sam.features.parts import Stored
-from mobile_sam.files import write_json
-from mobile_sam.layout import RunPaths
-from mobile_sam.models.device import default_device
-from mobile_sam.models.roles import load_teacher
+from mobile_sam.features.locks import is_read_only, shared_lock, write_lock
+from mobile_sam.features.schema import StoredFeatures
+from mobile_sam.models.device import default_device, fastest_precision
+from mobile_sam.models.student_teacher import load_teacher
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.atomic_files import write_json
+from mobile_sam.system.cpus import reading_processes
 
 log = logging.getLogger(__name__)
 
-Look = Callable[[Tensor], dict[str, Tensor]]
+TeacherPass = Callable[[Tensor], dict[str, Tensor]]
 
-_SHARDS_HELD = 2  # one is filled while another is written
+_SHARDS_IN_MEMORY = 2  # one is filled while another is written
 
 
 def extract_features(config: RunConfig, part: int = 0, parts: int = 1) -> int:
@@ -45,27 +51,31 @@ def extract_features(config: RunConfig, part: int = 0, parts: int = 1) -> int:
 
 
 def compute_missing(config: RunConfig, part: int = 0, parts: int = 1) -> int:
-    """As `extract_features`, without a record that the part is done."""
+    """Do the work of `extract_features`, without recording that the part is finished."""
     paths, expected = RunPaths(config), identity(config)
+    if is_read_only(paths.features):  # planned, and so complete
+        return 0
     # Another project may compute the same part of a shared store; what it has done is not missing.
-    with using(paths.features), changing(paths.features, f"part{part}of{parts}"):
+    with shared_lock(paths.features), write_lock(paths.features, f"part{part}of{parts}"):
         arrays = open_arrays(paths.features, expected, "r+")
-        shards = missing_shards(arrays, wanted_digests(paths.index), part, parts)
+        shards = missing_shards(arrays, image_digests(paths.index), part, parts)
         if shards:
             index = teacher_images(paths.index)
             device = default_device()
+            record_precision(arrays, fastest_precision(device))
             encoder = load_teacher(config).to(device).image_encoder
             look = partial(teacher_pass, encoder, levels=config.distill_levels)
-            size = batch_size(encoder, config.img_size, device)
-            fill_shards(arrays, index, shards, look, size, config.num_workers, device)
+            size = batch_size(encoder, look, config.img_size, device)
+            workers = reading_processes(config.num_workers, device.type)
+            fill_shards(arrays, index, shards, look, size, workers, device)
     return sum(len(shard.rows) for shard in shards)
 
 
 def fill_shards(
     arrays: FeatureArrays,
-    index: Index | Joined,
+    index: Index | ConcatIndex,
     shards: list[Shard],
-    look: Look,
+    look: TeacherPass,
     size: int,
     num_workers: int,
     device: torch.device,
@@ -75,28 +85,28 @@ def fill_shards(
     look: features (B, C, S/16, S/16) of images (B, 3, S, S), by the name of their level.
     size: most images of a batch; num_workers: processes that read.
     """
-    digests, places = arrays.digests(), Places(index.digests())
+    digests, places = arrays.digests(), DigestLookup(index.digests())
     # No batch has images of two shards: what shares a batch is the same after an interruption.
     batches = [
         [places[digests[row]] for row in shard.rows[i : i + size]]
         for shard in shards
         for i in range(0, len(shard.rows), size)
     ]
-    images = loaded(index, arrays.content, batches, num_workers, device)
-    computed = _encoded(look, images, arrays.dtype, device)
+    images = load_batches(index, arrays.content, batches, num_workers, device)
+    computed = _encode_batches(look, images, arrays.dtype, device)
     progress = _Progress(sum(len(shard.rows) for shard in shards))
 
-    def write(item: tuple[Shard, Stored]) -> None:
+    def write(item: tuple[Shard, StoredFeatures]) -> None:
         write_shard(arrays, *item)
         progress.add(len(item[0].rows))
 
-    with Writer(write, _SHARDS_HELD) as writer:
+    with BackgroundWriter(write, _SHARDS_IN_MEMORY) as writer:
         for shard in shards:
             writer.reserve()
-            writer.give((shard, _filled(arrays, shard, computed)))
+            writer.give((shard, _fill_shard(arrays, shard, computed)))
 
 
-class _Sent:
+class _PendingTransfer:
     """Encoded features on their way from the device."""
 
     def __init__(self, encoded: dict[str, dict[str, Tensor]], device: torch.device) -> None:
@@ -108,27 +118,27 @@ class _Sent:
         if self._event is not None:
             self._event.record()
 
-    def images(self) -> Iterator[Stored]:
-        """What is stored of each image, once all has arrived."""
+    def images(self) -> Iterator[StoredFeatures]:
+        """Yield the features of each image once all of its views have arrived."""
         if self._event is not None:
             self._event.synchronize()
-        stored = {level: to_parts(tensors) for level, tensors in self._tensors.items()}
+        stored = {level: to_arrays(tensors) for level, tensors in self._tensors.items()}
         count = len(next(iter(stored.values()))[""])
         for i in range(count):
             yield {level: {k: v[i] for k, v in parts.items()} for level, parts in stored.items()}
 
 
-def _encoded(
-    look: Look, batches: Iterator[Tensor], dtype: str, device: torch.device
-) -> Iterator[Stored]:
+def _encode_batches(
+    look: TeacherPass, batches: Iterator[Frames], dtype: str, device: torch.device
+) -> Iterator[StoredFeatures]:
     """For each image what is stored of it, by level: arrays (V, C, S/16, S/16)."""
     # A batch is waited for when the next is on its way, so that a GPU always has work.
-    before: _Sent | None = None
+    before: _PendingTransfer | None = None
     for batch in batches:
-        views = batch.to(device, non_blocking=True).unbind(1)
+        views = batch.on(device).unbind(1)
         passes = [look(images) for images in views]
         levels = {name: torch.stack([p[name] for p in passes], 1) for name in passes[0]}
-        now = _Sent({k: encode(v, dtype) for k, v in levels.items()}, device)
+        now = _PendingTransfer({k: encode(v, dtype) for k, v in levels.items()}, device)
         if before is not None:
             yield from before.images()
         before = now
@@ -136,10 +146,12 @@ def _encoded(
         yield from before.images()
 
 
-def _filled(arrays: FeatureArrays, shard: Shard, computed: Iterator[Stored]) -> Stored:
+def _fill_shard(
+    arrays: FeatureArrays, shard: Shard, computed: Iterator[StoredFeatures]
+) -> StoredFeatures:
     block = arrays.blank()
     for row in shard.rows:
-        put(block, row - shard.start, next(computed))
+        set_row(block, row - shard.start, next(computed))
     return block
 
 

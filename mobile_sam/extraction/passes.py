@@ -1,17 +1,19 @@
 """One pass of the teacher: its precision, and how many images it takes at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mobile_sam.features.parts import FeatureError
+from mobile_sam.config.sections import Level
+from mobile_sam.features.schema import FeatureError
+from mobile_sam.models.device import fastest_precision
 from mobile_sam.models.sam_vit import SamViTEncoder
-from mobile_sam.options import Level
 
 _BATCHES = (16, 8, 4, 2, 1)  # images, as many as memory holds
+_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @torch.no_grad()
@@ -21,18 +23,19 @@ def teacher_pass(encoder: Any, images: Tensor, levels: Sequence[Level]) -> dict[
         return encoder.features(images, levels)
 
 
-@torch.no_grad()
-def batch_size(encoder: nn.Module, img_size: int, device: torch.device) -> int:
+def batch_size(
+    encoder: nn.Module, look: Callable[[Tensor], object], img_size: int, device: torch.device
+) -> int:
     """Images that `encoder` takes at once: all that a GPU's memory holds.
 
+    look: the pass that is going to be made, of images (B, 3, S, S), in its own precision.
     On a CPU, eight for a small encoder and one for SAM's, whose attention takes gigabytes an image.
     """
     if device.type == "cpu":
         return 1 if isinstance(encoder, SamViTEncoder) else 8
     for size in _BATCHES:
         try:
-            with precision(device):
-                encoder(torch.zeros(size, 3, img_size, img_size, device=device))
+            look(torch.zeros(size, 3, img_size, img_size, device=device))
         except torch.OutOfMemoryError:
             continue
         return size
@@ -43,7 +46,6 @@ def batch_size(encoder: nn.Module, img_size: int, device: torch.device) -> int:
 
 
 def precision(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 where a GPU has it; float32 elsewhere."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
+    """The precision of a teacher's pass, see `fastest_precision`."""
+    dtype = _DTYPES.get(fastest_precision(device))
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

@@ -50,7 +50,7 @@ def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
         left.set()
 
 
-class Writer(Generic[T]):
+class BackgroundWriter(Generic[T]):
     """Writes one item after the other in a thread; its errors are raised in the caller's.
 
     `reserve` waits until fewer than `most` items are held, counting the one that is being filled.
@@ -64,7 +64,7 @@ class Writer(Generic[T]):
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="writer")
 
-    def __enter__(self) -> "Writer[T]":
+    def __enter__(self) -> "BackgroundWriter[T]":
         self._thread.start()
         return self
 

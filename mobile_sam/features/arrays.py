@@ -13,15 +13,101 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from mobile_sam.data.digests import DIGEST_BYTES, Digests, as_digests
-from mobile_sam.faults import fault, naming
-from mobile_sam.features.form import Rows, check_arrays, check_identity, open_group
+from mobile_sam.config.sections import level_name
+from mobile_sam.data.index.digest_lookup import DIGEST_BYTES, Digests, as_digests
 from mobile_sam.features.identity import Identity, level_shapes
-from mobile_sam.features.parts import PARTS, DamagedError, Stored, check_written
-from mobile_sam.files import unfinished_path
-from mobile_sam.options import level_name
+from mobile_sam.features.schema import (
+    ARRAYS_OF_DTYPE,
+    DamagedError,
+    FeatureError,
+    StoredFeatures,
+    check_written,
+)
+from mobile_sam.system.atomic_files import path_exists, remove_unfinished, unfinished_path
+from mobile_sam.system.machine_errors import is_damage, naming
 
-SHARD = 64  # images of a new store; a job owns whole shards
+# Of each array: its dtype, and the shape of one row.
+RowSpecs = dict[str, tuple[str, tuple[int, ...]]]
+_UNREADABLE = (LookupError, ValueError, TypeError, OSError, AttributeError)
+_REMEDY = "delete it or set train_img_dir_teacher_features to another path"
+
+
+class NewerVersionError(FeatureError):
+    """A store that a newer version of the package has written."""
+
+
+class IdentityMismatchError(FeatureError):
+    """A store of something else: it was read, and what it says that it is differs."""
+
+
+def open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
+    """The Zarr group at `path`. Raises FeatureError when there is none.
+
+    Only the third format is opened, which has no objects that are pickled, and each array by its
+    own metadata: those of the group could describe arrays of the second.
+    """
+    with naming(path):
+        there = path_exists(path)
+    if not there:
+        raise FeatureError(f"{path}: there is no feature store; run `extract`")
+    try:
+        with naming(path):
+            return zarr.open_group(path, mode=mode, zarr_format=3, use_consolidated=False)
+    except _UNREADABLE as error:
+        if not is_damage(error):
+            raise
+        raise FeatureError(
+            f"{path}: not a feature store, or a damaged one ({_first_line(error)}); {_REMEDY}"
+        ) from error
+
+
+def check_identity(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise OtherError for a store of something else, NewerError for one of a later version."""
+    version = found.get("version")
+    same = found.get("format") == expected["format"]
+    if same and isinstance(version, int) and version > expected["version"]:
+        raise NewerVersionError(
+            f"{path}: a store of format version {version}, and this package reads "
+            f"{expected['version']}; install the newer mobile_sam that wrote it, or delete it"
+        )
+    differing = [
+        f"{key} is {found.get(key)!r} instead of {value!r}"
+        for key, value in expected.items()
+        if found.get(key) != value
+    ]
+    if differing:
+        raise IdentityMismatchError(
+            f"{path}: the feature store belongs to something else: {'; '.join(differing)}; "
+            f"{_REMEDY}"
+        )
+
+
+def check_arrays(path: Path, group: zarr.Group, expected: RowSpecs) -> None:
+    """Raise FeatureError unless all arrays are there, and made for what they are to hold."""
+    for name, (dtype, shape) in expected.items():
+        try:
+            with naming(path):
+                array = group[name]
+            sound = (
+                isinstance(array, zarr.Array)
+                and array.dtype == np.dtype(dtype)
+                and array.shape[1:] == shape
+            )
+        except _UNREADABLE as error:
+            if not is_damage(error):
+                raise
+            raise FeatureError(
+                f"{path}: array {name!r} cannot be opened ({_first_line(error)}); {_REMEDY}"
+            ) from error
+        if not sound:
+            raise FeatureError(f"{path}: {name!r} is not {dtype} of (rows, *{shape}); {_REMEDY}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+IMAGES_PER_SHARD = 64  # images of a new store; a job owns whole shards
 
 
 class FeatureArrays:
@@ -31,15 +117,21 @@ class FeatureArrays:
         self.path, self.group = path, group
         self.content: Identity = dict(group.attrs)
         self.used_by: list[str] = self.content.pop("used_by", [])
+        # Recorded and no part of the identity: a reader on another machine takes what is there.
+        self.precision: str | None = self.content.pop("precision", None)
         self.dtype: str = self.content["dtype"]
         self.views: list[str] = self.content["views"]
         self.levels = [level_name(level) for level in self.content["levels"]]
         self.shard: int = group[self.levels[0]].shards[0]
         # Looked up once: finding an array by its name reads a file.
         self._arrays = {
-            level: {suffix: group[level + suffix] for suffix in PARTS[self.dtype]}
+            level: {suffix: group[level + suffix] for suffix in ARRAYS_OF_DTYPE[self.dtype]}
             for level in self.levels
         }
+
+    def record_precision(self, precision: str) -> None:
+        """Say in the store's attributes what its features are computed in."""
+        self.group.attrs["precision"] = self.precision = precision
 
     def digests(self) -> Digests:
         """The digest of each row's image; raises DamagedError."""
@@ -53,23 +145,25 @@ class FeatureArrays:
 
     def _whole(self, name: str) -> NDArray[np.uint8]:
         try:
-            return self.group[name][:]
+            with naming(self.path):
+                return self.group[name][:]
         except (ValueError, RuntimeError, OSError) as error:
-            if fault(error):
+            if not is_damage(error):
                 raise
             raise DamagedError(
                 f"{self.path}: the list of images is damaged ({error}); delete the store and run "
                 "`extract` again"
             ) from error
 
-    def read(self, row: int, view: int) -> Stored:
-        """What is stored of one view of an image, by level; raises DamagedError with the reason."""
+    def read(self, row: int, view: int) -> StoredFeatures:
+        """Return the features of one view of an image, by level; raises DamagedError."""
         found = {}
         for level, arrays in self._arrays.items():
             try:
-                parts = {suffix: array[row, view] for suffix, array in arrays.items()}
+                with naming(self.path):
+                    parts = {suffix: array[row, view] for suffix, array in arrays.items()}
             except (ValueError, RuntimeError, OSError, IndexError) as error:
-                if fault(error):
+                if not is_damage(error):
                     raise
                 reason = str(error).split(". ")[0]  # and not the bytes of two checksums
                 raise DamagedError(f"{level}: {reason}") from error
@@ -95,7 +189,7 @@ class FeatureArrays:
         added = np.frombuffer(digests.tobytes(), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
         self.group["digests"][before:] = added
 
-    def write(self, start: int, block: Stored, written: NDArray[np.bool_]) -> None:
+    def write(self, start: int, block: StoredFeatures, written: NDArray[np.bool_]) -> None:
         """Write a whole shard, from row `start` on, and only then which rows have features."""
         end = start + self.shard
         flags = np.zeros(self.shard, dtype=np.uint8)
@@ -136,9 +230,11 @@ def create_arrays(path: Path, expected: Identity, shard: int | None = None) -> F
     """A new store without rows at `path`, where nothing may be."""
     unfinished = unfinished_path(path)
     try:
-        with naming(path):
+        with naming(path, unfinished):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _create(unfinished, expected, shard or SHARD)
+            remove_unfinished(path.parent, path.name)
+            unfinished.mkdir()
+            _create(unfinished, expected, shard or IMAGES_PER_SHARD)
             unfinished.rename(path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -148,7 +244,7 @@ def create_arrays(path: Path, expected: Identity, shard: int | None = None) -> F
 def _create(unfinished: Path, expected: Identity, shard: int) -> None:
     group = zarr.create_group(unfinished)
     for level, shape in level_shapes(expected).items():
-        for suffix, (dtype, missing) in PARTS[expected["dtype"]].items():
+        for suffix, (dtype, missing) in ARRAYS_OF_DTYPE[expected["dtype"]].items():
             one = shape if suffix == "" else shape[:2]
             group.create_array(
                 level + suffix,
@@ -172,14 +268,14 @@ def open_arrays(path: Path, expected: Identity, mode: Literal["r", "r+"] = "r") 
     """
     group = open_group(path, mode)
     check_identity(path, dict(group.attrs), expected)
-    check_arrays(path, group, _rows(expected))
+    check_arrays(path, group, _row_specs(expected))
     return FeatureArrays(path, group)
 
 
-def _rows(expected: Identity) -> Rows:
-    """What the arrays of a store hold of each image."""
-    rows: Rows = {"digests": ("uint8", (DIGEST_BYTES,)), "written": ("uint8", ())}
+def _row_specs(expected: Identity) -> RowSpecs:
+    """Shapes and dtypes of an image's row in each array of a store."""
+    rows: RowSpecs = {"digests": ("uint8", (DIGEST_BYTES,)), "written": ("uint8", ())}
     for level, shape in level_shapes(expected).items():
-        for suffix, (dtype, _) in PARTS[expected["dtype"]].items():
+        for suffix, (dtype, _) in ARRAYS_OF_DTYPE[expected["dtype"]].items():
             rows[level + suffix] = dtype, shape if suffix == "" else shape[:2]
     return rows

@@ -1,21 +1,24 @@
-"""What features are of, and how large: two stores of equal identity are exchangeable."""
+"""Identity and size of features: two stores of equal identity are exchangeable."""
 
 from typing import Any
 
 import numpy as np
 
-from mobile_sam.architectures import feature_channels
-from mobile_sam.config import RunConfig
-from mobile_sam.files import file_digest
-from mobile_sam.layout import RunPaths
-from mobile_sam.options import level_name
-from mobile_sam.teachers import random_seed
+from mobile_sam.config.architectures import feature_channels
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.sections import level_name
+from mobile_sam.config.teachers import random_seed
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.atomic_files import file_digest
 
 Identity = dict[str, Any]
 
 
 def identity(config: RunConfig) -> Identity:
-    """What features of this run's teacher are: two stores with equal identity are exchangeable."""
+    """Return the identity of the features of this run's teacher.
+
+    Two stores with equal identity are exchangeable.
+    """
     return {
         "format": "mobile_sam teacher features",
         "version": 2,

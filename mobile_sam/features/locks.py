@@ -1,14 +1,17 @@
-"""Who may change a store: locks beside it, which end with their holder, however that ends."""
+"""Locks beside a store, which the system releases when their holder ends."""
 
 import errno
 import fcntl
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mobile_sam.features.parts import FeatureError
+from mobile_sam.features.schema import FeatureError
+from mobile_sam.system.atomic_files import path_exists
+from mobile_sam.system.locking import acquire, open_lock
 
 log = logging.getLogger(__name__)
 
@@ -16,59 +19,84 @@ _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
-def changing(path: Path, what: str = "rows") -> Iterator[None]:
+def write_lock(path: Path, what: str = "rows") -> Iterator[None]:
     """Hold the store at `path` for a change that one process makes at a time; waits for others.
 
     what: `rows`, or a part of the extraction; different parts do not wait for each other.
     """
-    with _open(path, what) as file:
+    with _open_lock_file(path, what) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquire(fcntl.flock, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.info("%s: another process changes the store (%s); waiting for it", path, what)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            acquire(fcntl.flock, file, fcntl.LOCK_EX)
+        with _unlock_at_end(file):
+            yield
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold the store for a change of what rows mean; FeatureError while anybody uses it."""
-    with _open(path, "use") as file:
+    with _open_lock_file(path, "use") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquire(fcntl.flock, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FeatureError(
                 f"{path}: another process reads or writes the store; try again when it has ended"
             ) from None
-        yield
+        with _unlock_at_end(file):
+            yield
 
 
-def use(path: Path) -> IO[str] | None:
+def acquire_shared_lock(path: Path) -> IO[bytes] | None:
     """Keep others from replacing the store for as long as the returned file is open.
 
-    None in a directory that cannot be written to, where no other user of it can lock either.
+    None in a directory that cannot be written to, unless somebody who can has left the lock there.
     """
     try:
-        file = _open(path, "use")
+        file = _open_lock_file(path, "use")
     except OSError as error:
-        if error.errno in _READ_ONLY:
+        if error.errno not in _READ_ONLY:
+            raise
+        try:
+            file = _lock_file(path, "use").open("rb")
+        except (FileNotFoundError, PermissionError):
             return None
-        raise
-    fcntl.flock(file, fcntl.LOCK_SH)
+    acquire(fcntl.flock, file, fcntl.LOCK_SH)
     return file
 
 
+def is_read_only(path: Path) -> bool:
+    """Return whether a store is readable but no lock can be created next to it."""
+    return path_exists(path) and not os.access(path.parent, os.W_OK)
+
+
 @contextmanager
-def using(path: Path) -> Iterator[None]:
-    """`use` for as long as the block lasts."""
-    file = use(path)
+def shared_lock(path: Path) -> Iterator[None]:
+    """`acquire_shared_lock` for as long as the block lasts."""
+    file = acquire_shared_lock(path)
+    if file is None:
+        yield
+        return
+    with file, _unlock_at_end(file):
+        yield
+
+
+@contextmanager
+def _unlock_at_end(file: IO[bytes]) -> Iterator[None]:
+    """Give a lock back at the end of the block, also where forked readers of images have the file.
+
+    Closing it is not enough: they hold the lock as well, for as long as they live.
+    """
     try:
         yield
     finally:
-        if file is not None:
-            file.close()
+        acquire(fcntl.flock, file, fcntl.LOCK_UN)
 
 
-def _open(path: Path, what: str) -> IO[str]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{what}.lock").open("a")
+def _open_lock_file(path: Path, what: str) -> IO[bytes]:
+    return open_lock(_lock_file(path, what))
+
+
+def _lock_file(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.name}.{what}.lock")

@@ -1,4 +1,4 @@
-"""What is stored of features: arrays, what stands for nothing written, and errors."""
+"""Schema of stored features: arrays, the fill value of unwritten rows, and errors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_sam.config import UserError
+from mobile_sam.system.errors import UserError
 
 # What is stored of one level, by the suffix of its array: "" the values, "_scale" their scales.
-Parts = Mapping[str, NDArray[Any]]
+LevelArrays = Mapping[str, NDArray[Any]]
 # The same of several levels, by their names.
-Stored = Mapping[str, Parts]
+StoredFeatures = Mapping[str, LevelArrays]
 
 
 class FeatureError(UserError):
@@ -24,15 +24,15 @@ class DamagedError(FeatureError):
 
 # Of each part: its dtype, and the value that no finite feature is stored as. It fills what was
 # never written, so that a lost file is not taken for features of zero.
-PARTS: dict[str, dict[str, tuple[str, float]]] = {
+ARRAYS_OF_DTYPE: dict[str, dict[str, tuple[str, float]]] = {
     "float16": {"": ("float16", float("nan"))},
     "int8": {"": ("int8", -128), "_scale": ("float32", float("nan"))},
 }
 
 
-def check_written(parts: Parts, dtype: str) -> None:
+def check_written(parts: LevelArrays, dtype: str) -> None:
     """Raise DamagedError for parts that read as if nothing had been written."""
-    for suffix, (_, missing) in PARTS[dtype].items():
+    for suffix, (_, missing) in ARRAYS_OF_DTYPE[dtype].items():
         first = parts[suffix].flat[0]
         if first == missing or np.isnan(first):
             raise DamagedError("a file is missing")

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from mobile_sam.data.digests import Places
-from mobile_sam.data.index import IndexedImage
+from mobile_sam.data.index.digest_lookup import DigestLookup
+from mobile_sam.data.index.table import IndexedImage
 from mobile_sam.features.arrays import open_arrays
 from mobile_sam.features.encoding import decode
 from mobile_sam.features.identity import Identity
-from mobile_sam.features.locks import use
-from mobile_sam.features.parts import DamagedError, FeatureError
+from mobile_sam.features.locks import acquire_shared_lock
+from mobile_sam.features.schema import DamagedError, FeatureError
 
 _REPAIR = "run `python -m mobile_sam features --repair`"
 
@@ -60,8 +60,8 @@ class FeatureStore:
     def _open(self) -> None:
         if self._opened_by == os.getpid():
             return
-        self._in_use = use(self.path)
+        self._in_use = acquire_shared_lock(self.path)
         self._arrays = open_arrays(self.path, self.expected)
         self._written = np.flatnonzero(self._arrays.written())
-        self._places = Places(self._arrays.digests()[self._written])
+        self._places = DigestLookup(self._arrays.digests()[self._written])
         self._opened_by = os.getpid()

@@ -1,1 +1,1 @@
-"""Using a trained model: prompts in the image frame in, masks in the image frame out."""
+"""Inference with a trained model: the predictor, automatic masks, and folders of images."""

@@ -1,4 +1,4 @@
-"""The verb `segment`: masks in the images of a directory, as files; what is done stays."""
+"""The command `segment`: write the masks of a directory of images, and resume where it stopped."""
 
 import json
 import logging
@@ -11,17 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mobile_sam.config import ConfigError
+from mobile_sam.coordinates import ThinImageError
 from mobile_sam.data.images import RecordError, read_image
-from mobile_sam.data.index import DatasetError
-from mobile_sam.data.masks import decode
-from mobile_sam.data.records import Found, Record
-from mobile_sam.files import file_digest, whole, write_json
-from mobile_sam.inference.drawing import overlay, write_label_map, write_picture
+from mobile_sam.data.index.table import DatasetError
+from mobile_sam.data.masks import EncodedMasks
+from mobile_sam.data.record import Record, SearchResult
+from mobile_sam.inference.drawing import overlay, write_jpeg, write_label_map
+from mobile_sam.inference.mask_sources import MaskRecords, MaskSource
 from mobile_sam.inference.prompt import Prompt
-from mobile_sam.inference.requested import Records, Requested
 from mobile_sam.inference.sa1b import write_sa1b
 from mobile_sam.models.sam import Sam
+from mobile_sam.system.atomic_files import atomic_write, file_digest, write_json
+from mobile_sam.system.errors import ConfigError
+from mobile_sam.system.outputs import claim_output
+from mobile_sam.system.paths import read_text
+from mobile_sam.system.progress import ProgressLog
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +33,14 @@ FORMAT = 1  # of settings.json
 
 
 @dataclass(frozen=True)
-class Folder:
-    """Where the files of a segmented directory lie; an image's are named by its path there."""
+class OutputFolder:
+    """Paths of the results of `segment`. An image's files are named by its path below the input."""
 
     directory: Path
 
     @property
     def settings(self) -> Path:
-        """Of which model and options the files are."""
+        """Model and options of the results."""
         return self.directory / "settings.json"
 
     @property
@@ -44,7 +48,7 @@ class Folder:
         return self.directory / "coco.json"
 
     def masks(self, image_id: str) -> Path:
-        """SA-1B's JSON of an image: written last, so that the image is finished."""
+        """SA-1B's JSON of an image; it is written last and marks the image as finished."""
         return self.directory / "masks" / f"{image_id}.json"
 
     def label_map(self, image_id: str) -> Path:
@@ -53,56 +57,84 @@ class Folder:
     def overlay(self, image_id: str) -> Path:
         return self.directory / "overlays" / f"{image_id}.jpg"
 
+    def pictures(self, image_id: str, overlays: bool) -> dict[str, Path]:
+        """Return the paths of an image's label map and overlay, by kind."""
+        label_map = {"label_map": self.label_map(image_id)}
+        return label_map | ({"overlay": self.overlay(image_id)} if overlays else {})
+
+    def is_own(self, entry: Path) -> bool:
+        """Return whether a version that did not mark its directories wrote this entry."""
+        own = {"settings.json", "coco.json", "masks", "label_maps", "overlays"}
+        return entry.name in own and self.settings.is_file()
+
 
 def segment_directory(
     model: Sam,
-    images: Found,
+    images: SearchResult,
     directory: Path,
-    requested: Requested,
-    source: Mapping[str, Any],
+    mask_source: MaskSource,
+    model_source: Mapping[str, Any],
     overlays: bool = True,
 ) -> str:
     """Write label maps, masks, overlays and one COCO file of images.
 
-    model: in eval mode. images: as `find_unlabelled` gives them.
-    source: the model, by what tells it from others; files of another one, or of other requests, are
-    refused. Images that are finished and unchanged are not computed again.
-    Returns what there is, in a sentence. Raises DatasetError for images that cannot be read or
-    asked, after all others are written.
+    model: in eval mode. images: from `find_unlabelled`.
+    model_source: file, digest and settings of the model. Results of another model, or with other
+    options, are refused. Finished, unchanged images are not computed again.
+    Returns a summary in one sentence. Raises DatasetError for images that cannot be read or do not
+    fit their prompts, after all others are written.
     """
-    folder = Folder(directory)
-    settings = {"model": dict(source), "options": dict(requested.settings)}
-    _claim(folder, {"format": FORMAT, **settings})
+    folder = OutputFolder(directory)
+    claim_output(directory, "--out", folder.is_own)
+    settings = {"model": dict(model_source), "options": dict(mask_source.settings)}
+    _check_settings(folder, {"format": FORMAT, **settings})
+    for note in images.notes:
+        log.info("%s", note)
     problems, finished, computed = list(images.problems), [], 0
-    for record in tqdm(images.records, unit="image", disable=None, mininterval=1):
-        stamp = {"sha256": file_digest(record.image_path), **requested.of_image(record.image_id)}
-        if not _is_finished(folder, record, stamp, overlays):
+    bar = tqdm(images.records, unit="image", disable=None, mininterval=1)
+    progress = ProgressLog("segment", len(images.records)) if bar.disable else None
+    for record in bar:
+        image_settings = mask_source.image_settings(record.image_id)
+        stamp = {"sha256": file_digest(record.image_path), **image_settings}
+        is_finished = _is_finished(folder, record, stamp, overlays)
+        if progress is not None:
+            progress.step(computed=not is_finished)
+        if not is_finished:
             try:
-                image = read_image(record.image_path)
-                found = requested.answers(model, image, record.image_id)
+                image = read_image(record.image_path, model.image_options)
+                masks = mask_source.records(model, image, record.image_id)
             except RecordError as error:
                 problems.append(str(error))
                 continue
-            _write(folder, record, image, found, stamp, overlays)
+            except ThinImageError as error:
+                problems.append(f"{record.image_path}: {error}")
+                continue
+            _write(folder, record, image, masks, stamp, overlays)
             computed += 1
         finished.append(record)
-    count = _write_coco(folder, finished, requested.categories)
+    count = _write_coco(folder, finished, mask_source.categories)
     if problems:
-        raise DatasetError("\n".join([*problems, f"the other images are in {directory}"]))
+        raise DatasetError("\n".join([*problems, f"masks of all other images: {directory}"]))
     return (
         f"{count} masks in {len(finished)} images, {len(finished) - computed} of them finished "
         f"before: {folder.coco}"
     )
 
 
-def _claim(folder: Folder, settings: dict[str, Any]) -> None:
-    """Write the settings, or raise ConfigError where there are files of other ones."""
+def _check_settings(folder: OutputFolder, settings: dict[str, Any]) -> None:
+    """Write the settings; raise ConfigError if the directory has results of other settings."""
     if not folder.settings.exists():
         write_json(folder.settings, settings)
         return
-    before = json.loads(folder.settings.read_text())
-    if before.get("format") != FORMAT:
-        differing = [f"format {before.get('format')}, now {FORMAT}"]
+    try:
+        before = json.loads(read_text(folder.settings))
+        file_format = before.get("format")
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ConfigError(
+            f"{folder.settings}: not a settings file of segment; give another --out"
+        ) from error
+    if file_format != FORMAT:
+        differing = [f"format {file_format}, now {FORMAT}"]
     else:
         differing = [
             f"{key} {json.dumps(before[part].get(key))}, now {json.dumps(now)}"
@@ -112,46 +144,65 @@ def _claim(folder: Folder, settings: dict[str, Any]) -> None:
         ]
     if differing:
         raise ConfigError(
-            f"{folder.settings}: what lies there was computed otherwise ({'; '.join(differing)}); "
+            f"{folder.settings}: the results there have other settings ({'; '.join(differing)}); "
             "give another --out, or remove the directory"
         )
 
 
-def _is_finished(folder: Folder, record: Record, stamp: Mapping[str, Any], overlays: bool) -> bool:
+def _is_finished(
+    folder: OutputFolder, record: Record, stamp: Mapping[str, Any], overlays: bool
+) -> bool:
+    """Return whether all files of an image are complete and match its pixels and prompts."""
     path = folder.masks(record.image_id)
-    if not path.exists() or (overlays and not folder.overlay(record.image_id).exists()):
+    if not path.exists():
         return False
-    told = json.loads(path.read_text())["image"]
-    return all(told.get(key) == value for key, value in stamp.items())
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))["image"]
+        digests = written.get("files", {})  # older versions wrote none
+        damaged = [
+            file
+            for name, file in folder.pictures(record.image_id, overlays).items()
+            if not file.is_file() or (name in digests and file_digest(file) != digests[name])
+        ]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        damaged, written = [path], {}
+    if damaged:
+        log.warning("%s: missing or damaged; the image is segmented again", damaged[0])
+    return not damaged and all(written.get(key) == value for key, value in stamp.items())
 
 
 def _write(
-    folder: Folder,
+    folder: OutputFolder,
     record: Record,
     image: NDArray[np.uint8],
-    found: Records,
+    mask_records: MaskRecords,
     stamp: Mapping[str, Any],
     overlays: bool,
 ) -> None:
     size = image.shape[0], image.shape[1]
-    masks = [decode(item["segmentation"]["counts"].encode(), size) for item in found]
-    with whole(folder.label_map(record.image_id)) as unfinished:
-        write_label_map(unfinished, masks, size)
+    masks = EncodedMasks((item["segmentation"]["counts"].encode() for item in mask_records), size)
+    with atomic_write(folder.label_map(record.image_id)) as unfinished:
+        write_label_map(unfinished, masks)
     if overlays:
-        prompts = [Prompt(tuple(item["prompt_box"])) for item in found if "prompt_box" in item]
-        with whole(folder.overlay(record.image_id)) as unfinished:
-            write_picture(unfinished, overlay(image, masks, prompts))
-    write_sa1b(folder.masks(record.image_id), found, record.image_path.name, size, more=stamp)
+        boxes = [item["prompt_box"] for item in mask_records if "prompt_box" in item]
+        with atomic_write(folder.overlay(record.image_id)) as unfinished:
+            write_jpeg(unfinished, overlay(image, masks, [Prompt(tuple(box)) for box in boxes]))
+    pictures = folder.pictures(record.image_id, overlays)
+    more = {**stamp, "files": {name: file_digest(path) for name, path in pictures.items()}}
+    name = record.image_path.name
+    write_sa1b(folder.masks(record.image_id), mask_records, name, size, more=more)
 
 
-def _write_coco(folder: Folder, records: Sequence[Record], categories: Mapping[int, str]) -> int:
-    """Write all masks as one COCO file, image by image; returns how many there are."""
+def _write_coco(
+    folder: OutputFolder, records: Sequence[Record], categories: Mapping[int, str]
+) -> int:
+    """Write all masks as one COCO file, image by image; return their number."""
     images: list[dict[str, Any]] = []
     classes = json.dumps([{"id": number, "name": name} for number, name in categories.items()])
-    with whole(folder.coco) as unfinished, unfinished.open("w") as file:
+    with atomic_write(folder.coco) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         file.write(f'{{"categories": {classes},\n"annotations": [\n')
-        objects = enumerate(_annotations(folder, records, images), start=1)
-        count = _write_list(file, ({"id": number, **item} for number, item in objects))
+        annotations = enumerate(_annotations(folder, records, images), start=1)
+        count = _write_list(file, ({"id": number, **item} for number, item in annotations))
         file.write('],\n"images": [\n')
         _write_list(file, iter(images))
         file.write("]}\n")
@@ -159,11 +210,11 @@ def _write_coco(folder: Folder, records: Sequence[Record], categories: Mapping[i
 
 
 def _annotations(
-    folder: Folder, records: Sequence[Record], images: list[dict[str, Any]]
+    folder: OutputFolder, records: Sequence[Record], images: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """The masks of all images, each of which is added to `images` when its turn comes."""
+    """Yield the annotations of all images, and append each image to `images` on the way."""
     for number, record in enumerate(records, start=1):
-        content = json.loads(folder.masks(record.image_id).read_text())
+        content = json.loads(folder.masks(record.image_id).read_text(encoding="utf-8"))
         size = {side: content["image"][side] for side in ("height", "width")}
         name = f"{record.image_id}{record.image_path.suffix}"
         images.append({"id": number, "file_name": name, **size})
@@ -178,7 +229,7 @@ def _annotation(item: dict[str, Any], image_id: int) -> dict[str, Any]:
         "iscrowd": 0,
         "segmentation": item["segmentation"],
         "area": item["area"],
-        "bbox": [x, y, width + 1, height + 1],  # SAM's end at the last pixel, COCO's behind it
+        "bbox": [x, y, width + 1, height + 1],  # SAM's boxes include the last pixel
         "score": item.get("score", item["predicted_iou"]),
     }
 

@@ -1,4 +1,4 @@
-"""Where automatic masks are asked for: grids of points on an image and on crops of it.
+"""Grids of points and crops of an image, for automatic masks.
 
 Kirillov et al., arXiv:2304.02643, appendix B.
 """
@@ -14,7 +14,7 @@ Points = NDArray[np.float64]
 
 
 class Crop(NamedTuple):
-    """A part of an image: xyxy in pixels, x1 and y1 exclusive. Layer 0 is the whole image."""
+    """Part of an image: xyxy in pixels, x1 and y1 exclusive. Layer 0 is the whole image."""
 
     x0: int
     y0: int
@@ -29,12 +29,12 @@ class Crop(NamedTuple):
 
     @property
     def area(self) -> int:
-        """In pixels."""
+        """Area in pixels."""
         return math.prod(self.size)
 
 
 def point_grid(side: int) -> Points:
-    """Points (side * side, 2) xy in the unit square: the centres of its equal cells, row by row."""
+    """Return points (side * side, 2), xy in the unit square: centres of equal cells, row by row."""
     centres = np.linspace(1 / (2 * side), 1 - 1 / (2 * side), side)
     x, y = np.meshgrid(centres, centres)
     return np.stack([x.ravel(), y.ravel()], axis=1)
@@ -43,9 +43,10 @@ def point_grid(side: int) -> Points:
 def point_grids(
     side: int, crop_layers: int, downscale: int, option: str = "points_per_side"
 ) -> list[Points]:
-    """The grid of the image and of each layer of crops; layer i has side / downscale^i points.
+    """Return the grids of the image and of each layer of crops.
 
-    option: the name of `side` in errors.
+    Layer i has side / downscale^i points a side.
+    option: name of `side` in errors.
     Raises ValueError when a layer would be left without a point.
     """
     sides = [int(side / downscale**layer) for layer in range(crop_layers + 1)]
@@ -57,27 +58,27 @@ def point_grids(
     return [point_grid(count) for count in sides]
 
 
-def crops(image_size: tuple[int, int], layers: int, overlap_ratio: float) -> list[Crop]:
-    """The whole image, then layer by layer its crops: 4 in the first layer, 16 in the second, ...
+def generate_crops(image_size: tuple[int, int], layers: int, overlap_ratio: float) -> list[Crop]:
+    """Return the whole image, then its crops: 4 in the first layer, 16 in the second, and so on.
 
     image_size: (H, W) in pixels.
-    overlap_ratio: of the image's shorter side, by which crops of the first layer overlap; in each
-    further layer half as much.
+    overlap_ratio: overlap of crops of the first layer, as a share of the image's shorter side; it
+    halves with each further layer.
     Raises ValueError when the image has too few pixels for that many crops.
     """
     height, width = image_size
-    found = [Crop(0, 0, width, height, 0)]
+    crops = [Crop(0, 0, width, height, 0)]
     for layer in range(1, layers + 1):
         count = 2**layer
         overlap = int(overlap_ratio * min(image_size) * (2 / count))
         columns, rows = (_intervals(side, count, overlap) for side in (width, height))
-        found += [Crop(x0, y0, x1, y1, layer) for (x0, x1), (y0, y1) in product(columns, rows)]
-    if any(crop.x0 >= crop.x1 or crop.y0 >= crop.y1 for crop in found):
+        crops += [Crop(x0, y0, x1, y1, layer) for (x0, x1), (y0, y1) in product(columns, rows)]
+    if any(crop.x0 >= crop.x1 or crop.y0 >= crop.y1 for crop in crops):
         raise ValueError(
             f"crop_n_layers: {layers} layers cut an image of {width} x {height} pixels into empty "
             f"crops; ask for fewer"
         )
-    return found
+    return crops
 
 
 def _intervals(side: int, count: int, overlap: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Images that are encoded once, and many prompts: the interface of the original `SamPredictor`."""
+"""`SamPredictor` and `ResizeLongestSide`: encode an image once, then decode many prompts."""
 
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -7,17 +7,69 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from mobile_sam.data.transforms import image_to_model_frame
-from mobile_sam.inference.resizing import ResizeLongestSide
+from mobile_sam.coordinates import model_frame_size, points_to_model_frame
+from mobile_sam.data.transforms import image_to_model_frame, resize_image
 from mobile_sam.models.sam import Sam
 
 Size = tuple[int, int]
+ImageSize = tuple[int, ...]  # (H, W); the first two of an array's shape
 _Array = TypeVar("_Array", Tensor, NDArray[Any])
 
 
+class ResizeLongestSide:
+    """Transform from the image frame to the model frame, with the original's interface.
+
+    target_length: pixels of the longest side after resizing.
+    Sizes are (H, W) of the original image in pixels; points are xy, boxes xyxy.
+    """
+
+    def __init__(self, target_length: int) -> None:
+        self.target_length = target_length
+
+    def apply_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize pixels (H, W, 3) in 0..255 with the resampling used in training."""
+        return resize_image(image, self.target_length)
+
+    def apply_image_torch(self, image: Tensor) -> Tensor:
+        """Resize images (B, C, H, W), float; the result differs slightly from `apply_image`."""
+        height, width = image.shape[-2:]
+        size = self.get_preprocess_shape(height, width, self.target_length)
+        return F.interpolate(image, size, mode="bilinear", antialias=True)
+
+    def apply_coords(
+        self, coords: NDArray[np.generic], original_size: ImageSize
+    ) -> NDArray[np.float64]:
+        """Convert points (..., 2) to the model frame."""
+        height, width = original_size[:2]
+        resized = self.get_preprocess_shape(height, width, self.target_length)
+        scale = np.array([resized[1] / width, resized[0] / height])
+        return np.asarray(coords, dtype=np.float64) * scale
+
+    def apply_boxes(
+        self, boxes: NDArray[np.generic], original_size: ImageSize
+    ) -> NDArray[np.float64]:
+        """Convert boxes (N, 4) to the model frame."""
+        return self.apply_coords(boxes.reshape(-1, 2, 2), original_size).reshape(-1, 4)
+
+    def apply_coords_torch(self, coords: Tensor, original_size: ImageSize) -> Tensor:
+        """Convert points (..., 2) to the model frame."""
+        height, width = original_size[:2]
+        return points_to_model_frame(coords.float(), (height, width), self.target_length)
+
+    def apply_boxes_torch(self, boxes: Tensor, original_size: ImageSize) -> Tensor:
+        """Convert boxes (N, 4) to the model frame."""
+        return self.apply_coords_torch(boxes.reshape(-1, 2, 2), original_size).reshape(-1, 4)
+
+    @staticmethod
+    def get_preprocess_shape(oldh: int, oldw: int, long_side_length: int) -> tuple[int, int]:
+        """Return the (H, W) that an image of `oldh` x `oldw` pixels takes up in the model frame."""
+        return model_frame_size((oldh, oldw), long_side_length)
+
+
 class Prediction(NamedTuple, Generic[_Array]):
-    """M masks of a prompt, or of each of B prompts, which then come first in each shape.
+    """M masks of one prompt, or of B prompts; then B comes first in each shape.
 
     masks: (M, H, W), bool or with `return_logits` float, in the image frame.
     predicted_iou: (M,). low_res_logits: (M, S/4, S/4), model frame, before the threshold.
@@ -28,10 +80,10 @@ class Prediction(NamedTuple, Generic[_Array]):
     low_res_logits: _Array
 
 
-class Encoded(NamedTuple):
-    """An image that is encoded.
+class EncodedImage(NamedTuple):
+    """Embedding and sizes of an image.
 
-    features: its image_embedding, (1, C, S/16, S/16). original_size: (H, W) of the image in pixels.
+    features: image_embedding, (1, C, S/16, S/16). original_size: (H, W) of the image in pixels.
     input_size: (H, W) that it takes up in the model frame.
     """
 
@@ -41,10 +93,10 @@ class Encoded(NamedTuple):
 
 
 class SamPredictor:
-    """Encodes images once and answers prompts on one of them.
+    """Predictor that encodes images once and decodes prompts on one of them.
 
-    sam_model: in eval mode. Masks are `mask_logits > mask_threshold`; None: that of the model.
-    transform: from the image frame to the model frame. images: all that are encoded.
+    sam_model: in eval mode. mask_threshold: logits above it belong to a mask; None: the model's.
+    transform: from the image frame to the model frame. images: all encoded images.
     """
 
     def __init__(self, sam_model: Sam, mask_threshold: float | None = None) -> None:
@@ -55,18 +107,18 @@ class SamPredictor:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.model.device
 
     @property
     def mask_threshold(self) -> float:
-        """Logits above it belong to a mask."""
+        """Threshold of mask logits: logits above it belong to a mask."""
         own = self._mask_threshold
         return self.model.mask_threshold if own is None else own
 
     def reset_image(self) -> None:
         """Forget all images."""
-        self.images: list[Encoded] = []
+        self.images: list[EncodedImage] = []
         self.is_image_set = False
         self.features: Tensor | None = None
         self.original_size: Size = (0, 0)
@@ -80,22 +132,23 @@ class SamPredictor:
     def set_images(self, images: Sequence[NDArray[np.uint8]], image_format: str = "RGB") -> None:
         """Encode images of any sizes, each (H, W, 3) in 0..255, in one pass of the encoder.
 
-        image_format: `RGB` or `BGR`. Prompts are on the first, until `select_image` is called.
+        image_format: `RGB` or `BGR`. Prompts apply to the first image until `select_image` is
+        called.
         """
         if image_format not in {"RGB", "BGR"}:
             raise ValueError(f"image_format: {image_format!r}; it must be 'RGB' or 'BGR'")
         if len(images) == 0:
-            raise ValueError("images: there is none; give one or more")
-        turned = image_format != self.model.image_format
-        frames = torch.stack([self._in_model_frame(image, turned) for image in images])
+            raise ValueError("images: empty; give at least one image")
+        flip = image_format != self.model.image_format
+        frames = torch.stack([self._to_model_frame(image, flip) for image in images])
         self.reset_image()
         embeddings = self.model.image_encoder(frames.to(self.device, self.model.dtype))
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        self._take(embeddings, sizes, [self._input_size(size) for size in sizes])
+        self._set_embeddings(embeddings, sizes, [self._input_size(size) for size in sizes])
 
     @torch.no_grad()
     def set_torch_image(self, transformed_image: Tensor, original_image_size: Size) -> None:
-        """Encode an image that `transform` has resized, (1, 3, H, W) RGB in 0..255.
+        """Encode an image (1, 3, H, W), RGB in 0..255, that `transform` has resized.
 
         original_image_size: (H, W) of the image in pixels.
         """
@@ -103,34 +156,35 @@ class SamPredictor:
         if len(shape) != 4 or shape[:2] != (1, 3) or max(shape[2:]) != side:
             raise ValueError(
                 f"transformed_image: of shape {shape}; it must be (1, 3, H, W), its longer side "
-                f"{side} pixels; several images are given to set_images"
+                f"{side} pixels; give several images to set_images"
             )
         self.reset_image()
         frame = self.model.preprocess(transformed_image.to(self.device))
-        self._take(self.model.image_encoder(frame), [original_image_size], [shape[2:]])
+        embedding = self.model.image_encoder(frame)
+        self._set_embeddings(embedding, [original_image_size], [shape[2:]])
 
     def set_image_embedding(self, image_embedding: Tensor, image_size: Size) -> None:
-        """Take an image of (H, W) pixels that is encoded already, (1, C, S/16, S/16)."""
-        prompts = self.model.prompt_encoder
-        wanted = (1, prompts.embed_dim, prompts.grid_size, prompts.grid_size)
-        if image_embedding.shape != wanted:
+        """Set the embedding (1, C, S/16, S/16) of an image of (H, W) pixels."""
+        encoder = self.model.prompt_encoder
+        expected = (1, encoder.embed_dim, encoder.grid_size, encoder.grid_size)
+        if image_embedding.shape != expected:
             raise ValueError(
-                f"image_embedding: of shape {tuple(image_embedding.shape)}; it must be {wanted}, "
-                f"one image as this model's encoder gives it"
+                f"image_embedding: of shape {tuple(image_embedding.shape)}; it must be {expected}, "
+                f"the embedding of one image by this model"
             )
-        self._take(image_embedding, [image_size], [self._input_size(image_size)])
+        self._set_embeddings(image_embedding, [image_size], [self._input_size(image_size)])
 
     def select_image(self, number: int) -> None:
-        """Answer prompts on the `number`-th of the images that were set, from 0 on."""
+        """Apply later prompts to the image of this number, counted from 0."""
         if not 0 <= number < len(self.images):
             raise ValueError(
-                f"number: {number}, but {len(self.images)} images are set; they count from 0"
+                f"number: {number}, but {len(self.images)} images are set; counting starts at 0"
             )
         self.features, self.original_size, self.input_size = self.images[number]
         self.is_image_set = True
 
     def get_image_embedding(self) -> Tensor:
-        """The image_embedding (1, C, S/16, S/16)."""
+        """Return the image_embedding (1, C, S/16, S/16)."""
         if not self.is_image_set or self.features is None:
             raise RuntimeError("no image is set; call set_image first")
         return self.features
@@ -144,31 +198,33 @@ class SamPredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
     ) -> Prediction[NDArray[Any]]:
-        """Masks of one prompt in the image frame.
+        """Predict the masks of one prompt, in the image frame.
 
         point_coords: (N, 2) xy pixels; point_labels: (N,), 1 foreground, 0 background.
-        box: (4,) xyxy pixels. mask_input: low_res_logits of an earlier answer, (1, S/4, S/4).
+        box: (4,) xyxy pixels. mask_input: low_res_logits of an earlier prediction, (1, S/4, S/4).
         multimask_output: three masks for an ambiguous prompt instead of one.
+        Arrays have the model's precision; float32 for bfloat16, which numpy lacks.
+        Raises ValueError for an invalid prompt.
         """
         self.get_image_embedding()
         if (point_coords is None) != (point_labels is None):
             raise ValueError("point_coords and point_labels go together; give both or neither")
         points = labels = boxes = masks = None
         if point_coords is not None and point_labels is not None:
-            places = self.transform.apply_coords(point_coords, self.original_size)
-            points = torch.as_tensor(places, dtype=torch.float32, device=self.device)[None]
+            coords = self.transform.apply_coords(point_coords, self.original_size)
+            points = torch.as_tensor(coords, dtype=torch.float32, device=self.device)[None]
             labels = torch.as_tensor(np.asarray(point_labels), device=self.device).long()[None]
         if box is not None:
             if np.size(box) != 4:
                 raise ValueError(
                     f"box: of shape {np.shape(box)}; it must be (4,); predict_torch takes several"
                 )
-            places = self.transform.apply_boxes(np.asarray(box), self.original_size)
-            boxes = torch.as_tensor(places, dtype=torch.float32, device=self.device)
+            corners = self.transform.apply_boxes(np.asarray(box), self.original_size)
+            boxes = torch.as_tensor(corners, dtype=torch.float32, device=self.device)
         if mask_input is not None:
             masks = torch.as_tensor(mask_input, dtype=torch.float32, device=self.device)[None]
-        found = self.predict_torch(points, labels, boxes, masks, multimask_output, return_logits)
-        return Prediction(*(tensor[0].cpu().numpy() for tensor in found))
+        result = self.predict_torch(points, labels, boxes, masks, multimask_output, return_logits)
+        return Prediction(*(_as_numpy(tensor[0]) for tensor in result))
 
     @torch.no_grad()
     def predict_torch(
@@ -180,7 +236,7 @@ class SamPredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
     ) -> Prediction[Tensor]:
-        """Masks of B prompts, given in the model frame.
+        """Predict the masks of B prompts, which are in the model frame.
 
         point_coords: (B, N, 2) xy; point_labels: (B, N); boxes: (B, 4) xyxy;
         mask_input: (B, 1, S/4, S/4).
@@ -202,26 +258,32 @@ class SamPredictor:
         mask_input: Tensor | None = None,
         multimask_output: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """low_res_logits and predicted_iou of `predict_torch`, which takes the same prompts."""
-        embedding = self.get_image_embedding()
+        """Return low_res_logits and predicted_iou of the prompts of `predict_torch`."""
+        embedding = self.get_image_embedding().to(self.model.dtype)
         points, labels = self.model.prompt_encoder.as_points(
             point_coords, point_labels, boxes, mask_input
         )
         return self.model.decode(embedding, points, labels, mask_input, multimask_output)
 
-    def _in_model_frame(self, image: NDArray[np.uint8], turned: bool) -> Tensor:
-        """(3, S, S), with the order of colours turned round or not."""
+    def _to_model_frame(self, image: NDArray[np.uint8], flip_channels: bool) -> Tensor:
+        """Convert an image (H, W, 3) to the model frame (3, S, S)."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(
                 f"image: {image.dtype} of shape {image.shape}; it must be uint8, (H, W, 3)"
             )
-        pixels = np.ascontiguousarray(image[..., ::-1] if turned else image)
+        pixels = np.ascontiguousarray(image[..., ::-1] if flip_channels else image)
         return image_to_model_frame(pixels, self.model.img_size)
 
     def _input_size(self, image_size: Size) -> Size:
         return self.transform.get_preprocess_shape(*image_size, self.model.img_size)
 
-    def _take(self, embeddings: Tensor, sizes: list[Size], input_sizes: list[Size]) -> None:
-        found = zip(embeddings.split(1), sizes, input_sizes, strict=True)
-        self.images = [Encoded(*facts) for facts in found]
+    def _set_embeddings(
+        self, embeddings: Tensor, sizes: list[Size], input_sizes: list[Size]
+    ) -> None:
+        rows = zip(embeddings.split(1), sizes, input_sizes, strict=True)
+        self.images = [EncodedImage(*row) for row in rows]
         self.select_image(0)
+
+
+def _as_numpy(tensor: Tensor) -> NDArray[Any]:
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Prompts as somebody types them: boxes and points in pixels of the image."""
+"""Prompts: boxes and points in pixels of the image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mobile_sam.config import ConfigError
+from mobile_sam.system.errors import ConfigError
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -14,9 +14,9 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Prompt:
-    """What points at one thing, in the image frame in pixels.
+    """Prompt for one object, in the image frame in pixels.
 
-    box: xyxy. points: xy. labels: 1 for a point on the thing, 0 for one beside it.
+    box: xyxy. points: xy. labels: 1 for a foreground point, 0 for a background point.
     """
 
     box: Box | None = None
@@ -24,30 +24,34 @@ class Prompt:
     labels: tuple[int, ...] = ()
 
     def arguments(self) -> dict[str, Any]:
-        """As `SamPredictor.predict` takes it."""
-        found: dict[str, Any] = {}
+        """Return the prompt as arguments of `SamPredictor.predict`."""
+        arguments: dict[str, Any] = {}
         if self.box is not None:
-            found["box"] = np.array(self.box)
+            arguments["box"] = np.array(self.box)
         if self.points:
-            found |= {"point_coords": np.array(self.points), "point_labels": np.array(self.labels)}
-        return found
+            arguments["point_coords"] = np.array(self.points)
+            arguments["point_labels"] = np.array(self.labels)
+        return arguments
 
 
-def prompts_of(
+def build_prompts(
     boxes: Sequence[Sequence[float]],
     points: Sequence[Sequence[float]],
     background: Sequence[Sequence[float]],
 ) -> list[Prompt]:
-    """Boxes (4,) xyxy ask for a thing each; points (2,) xy and one box ask for a single thing.
+    """Build the prompts of a command line: one for each box, or one for all points.
 
-    background: points beside the thing. Raises ConfigError where nothing is asked, for points with
-    several boxes, and for a box without an area.
+    boxes: (4,) xyxy each. points, background: foreground and background points, (2,) xy each; with
+    one box, they belong to its prompt.
+    Raises ConfigError if there is no prompt, for points with several boxes, and for a box without
+    an area.
     """
     if not boxes and not points:
-        raise ConfigError("nothing is asked; give --box X0 Y0 X1 Y1 or --point X Y, in pixels")
+        raise ConfigError("there is no prompt; give --box X0 Y0 X1 Y1 or --point X Y, in pixels")
     if len(boxes) > 1 and (points or background):
         raise ConfigError(
-            f"--point with {len(boxes)} boxes: of which is it? Give points with one box at most"
+            f"--point with {len(boxes)} boxes: a point needs a single box; give points with one "
+            "box at most"
         )
     for x0, y0, x1, y1 in boxes:
         if x0 >= x1 or y0 >= y1:
@@ -55,11 +59,11 @@ def prompts_of(
                 f"--box {x0:g} {y0:g} {x1:g} {y1:g}: it has no area; give the left, upper, right "
                 "and lower edge"
             )
-    asked = tuple((x, y) for x, y in (*points, *background))
+    coords = tuple((x, y) for x, y in (*points, *background))
     labels = (1,) * len(points) + (0,) * len(background)
     if not boxes:
-        return [Prompt(None, asked, labels)]
-    return [Prompt((x0, y0, x1, y1), asked, labels) for x0, y0, x1, y1 in boxes]
+        return [Prompt(None, coords, labels)]
+    return [Prompt((x0, y0, x1, y1), coords, labels) for x0, y0, x1, y1 in boxes]
 
 
 def check_within(prompts: Sequence[Prompt], size: tuple[int, int]) -> None:

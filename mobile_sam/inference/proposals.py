@@ -1,4 +1,4 @@
-"""What a model proposes when it is asked for the points of a grid: masks that it finds good.
+"""Mask proposals: masks that a model predicts with confidence at the points of a grid.
 
 Kirillov et al., arXiv:2304.02643, appendix B.
 """
@@ -11,37 +11,47 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mobile_sam.coordinates import points_to_model_frame, upscale_logits
 from mobile_sam.data.masks import Mask, Size, boxes_and_areas, encode, union
-from mobile_sam.frames import points_to_model_frame, upscale_logits
 from mobile_sam.inference.grid import Crop, Points, point_grids
-from mobile_sam.inference.memory import points_at_once
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.models.prompt_encoder import FOREGROUND
+from mobile_sam.models.sam import Sam
 
 Box = tuple[int, int, int, int]
 
 # Logits that are upscaled at a time: 64 MB of them, however many masks there are.
-PIXELS_AT_ONCE = 1 << 24
-# A mask that ends as near as this to an edge of its crop is cut off by it; in pixels.
+PIXELS_PER_PASS = 1 << 24
+# Distance in pixels from an edge of its crop at which a mask counts as cut off.
 EDGE = 20
+# Activations of few prompts fit into a CPU's cache: with 64, each takes half as long again.
+CPU_POINTS_PER_PASS = 4
+# A GPU gains nothing from more.
+_MAX_POINTS_PER_PASS = 1024
+# The decoder held at most 5 maps of the embedding's size per point, measured in float32 on a CPU.
+_MAPS_PER_POINT = 8
 
 
 @dataclass(frozen=True)
 class AutomaticOptions:
-    """What is asked and what is kept, with the original's names and defaults.
+    """Options of automatic masks, with the original's names and defaults.
 
-    points_per_side: of the grid on the whole image; None with `point_grids`, one grid of points
-    (N, 2) xy in the unit square for the image and each layer of crops.
-    points_per_batch: prompts decoded at a time, at most, see `memory`; None: as memory allows.
+    points_per_side: grid points along each side of the image; None with `point_grids`, one grid of
+    points (N, 2), xy in the unit square, for the image and each layer of crops.
+    points_per_batch: largest number of prompts per pass of the decoder, see `points_per_pass`;
+    None: as many as memory allows.
     pred_iou_thresh: masks with a higher predicted_iou are kept; 0 keeps all.
-    stability_score_thresh: masks at least as stable are kept; 0 keeps all. The score is the IoU of
-    the masks at `mask_threshold` plus and minus `stability_score_offset`, in logits.
-    box_nms_thresh, crop_nms_thresh: box IoU of duplicates within a crop and between crops.
-    crop_n_layers, crop_overlap_ratio, crop_n_points_downscale_factor: see `grid`.
+    stability_score_thresh: masks with at least this stability score are kept; 0 keeps all. The
+    score is the IoU of the masks at `mask_threshold` plus and minus `stability_score_offset`, in
+    logits.
+    box_nms_thresh, crop_nms_thresh: box IoU above which masks are duplicates, within a crop and
+    between crops.
+    crop_n_layers, crop_overlap_ratio, crop_n_points_downscale_factor: see `generate_crops` and
+    `point_grids`.
     min_mask_region_area: smaller holes and islands are removed, in pixels; 0 keeps all.
-    mask_threshold: logits above it belong to a mask; None: that of the model.
-    coarse_points_per_side: of a grid that is asked first; the points of the other one are then
-    asked only where no mask was kept. None: no such grid, as in the original.
+    mask_threshold: logits above it belong to a mask; None: the model's threshold.
+    coarse_points_per_side: points along each side of a first, coarse grid; points of the main grid
+    are then decoded only outside the masks found so far. None: no such grid, as in the original.
     """
 
     points_per_side: int | None = 32
@@ -63,42 +73,43 @@ class AutomaticOptions:
         """Raise ValueError for options that contradict each other."""
         if self.points_per_batch is not None and self.points_per_batch < 1:
             raise ValueError(f"points_per_batch: {self.points_per_batch}; it must be 1 or more")
-        layers = len(self._grids())
+        layers = len(self.grids())
         if layers <= self.crop_n_layers:
             raise ValueError(
                 f"point_grids: {layers} grids for the image and {self.crop_n_layers} layers of "
                 f"crops; give one for each"
             )
-        self.rounds()
+        self.grid_passes()
 
-    def rounds(self) -> list[list[Points]]:
-        """Of the image and each layer of crops, the grids (N, 2) in the unit square, as asked."""
-        grids = [[grid] for grid in self._grids()]
+    def grid_passes(self) -> list[list[Points]]:
+        """Return the grids (N, 2) of the image and each layer of crops, a coarse grid first."""
+        grids = [[grid] for grid in self.grids()]
         if self.coarse_points_per_side is None:
             return grids
-        coarse = self._regular("coarse_points_per_side", self.coarse_points_per_side)
+        coarse = self._regular_grids("coarse_points_per_side", self.coarse_points_per_side)
         return [[first, *rest] for first, rest in zip(coarse, grids, strict=False)]
 
-    def _grids(self) -> Sequence[Points]:
+    def grids(self) -> Sequence[Points]:
+        """Return the main grid (N, 2), xy in the unit square, of the image and each crop layer."""
         if self.points_per_side is not None and self.point_grids is None:
-            return self._regular("points_per_side", self.points_per_side)
+            return self._regular_grids("points_per_side", self.points_per_side)
         if self.points_per_side is None and self.point_grids is not None:
             return self.point_grids
-        raise ValueError("give points_per_side or point_grids, one of them, and set the other None")
+        raise ValueError("give one of points_per_side or point_grids, and set the other to None")
 
-    def _regular(self, option: str, side: int) -> list[Points]:
+    def _regular_grids(self, option: str, side: int) -> list[Points]:
         return point_grids(side, self.crop_n_layers, self.crop_n_points_downscale_factor, option)
 
 
 @dataclass(frozen=True)
 class AutomaticMask:
-    """A mask that was found without a prompt, in the image frame, in pixels.
+    """Mask predicted without a user's prompt, in the image frame, in pixels.
 
     code: COCO's compressed run-length code of the mask (H, W).
     box: (x0, y0, x1, y1) of its first and last columns and rows, x1 and y1 inclusive as in SAM; of
     an empty mask the top left pixel of the crop.
     stability_score: IoU of the masks at a higher and a lower threshold.
-    point: (x, y) that was asked for. crop: the part of the image that was looked at.
+    point: (x, y) of the grid that prompted it. crop: the part of the image that was encoded.
     """
 
     code: bytes
@@ -110,85 +121,111 @@ class AutomaticMask:
     crop: Crop
 
 
-def masks_of_crop(
+def propose_masks(
     predictor: SamPredictor,
     grids: Sequence[Points],
     crop: Crop,
     size: Size,
     options: AutomaticOptions,
 ) -> list[AutomaticMask]:
-    """Good and stable masks that the crop does not cut off, by points; there may be duplicates.
+    """Propose confident, stable masks that the crop does not cut off; there may be duplicates.
 
-    predictor: with the crop as its image. size: (H, W) of the whole image.
-    grids: (N, 2) xy in the unit square, asked one after another; of each only what lies in no mask
-    of those before (Shu et al., arXiv:2312.13789).
+    predictor: with the crop as its image.
+    grids: (N, 2), xy in the unit square, decoded one after another; points of later grids inside
+    earlier masks are skipped (Shu et al., arXiv:2312.13789).
+    size: (H, W) of the whole image.
     """
     height, width = crop.size
-    found: list[AutomaticMask] = []
+    masks: list[AutomaticMask] = []
     for grid in grids:
-        points = uncovered(grid * (width, height), found, crop, size)
-        found += masks_of_points(predictor, points, crop, size, options)
-    return found
+        points = uncovered_points(grid * (width, height), masks, crop, size)
+        masks += _propose_at_points(predictor, points, crop, size, options)
+    return masks
 
 
-def uncovered(points: Points, found: Sequence[AutomaticMask], crop: Crop, size: Size) -> Points:
-    """Of the points (N, 2), xy in pixels of the crop, those that lie in none of the masks."""
-    covered = union([mask.code for mask in found], size)  # (H, W)
+def uncovered_points(
+    points: Points, masks: Sequence[AutomaticMask], crop: Crop, size: Size
+) -> Points:
+    """Select the points (N, 2), xy in pixels of the crop, that lie in none of the masks."""
+    covered = union([mask.code for mask in masks], size)  # (H, W)
     places = np.add(points, (crop.x0, crop.y0)).astype(np.int64)
     x, y = np.minimum(places, (crop.x1 - 1, crop.y1 - 1)).T
     return points[~covered[y, x]]
 
 
-def masks_of_points(
+def _propose_at_points(
     predictor: SamPredictor, points: Points, crop: Crop, size: Size, options: AutomaticOptions
 ) -> list[AutomaticMask]:
-    """As `masks_of_crop`, of points (N, 2), xy in pixels of the crop."""
-    found = []
-    count = points_at_once(predictor.model, options.points_per_batch)
+    """Propose masks as `propose_masks` does, at points (N, 2), xy in pixels of the crop."""
+    masks = []
+    count = points_per_pass(predictor.model, options.points_per_batch)
     for start in range(0, len(points), count):
-        asked = points[start : start + count]
-        low_res_logits, predicted_iou, rows = good_masks(predictor, asked, options)
+        batch = points[start : start + count]
+        low_res_logits, predicted_iou, rows = decode_points(predictor, batch, options)
         for i, stability, mask in stable_masks(predictor, low_res_logits, options):
-            code = encode(in_image(mask, crop, size))
+            code = encode(uncrop_mask(mask, crop, size))
             box, area = box_and_area(code, size, crop)
-            if not is_cut_off(box, crop, size):
-                x, y = asked[rows[i]].tolist()
+            if not is_near_crop_edge(box, crop, size):
+                x, y = batch[rows[i]].tolist()
                 point = (x + crop.x0, y + crop.y0)
                 iou = predicted_iou[i]
-                found.append(AutomaticMask(code, area, box, iou, stability, point, crop))
-    return found
+                masks.append(AutomaticMask(code, area, box, iou, stability, point, crop))
+    return masks
 
 
-def good_masks(
+def points_per_pass(model: Sam, requested: int | None) -> int:
+    """Return how many points `model` decodes at a time.
+
+    requested: None for as many as fit into half of a GPU's free memory.
+    On a CPU at most CPU_POINTS_PER_PASS.
+    """
+    if model.device.type == "cpu":
+        return min(requested or CPU_POINTS_PER_PASS, CPU_POINTS_PER_PASS)
+    if requested is not None:
+        return requested
+    free, _ = torch.cuda.mem_get_info(model.device)
+    cached = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    return max(1, min(_MAX_POINTS_PER_PASS, (free + cached) // 2 // _bytes_per_point(model)))
+
+
+def _bytes_per_point(model: Sam) -> int:
+    cells, channels = model.prompt_encoder.grid_size**2, model.prompt_encoder.embed_dim
+    return _MAPS_PER_POINT * cells * channels * model.dtype.itemsize
+
+
+def decode_points(
     predictor: SamPredictor, points: Points, options: AutomaticOptions
 ) -> tuple[Tensor, list[float], list[int]]:
-    """The masks of points (N, 2), xy in pixels of the predictor's image, of high predicted_iou.
+    """Decode points and keep the masks of high predicted_iou.
 
+    points: (N, 2), xy in pixels of the predictor's image.
     Returns low_res_logits (K, S/4, S/4), predicted_iou of each, and the rows of their points.
     """
     model = predictor.model
-    places = torch.from_numpy(points).float()
-    places = points_to_model_frame(places, predictor.original_size, model.img_size)
+    coords = torch.from_numpy(points).float()
+    coords = points_to_model_frame(coords, predictor.original_size, model.img_size)
     labels = torch.full((len(points), 1), FOREGROUND, device=predictor.device)
     low_res_logits, predicted_iou = predictor.decode(
-        places[:, None].to(predictor.device), labels, multimask_output=True
+        coords[:, None].to(predictor.device), labels, multimask_output=True
     )
-    good = predicted_iou > options.pred_iou_thresh
+    kept = predicted_iou > options.pred_iou_thresh
     if options.pred_iou_thresh <= 0:
-        good = torch.ones_like(good)
-    return low_res_logits[good], predicted_iou[good].tolist(), good.nonzero()[:, 0].tolist()
+        kept = torch.ones_like(kept)
+    return low_res_logits[kept], predicted_iou[kept].tolist(), kept.nonzero()[:, 0].tolist()
 
 
 def stable_masks(
     predictor: SamPredictor, low_res_logits: Tensor, options: AutomaticOptions
 ) -> Iterator[tuple[int, float, Mask]]:
-    """Those of the masks (K, S/4, S/4) that hardly change with the threshold.
+    """Select the masks (K, S/4, S/4) that hardly change with the threshold.
 
     Yields the row, the stability score and the mask (H, W) in the predictor's image.
     """
     size, side = predictor.original_size, predictor.model.img_size
-    threshold = predictor.mask_threshold
-    count = max(1, PIXELS_AT_ONCE // max(math.prod(size), side * side))
+    threshold = options.mask_threshold
+    if threshold is None:
+        threshold = predictor.mask_threshold
+    count = max(1, PIXELS_PER_PASS // max(math.prod(size), side * side))
     for start in range(0, len(low_res_logits), count):
         part = low_res_logits[start : start + count, None]
         mask_logits = upscale_logits(part, side, size)[:, 0]  # (count, H, W)
@@ -201,34 +238,34 @@ def stable_masks(
 
 
 def stability_scores(mask_logits: Tensor, threshold: float, offset: float) -> Tensor:
-    """IoU (N,) of each of the masks (N, H, W) at threshold + offset with that at the lower one.
+    """Compute the IoU (N,) of masks (N, H, W) at threshold + offset and at threshold - offset.
 
-    The first lies within the second, so their areas are enough. NaN where both are empty.
+    The first lies within the second, so their areas are enough. NaN if both are empty.
     """
     limits = threshold + offset, threshold - offset
-    # Row by row in 32 bits: by itself a sum of booleans is one of 64 bits and takes twice as long.
+    # Row by row in 32 bits: a sum of booleans defaults to 64 bits and takes twice as long.
     inner, outer = ((mask_logits > limit).sum(-1, dtype=torch.int32).sum(-1) for limit in limits)
     return inner / outer
 
 
-def in_image(mask: Mask, crop: Crop, size: Size) -> Mask:
-    """The mask of a crop in the whole image (H, W)."""
+def uncrop_mask(mask: Mask, crop: Crop, size: Size) -> Mask:
+    """Place the mask of a crop in the whole image (H, W)."""
     if crop.size == size:
         return mask
-    whole = np.zeros(size, dtype=bool)
-    whole[crop.y0 : crop.y1, crop.x0 : crop.x1] = mask
-    return whole
+    uncropped = np.zeros(size, dtype=bool)
+    uncropped[crop.y0 : crop.y1, crop.x0 : crop.x1] = mask
+    return uncropped
 
 
 def box_and_area(code: bytes, size: Size, crop: Crop) -> tuple[Box, int]:
-    """The `box` and `area` of an AutomaticMask, from the code of a mask (H, W)."""
+    """Return the `box` and `area` of an AutomaticMask, from the code of a mask (H, W)."""
     boxes, areas = boxes_and_areas([code], size)
     x0, y0, x1, y1 = boxes[0].tolist()
     box = (x0, y0, x1 - 1, y1 - 1) if areas[0] else (crop.x0, crop.y0, crop.x0, crop.y0)
     return box, int(areas[0])
 
 
-def is_cut_off(box: Box, crop: Crop, size: Size) -> bool:
-    """Whether a box ends at an edge of the crop that is no edge of the image (H, W)."""
+def is_near_crop_edge(box: Box, crop: Crop, size: Size) -> bool:
+    """Return whether a box ends at an edge of the crop that is not an edge of the image (H, W)."""
     edges = zip(box, crop[:4], (0, 0, size[1], size[0]), strict=True)
     return any(abs(end - cut) <= EDGE < abs(end - edge) for end, cut, edge in edges)

@@ -1,4 +1,4 @@
-"""Masks of an image as a JSON file, as SA-1B has one beside each image.
+"""JSON files of masks in the format of SA-1B, one for each image.
 
 Kirillov et al., arXiv:2304.02643, section 5; the keys are those of the published files.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mobile_sam.data.masks import Size, encode, encode_runs
-from mobile_sam.files import write_json
+from mobile_sam.system.atomic_files import write_json
 
 
 def write_sa1b(
@@ -24,10 +24,10 @@ def write_sa1b(
 ) -> None:
     """Write the records of `SamAutomaticMaskGenerator.generate`, of any `output_mode`.
 
-    target: `<image's name>.json`, beside the image or in a directory of masks: a data set that
-    `data.records` reads. file_name, image_size (H, W) in pixels, image_id: of the image.
-    more: what else to say of the image; readers of SA-1B pass over it.
-    Raises ValueError for a mask that is empty or not of that size.
+    target: `<image's name>.json`, beside the image or in a directory of masks; `data.records` reads
+    such a data set. file_name, image_size (H, W) in pixels, image_id: of the image.
+    more: further keys of the image, which readers of SA-1B ignore.
+    Raises ValueError for a mask that is empty or of another size.
     """
     height, width = image_size
     image: dict[str, Any] = {
@@ -48,18 +48,21 @@ def _annotation(number: int, record: Mapping[str, Any], size: Size) -> dict[str,
     return {
         **record,
         "id": number,
-        "segmentation": {"size": list(size), "counts": _text(number, record["segmentation"], size)},
+        "segmentation": {
+            "size": list(size),
+            "counts": _compressed_counts(number, record["segmentation"], size),
+        },
         "stability_score": score if math.isfinite(score) else None,
     }
 
 
-def _text(number: int, segmentation: Any, size: Size) -> str:
-    """COCO's compressed run-length code."""
-    is_code = isinstance(segmentation, Mapping)
-    found = tuple(segmentation["size"] if is_code else segmentation.shape)
-    if found != size:
-        raise ValueError(f"record {number}: the mask is of (H, W) {found}, its image of {size}")
-    if not is_code:
+def _compressed_counts(number: int, segmentation: Any, size: Size) -> str:
+    """Return COCO's compressed run-length code of a segmentation in any output mode."""
+    is_rle = isinstance(segmentation, Mapping)
+    mask_size = tuple(segmentation["size"] if is_rle else segmentation.shape)
+    if mask_size != size:
+        raise ValueError(f"record {number}: the mask is of (H, W) {mask_size}, its image of {size}")
+    if not is_rle:
         return encode(np.asarray(segmentation, dtype=bool)).decode("ascii")
     counts = segmentation["counts"]
     return counts if isinstance(counts, str) else encode_runs(counts, size).decode("ascii")

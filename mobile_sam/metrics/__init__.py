@@ -1,7 +1,7 @@
-"""Measures of predictions; those of single masks are here, all others in the modules.
+"""Metrics of predictions. The package exports those of single masks.
 
-The modules of statistics and of detections are not imported here, because scipy's statistics take
-a second to import.
+The modules of statistics and of detections are not imported here, because importing scipy's
+statistics takes a second.
 """
 
 from mobile_sam.metrics.boundary import boundary_f, boundary_iou

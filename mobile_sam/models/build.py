@@ -7,14 +7,16 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mobile_sam.architectures import architecture, architectures, is_architecture
-from mobile_sam.config import ConfigError
+from mobile_sam.config.architectures import architecture, architectures, is_architecture
 from mobile_sam.models.mask_decoder import MaskDecoder
-from mobile_sam.models.prompt_encoder import PromptEncoder
+from mobile_sam.models.prompt_encoder import STRIDE, PromptEncoder
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.sam_vit import SamViTEncoder
 from mobile_sam.models.timm_encoder import TimmEncoder
 from mobile_sam.models.tiny_vit import TinyViTEncoder
+from mobile_sam.models.two_way import TwoWayTransformer
+from mobile_sam.models.wrappings import PARTS, describe
+from mobile_sam.system.errors import ConfigError
 
 
 def build_sam_model(
@@ -43,14 +45,15 @@ def build_sam_model(
         torch.manual_seed(seed)
         return Sam(
             image_encoder=family(encoder, embed_dim),
-            prompt_encoder=PromptEncoder(embed_dim, img_size),
+            prompt_encoder=PromptEncoder(
+                embed_dim, (img_size // STRIDE, img_size // STRIDE), (img_size, img_size)
+            ),
             mask_decoder=MaskDecoder(
-                embed_dim,
+                transformer_dim=embed_dim,
+                transformer=TwoWayTransformer(embedding_dim=embed_dim, **settings["mask_decoder"]),
                 iou_head_depth=iou_head_depth,
                 iou_head_hidden_dim=iou_head_hidden_dim,
-                **settings["mask_decoder"],
             ),
-            img_size=img_size,
         )
 
 
@@ -77,13 +80,21 @@ def load_imagenet(model: Sam, model_type: str) -> None:
     model.image_encoder.get_submodule("body").load_state_dict(state)
 
 
-def iou_head_shape(state: dict[str, Tensor]) -> tuple[int, int]:
-    """(depth, hidden width) of the IoU head in a state dict."""
+def iou_head_shape(state: dict[str, Tensor], source: str = "the weights") -> tuple[int, int]:
+    """Return (depth, hidden width) of the IoU head in a state dict.
+
+    source: the file it comes from. Raises ConfigError for weights without that head
+    or without a part of the model.
+    """
     prefix = "mask_decoder.iou_prediction_head.layers."
-    weights = sorted(k for k in state if k.startswith(prefix) and k.endswith(".weight"))
-    if not weights:
-        raise ConfigError(f"the weights have no {prefix}*: they are not those of a SAM")
-    first = state[f"{prefix}0.weight"]
+    weights = [k for k in state if k.startswith(prefix) and k.endswith(".weight")]
+    first = state.get(f"{prefix}0.weight")
+    absent = [part for part in PARTS if not any(key.startswith(f"{part}.") for key in state)]
+    if first is None or absent:
+        raise ConfigError(
+            f"{source}: not the weights of a whole SAM; it holds {describe(state)}; and none of "
+            f"{', '.join(absent) or prefix + '*'}. Give weights of the whole model"
+        )
     return len(weights), 256 if len(weights) == 1 else first.shape[0]
 
 

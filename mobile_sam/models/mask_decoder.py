@@ -1,4 +1,4 @@
-"""SAM's mask decoder: tokens and an image embedding to masks and their predicted IoU.
+"""SAM's mask decoder: from tokens and an image embedding to masks and their predicted IoU.
 
 Kirillov et al., arXiv:2304.02643, appendix A.
 """
@@ -44,7 +44,7 @@ class MLP(nn.Module):
 
 
 class UpscaleByTwo(nn.Module):
-    """A transposed convolution of kernel and stride 2 where channels are last.
+    """Transposed convolution with kernel and stride 2, for tensors with channels last.
 
     Each pixel becomes four of its own: (..., C) to (..., 2, 2, C'), rows before columns.
     """
@@ -59,45 +59,85 @@ class UpscaleByTwo(nn.Module):
 
 
 def in_place(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Maps (N, M, 4h, 4w) of pixels (N, M, h*w*16) that two upscalings left cell after cell."""
+    """Rearrange pixels (N, M, h*w*16), ordered by cell, to maps (N, M, 4h, 4w)."""
     pixels = pixels.unflatten(-1, (height, width, 2, 2, 2, 2))
     return pixels.permute(0, 1, 2, 4, 6, 3, 5, 7).flatten(5).flatten(2, 4)
 
 
 class MaskDecoder(nn.Module):
-    """Masks of prompts on an image.
+    """Masks of prompts on an image; constructor and calls are those of the original.
 
-    embed_dim: channels of the image embedding and of tokens.
-    depth, num_heads, mlp_dim: of the two-way transformer.
+    transformer_dim: channels of the image embedding and of tokens.
+    num_multimask_outputs: masks for ambiguous prompts, 3.
     iou_head_depth, iou_head_hidden_dim: of the MLP that predicts IoU.
     """
 
+    num_mask_tokens = NUM_MASKS
+
     def __init__(
         self,
-        embed_dim: int,
-        depth: int = 2,
-        num_heads: int = 8,
-        mlp_dim: int = 2048,
+        *,
+        transformer_dim: int,
+        transformer: TwoWayTransformer,
+        num_multimask_outputs: int = len(MULTI),
         iou_head_depth: int = 3,
         iou_head_hidden_dim: int = 256,
     ) -> None:
         super().__init__()
-        self.transformer = TwoWayTransformer(depth, embed_dim, num_heads, mlp_dim)
-        self.iou_token = nn.Embedding(1, embed_dim)
-        self.mask_tokens = nn.Embedding(NUM_MASKS, embed_dim)
+        if num_multimask_outputs != len(MULTI):
+            raise ValueError(f"num_multimask_outputs: {num_multimask_outputs}; it must be 3")
+        dim = self.transformer_dim = transformer_dim
+        self.num_multimask_outputs = num_multimask_outputs
+        self.transformer = transformer
+        self.iou_token = nn.Embedding(1, dim)
+        self.mask_tokens = nn.Embedding(NUM_MASKS, dim)
         self.output_upscaling = nn.Sequential(
-            UpscaleByTwo(embed_dim, embed_dim // 4),
-            nn.LayerNorm(embed_dim // 4, eps=1e-6),
+            UpscaleByTwo(dim, dim // 4),
+            nn.LayerNorm(dim // 4, eps=1e-6),
             nn.GELU(),
-            UpscaleByTwo(embed_dim // 4, embed_dim // 8),
+            UpscaleByTwo(dim // 4, dim // 8),
             nn.GELU(),
         )
         self.output_hypernetworks_mlps = nn.ModuleList(
-            MLP(embed_dim, embed_dim, embed_dim // 8, depth=3) for _ in range(NUM_MASKS)
+            MLP(dim, dim, dim // 8, depth=3) for _ in range(NUM_MASKS)
         )
-        self.iou_prediction_head = MLP(embed_dim, iou_head_hidden_dim, NUM_MASKS, iou_head_depth)
+        self.iou_prediction_head = MLP(dim, iou_head_hidden_dim, NUM_MASKS, iou_head_depth)
 
     def forward(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return low_res_logits (N, M, S/4, S/4) and predicted_iou (N, M), as the original does.
+
+        Arguments are those of `decode`. multimask_output: three masks of each prompt, or one.
+        """
+        decoded = self.decode(
+            image_embeddings,
+            image_pe,
+            sparse_prompt_embeddings,
+            dense_prompt_embeddings,
+            MULTI if multimask_output else SINGLE,
+        )
+        return decoded.low_res_logits, decoded.predicted_iou
+
+    def predict_masks(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode all four masks of each prompt; otherwise as `forward`."""
+        decoded = self.decode(
+            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, ALL
+        )
+        return decoded.low_res_logits, decoded.predicted_iou
+
+    def decode(
         self,
         image_embedding: Tensor,
         image_positions: Tensor,
@@ -106,7 +146,7 @@ class MaskDecoder(nn.Module):
         outputs: range = SINGLE,
         present: Tensor | None = None,
     ) -> Decoded:
-        """Masks of N prompts on B images, N / B of them on each image, in the images' order.
+        """Decode N prompts on B images, N / B of them on each image, in the images' order.
 
         image_embedding: (B, C, S/16, S/16); image_positions: (1, C, S/16, S/16).
         sparse: (N, T, C); dense: (N or 1, C, S/16, S/16).
@@ -125,8 +165,8 @@ class MaskDecoder(nn.Module):
 
         shared = dense.shape[0] == 1
         image = image_embedding + dense if shared else add_to_shared(image_embedding, dense)
-        positions = image_positions.flatten(2).mT  # (1, h*w, C)
-        cells = image.flatten(2).mT.contiguous()  # (B or N, h*w, C)
+        positions = image_positions.flatten(2).transpose(-2, -1)  # (1, h*w, C)
+        cells = image.flatten(2).transpose(-2, -1).contiguous()  # (B or N, h*w, C)
         tokens, cells = self.transformer(cells, positions, tokens, present)
 
         mask_tokens = tokens[:, 1 : 1 + NUM_MASKS][:, outputs.start : outputs.stop]
@@ -138,6 +178,6 @@ class MaskDecoder(nn.Module):
             dim=1,
         )  # (N, M, C/8)
         pixels = self.output_upscaling(cells).flatten(1, -2)  # (N, h*w*16, C/8), cell after cell
-        low_res_logits = in_place(kernels @ pixels.mT, *image.shape[-2:])
+        low_res_logits = in_place(kernels @ pixels.transpose(-2, -1), *image.shape[-2:])
         predicted_iou = self.iou_prediction_head(tokens[:, 0])[:, outputs.start : outputs.stop]
         return Decoded(low_res_logits, predicted_iou, mask_tokens)

@@ -1,10 +1,10 @@
-"""What both image encoders share: SAM's neck, and how outputs of blocks are read."""
+"""SAM's neck and the reading of block outputs, which both image encoders share."""
 
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from mobile_sam.options import Level, level_name
+from mobile_sam.config.sections import Level, level_name
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -32,7 +32,7 @@ class Neck(nn.Sequential):
 def features_of_blocks(
     blocks: Sequence[nn.Module], levels: Sequence[Level], run: Callable[[], Tensor]
 ) -> dict[str, Tensor]:
-    """Features of several levels from one pass, by `level_name`, in the order of `levels`.
+    """Compute features of several levels in one pass, by `level_name`, in the order of `levels`.
 
     run: one pass of the encoder that `blocks` are part of; gives the embedding.
     """

@@ -1,6 +1,7 @@
 """SAM's prompt encoder: points, box corners and masks to tokens (arXiv:2304.02643, section 3)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from mobile_sam.models.neck import LayerNorm2d
 # which has a learned token of its own. An absent point fills up a batch and is not looked at.
 ABSENT = -2
 PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
+STRIDE = 16  # pixels of the model frame in a cell of the image embedding
 
 
 class RandomPositions(nn.Module):
@@ -23,46 +25,70 @@ class RandomPositions(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, features))
 
     def forward(self, positions: Tensor) -> Tensor:
-        """positions: (..., 2) xy in [0, 1]. Returns (..., 2 * features)."""
+        """Encode positions (..., 2), xy in [0, 1], to (..., 2 * features), of the matrix's type.
+
+        Computed in 32 bits at least: in 16, neighbouring pixels would have equal features.
+        """
         matrix = self.positional_encoding_gaussian_matrix
-        projected = (2 * positions.to(matrix.dtype) - 1) @ matrix
+        exact = torch.promote_types(matrix.dtype, torch.float32)
+        # FLOPs are counted on the meta device, which has no autocast.
+        kind = "cpu" if matrix.is_meta else matrix.device.type
+        with torch.autocast(kind, enabled=False):
+            projected = (2 * positions.to(exact) - 1) @ matrix.to(exact)
         projected = 2 * math.pi * projected
-        return torch.cat([projected.sin(), projected.cos()], dim=-1)
+        return torch.cat([projected.sin(), projected.cos()], dim=-1).to(matrix.dtype)
 
 
 class PromptEncoder(nn.Module):
-    """Prompts to tokens and a dense map.
+    """Prompts to tokens and a dense map; constructor and calls are those of the original.
 
     embed_dim: channels of tokens and maps.
-    img_size: side of the model frame in pixels.
-    mask_channels: hidden width of the mask branch.
+    image_embedding_size: (S/16, S/16), in cells. input_image_size: (S, S), in pixels.
+    mask_in_chans: hidden width of the mask branch.
     """
 
-    def __init__(self, embed_dim: int, img_size: int, mask_channels: int = 16) -> None:
+    num_point_embeddings = 4
+
+    def __init__(
+        self,
+        embed_dim: int,
+        image_embedding_size: Sequence[int],
+        input_image_size: Sequence[int],
+        mask_in_chans: int = 16,
+    ) -> None:
         super().__init__()
+        side, width = input_image_size
+        if side != width or list(image_embedding_size) != [side // STRIDE] * 2:
+            raise ValueError(
+                f"input_image_size: {(side, width)}, image_embedding_size: "
+                f"{tuple(image_embedding_size)}; give (S, S) and (S/16, S/16)"
+            )
         self.embed_dim = embed_dim
-        self.img_size = img_size
+        self.img_size = side
+        self.input_image_size = side, side
+        self.image_embedding_size = side // STRIDE, side // STRIDE
+        self.mask_input_size = 4 * (side // STRIDE), 4 * (side // STRIDE)
         self.pe_layer = RandomPositions(embed_dim // 2)
         # Background point, foreground point, top left corner, bottom right corner.
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
         self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, mask_channels // 4, kernel_size=2, stride=2),
-            LayerNorm2d(mask_channels // 4),
+            nn.Conv2d(1, mask_in_chans // 4, kernel_size=2, stride=2),
+            LayerNorm2d(mask_in_chans // 4),
             nn.GELU(),
-            nn.Conv2d(mask_channels // 4, mask_channels, kernel_size=2, stride=2),
-            LayerNorm2d(mask_channels),
+            nn.Conv2d(mask_in_chans // 4, mask_in_chans, kernel_size=2, stride=2),
+            LayerNorm2d(mask_in_chans),
             nn.GELU(),
-            nn.Conv2d(mask_channels, embed_dim, kernel_size=1),
+            nn.Conv2d(mask_in_chans, embed_dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
     @property
     def grid_size(self) -> int:
         """Side of the image embedding, in cells of 16 pixels."""
-        return self.img_size // 16
+        return self.image_embedding_size[0]
 
-    def dense_positions(self) -> Tensor:
+    def get_dense_pe(self) -> Tensor:
         """Position encoding of the image embedding, (1, C, S/16, S/16)."""
         side = self.grid_size
         centres = (torch.arange(side, device=self.no_mask_embed.weight.device) + 0.5) / side
@@ -76,16 +102,18 @@ class PromptEncoder(nn.Module):
         boxes: Tensor | None,
         masks: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Points (N, T, 2) and labels (N, T) of N prompts as the original takes them.
+        """Convert N prompts of the original to points (N, T, 2) and labels (N, T).
 
         points: (N, P, 2) xy and labels: (N, P), both or neither; boxes: (N, 4) xyxy; pixels of the
         model frame. masks: (N, 1, S/4, S/4), for their number alone.
         The points come first, then the corners of the box, or without one a padding point.
+        Raises ValueError for labels that are not one for each point, or that do not exist.
         """
         device = self.no_mask_embed.weight.device
         places: list[Tensor] = []
         kinds: list[Tensor] = []
         if points is not None and labels is not None:
+            check_labels(points, labels)
             places, kinds = [points], [labels.long()]
             if boxes is None:
                 places.append(points.new_zeros(len(points), 1, 2))
@@ -101,7 +129,7 @@ class PromptEncoder(nn.Module):
         return torch.cat(places, dim=1), torch.cat(kinds, dim=1)
 
     def embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
-        """Tokens (N, T, C) of points (N, T, 2), xy pixels of the model frame, labels (N, T).
+        """Embed points (N, T, 2), xy pixels of the model frame, with labels (N, T), to (N, T, C).
 
         The token of an ABSENT point means nothing.
         """
@@ -114,22 +142,36 @@ class PromptEncoder(nn.Module):
         return torch.where((labels == PADDING)[..., None], kinds, positions + kinds)
 
     def embed_masks(self, masks: Tensor) -> Tensor:
-        """Dense maps (N, C, S/16, S/16) of low_res_logits (N, 1, S/4, S/4)."""
-        return self.mask_downscaling(masks)
+        """Embed low_res_logits (N, 1, S/4, S/4) to dense maps (N, C, S/16, S/16)."""
+        return self.mask_downscaling(masks.to(self.no_mask_embed.weight.dtype))
 
     def no_mask(self) -> Tensor:
-        """The dense map that stands for no mask, (1, C, S/16, S/16)."""
+        """Return the dense map that stands for no mask, (1, C, S/16, S/16)."""
         side = self.grid_size
         return self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(-1, -1, side, side)
 
     def forward(
+        self,
+        points: tuple[Tensor, Tensor] | None,
+        boxes: Tensor | None,
+        masks: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return sparse tokens (N, T, C) and dense maps (N, C, S/16, S/16), as the original does.
+
+        points: coordinates and labels; they, boxes and masks are those of `as_points`.
+        """
+        coords, labels = points or (None, None)
+        sparse, dense = self.embed(*self.as_points(coords, labels, boxes, masks), masks)
+        return sparse, dense.expand(len(sparse), -1, -1, -1)
+
+    def embed(
         self,
         points: Tensor,
         labels: Tensor,
         masks: Tensor | None = None,
         has_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Sparse tokens (N, T, C) and the dense map (N or 1, C, S/16, S/16) of N prompts.
+        """Embed N prompts to sparse tokens (N, T, C) and a dense map (N or 1, C, S/16, S/16).
 
         has_mask: (N,) bool, the prompts whose row of `masks` counts; None for all.
         """
@@ -137,3 +179,18 @@ class PromptEncoder(nn.Module):
         if masks is not None and has_mask is not None:
             dense = torch.where(has_mask[:, None, None, None], dense, self.no_mask())
         return self.embed_points(points, labels), dense
+
+
+def check_labels(points: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless each of the points (N, T, 2) has one of the labels that there are."""
+    if points.ndim != 3 or points.shape[2] != 2 or points.shape[:2] != labels.shape:
+        raise ValueError(
+            f"points: of shape {tuple(points.shape)}, labels: of shape {tuple(labels.shape)}; they "
+            "must be (N, T, 2) and (N, T)"
+        )
+    unknown = labels[(labels < PADDING) | (labels > BOTTOM_RIGHT)]
+    if len(unknown):
+        raise ValueError(
+            f"labels: there is no {unknown[0].item():g}; 1 is foreground, 0 background, -1 no "
+            "point, 2 and 3 the upper left and lower right corner of a box"
+        )

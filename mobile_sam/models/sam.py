@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mobile_sam.frames import PIXEL_MEAN, PIXEL_STD, upscale_logits
+from mobile_sam.config.sections import ImageOptions
+from mobile_sam.coordinates import PIXEL_MEAN, PIXEL_STD, upscale_logits
 from mobile_sam.models.mask_decoder import MULTI, SINGLE, Decoded, MaskDecoder
+from mobile_sam.models.original_names import accept_original_names
 from mobile_sam.models.prompt_encoder import ABSENT, PromptEncoder
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
@@ -17,10 +19,15 @@ PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 class Sam(nn.Module):
     """A promptable segmentation model; `img_size` is the side of its model frame in pixels.
 
-    mask_threshold: logits above it belong to a mask. image_format: the order of colours it expects.
+    pixel_mean, pixel_std: of colours in 0..255; only the original's are used.
+    `load_state_dict` takes original names, as of mobile_sam.pt, and those of `state_dict()`.
+    mask_threshold: logits above it belong to a mask. image_options: how the images that it was
+    trained on were read from their files; other files are read alike. image_format: the order of
+    colours it expects.
     """
 
     mask_threshold: float = 0.0
+    image_options: ImageOptions = ImageOptions()
     image_format: str = "RGB"
 
     def __init__(
@@ -28,41 +35,49 @@ class Sam(nn.Module):
         image_encoder: nn.Module,
         prompt_encoder: PromptEncoder,
         mask_decoder: MaskDecoder,
-        img_size: int,
+        pixel_mean: Sequence[float] = PIXEL_MEAN,
+        pixel_std: Sequence[float] = PIXEL_STD,
     ) -> None:
         super().__init__()
+        if (*pixel_mean, *pixel_std) != (*PIXEL_MEAN, *PIXEL_STD):
+            raise ValueError(f"pixel_mean, pixel_std: they must be {PIXEL_MEAN} and {PIXEL_STD}")
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
-        self.img_size = img_size
+        self.img_size = prompt_encoder.img_size
         # Where code for the original looks for it.
-        self.image_encoder.img_size = img_size  # type: ignore[assignment]
+        self.image_encoder.img_size = self.img_size  # type: ignore[assignment]
+        self.image_encoder.register_load_state_dict_pre_hook(accept_original_names)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
+        """Data type of the parameters."""
         return self.mask_decoder.iou_token.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the parameters."""
+        """Device of the parameters."""
         return self.mask_decoder.iou_token.weight.device
 
     @property
     def pixel_mean(self) -> Tensor:
-        """(3, 1, 1), of each colour in 0..255."""
-        return torch.tensor(PIXEL_MEAN, dtype=self.dtype, device=self.device)[:, None, None]
+        """Tensor (3, 1, 1), per colour in 0..255, in at least 32 bits."""
+        return self._of_colours(PIXEL_MEAN)
 
     @property
     def pixel_std(self) -> Tensor:
-        """(3, 1, 1), of each colour in 0..255."""
-        return torch.tensor(PIXEL_STD, dtype=self.dtype, device=self.device)[:, None, None]
+        """Tensor (3, 1, 1), per colour in 0..255, in at least 32 bits."""
+        return self._of_colours(PIXEL_STD)
+
+    def _of_colours(self, values: Sequence[float]) -> Tensor:
+        exact = torch.promote_types(self.dtype, torch.float32)
+        return torch.tensor(values, dtype=exact, device=self.device)[:, None, None]
 
     @torch.no_grad()
     def forward(
         self, batched_input: Sequence[Mapping[str, Any]], multimask_output: bool
     ) -> list[dict[str, Tensor]]:
-        """Masks of the prompts on each of several images, as the original takes and gives them.
+        """Predict masks of prompts on several images, with the inputs and outputs of the original.
 
         batched_input: of each image its pixels as `image` (3, h, w), resized, in 0..255; its
         `original_size` (H, W); and those prompts that there are, in the model frame:
@@ -86,7 +101,7 @@ class Sam(nn.Module):
         return answers
 
     def preprocess(self, x: Tensor) -> Tensor:
-        """Pixels (..., 3, h, w) in 0..255 to the model frame (..., 3, S, S): normalised, padded.
+        """Normalise and pad pixels (..., 3, h, w) in 0..255 to the model frame (..., 3, S, S).
 
         Raises ValueError when the model frame is too small for them.
         """
@@ -97,12 +112,12 @@ class Sam(nn.Module):
                 "as `ResizeLongestSide` does"
             )
         padding = 0, self.img_size - width, 0, self.img_size - height
-        return F.pad((x - self.pixel_mean) / self.pixel_std, padding)
+        return F.pad((x - self.pixel_mean) / self.pixel_std, padding).to(self.dtype)
 
     def postprocess_masks(
         self, masks: Tensor, input_size: tuple[int, int], original_size: tuple[int, int]
     ) -> Tensor:
-        """low_res_logits (N, M, S/4, S/4) in the image frame: mask logits (N, M, H, W).
+        """Convert low_res_logits (N, M, S/4, S/4) to mask logits (N, M, H, W) in the image frame.
 
         input_size: (h, w) of the resized image. original_size: (H, W) of the image.
         """
@@ -118,7 +133,7 @@ class Sam(nn.Module):
         has_mask: Tensor | None = None,
         absent_points: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """low_res_logits (N, M, S/4, S/4) and predicted_iou (N, M) of `decode_all`.
+        """Return low_res_logits (N, M, S/4, S/4) and predicted_iou (N, M) of `decode_all`.
 
         multimask: the three masks for ambiguous prompts instead of the one for clear prompts.
         """
@@ -138,7 +153,7 @@ class Sam(nn.Module):
         absent_points: bool = False,
         outputs: range = SINGLE,
     ) -> Decoded:
-        """Masks of N prompts on B encoded images, N / B of them on each, in the images' order.
+        """Decode N prompts on B encoded images, N / B of them on each, in the images' order.
 
         image_embedding: (B, C, S/16, S/16).
         points: (N, T, 2) xy pixels of the model frame; labels: (N, T), see `prompt_encoder`.
@@ -147,7 +162,7 @@ class Sam(nn.Module):
         absent_points: whether labels may be ABSENT: prompts of different lengths in one batch.
         outputs: which masks, one of SINGLE, MULTI and ALL of `mask_decoder`.
         """
-        sparse, dense = self.prompt_encoder(points, labels, masks, has_mask)
-        positions = self.prompt_encoder.dense_positions()
+        sparse, dense = self.prompt_encoder.embed(points, labels, masks, has_mask)
+        positions = self.prompt_encoder.get_dense_pe()
         present = labels != ABSENT if absent_points else None
-        return self.mask_decoder(image_embedding, positions, sparse, dense, outputs, present)
+        return self.mask_decoder.decode(image_embedding, positions, sparse, dense, outputs, present)

@@ -9,20 +9,23 @@ from functools import partial
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
-from mobile_sam.config import ConfigError
+from mobile_sam.config.sections import Level, level_name
+from mobile_sam.models import original_names
 from mobile_sam.models.neck import features_of_blocks
-from mobile_sam.options import Level, level_name
+from mobile_sam.system.errors import ConfigError
 
 PUBLISHED_SIZE = 1024  # pixels
 
 
 class SamViTEncoder(nn.Module):
-    """Images to embeddings of stride 16.
+    """Image encoder: from images to embeddings of stride 16.
 
     Position embeddings have the published size, for 1024 pixels, and are interpolated for images
     of other sizes at each pass: weights of any size are interchangeable, and 1024 is untouched.
     global_blocks: numbers of the blocks that attend to the whole image.
     """
+
+    original_names = original_names.SAM_VIT
 
     def __init__(
         self,
@@ -48,11 +51,11 @@ class SamViTEncoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: (B, 3, S, S), normalised. Returns image_embedding (B, out_dim, S/16, S/16)."""
+        """Encode images (B, 3, S, S), normalised, to embeddings (B, out_dim, S/16, S/16)."""
         return self.body.forward_features(images)
 
     def features(self, images: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:
-        """Features to distil from, by `level_name`: the embedding, and outputs of blocks.
+        """Return features to distil from, by `level_name`: the embedding, and outputs of blocks.
 
         images: (B, 3, S, S), normalised. Each is (B, C, S/16, S/16), all from one pass.
         Raises ConfigError for a block that does not exist.

@@ -2,17 +2,18 @@
 
 import torch
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.layout import RunPaths
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.teachers import random_seed
 from mobile_sam.models.build import build_sam_model, load_imagenet
+from mobile_sam.models.safe_load import load_state_file
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.state_files import load_state_file
 from mobile_sam.models.weights import load_state, load_weights
-from mobile_sam.teachers import random_seed
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import ConfigError
 
 
 def start_student(config: RunConfig) -> Sam:
-    """The student before the first step: random or from `checkpoint`.
+    """Make the student before the first step: random or from `checkpoint`.
 
     With `decoder_from_teacher`, prompt encoder and mask decoder are the teacher's.
     """
@@ -36,7 +37,7 @@ def start_student(config: RunConfig) -> Sam:
 
 
 def load_teacher(config: RunConfig) -> Sam:
-    """The first teacher in eval mode, at the student's image size; ConfigError without one."""
+    """Load the first teacher in eval mode, at the student's image size; ConfigError without one."""
     if config.teacher_checkpoint is None or config.teacher_model_type is None:
         raise ConfigError(f"run {config.run_name!r}: teacher_checkpoint is null; set it")
     path = RunPaths(config).teacher_weights

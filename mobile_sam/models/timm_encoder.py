@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import timm
 from torch import Tensor, nn
 
-from mobile_sam.config import ConfigError
+from mobile_sam.config.sections import Level
 from mobile_sam.models.neck import Neck
-from mobile_sam.options import Level
+from mobile_sam.system.errors import ConfigError
 
 
 class TimmEncoder(nn.Module):
-    """Images to embeddings of stride 16.
+    """Image encoder: from images to embeddings of stride 16.
 
     name: a model of timm that gives features (`timm.list_models()`).
     out_dim: channels of the embedding.
@@ -35,11 +35,11 @@ class TimmEncoder(nn.Module):
         self.neck = Neck(self.body.feature_info.channels()[self.level], out_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: (B, 3, S, S), normalised. Returns image_embedding (B, out_dim, S/16, S/16)."""
+        """Encode images (B, 3, S, S), normalised, to embeddings (B, out_dim, S/16, S/16)."""
         return self.neck(self.body(images)[self.level])
 
     def features(self, images: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:
-        """The embedding as `neck`; other levels have no meaning that all backbones share."""
+        """Return the embedding as `neck`; other levels differ between backbones."""
         if tuple(levels) != ("neck",):
             raise ConfigError(
                 f"distill_feature_level: a timm teacher has 'neck' only, not {list(levels)}"

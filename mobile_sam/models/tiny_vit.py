@@ -4,6 +4,7 @@ TinyViT: Wu et al., arXiv:2207.10666; its use in SAM: Zhang et al., arXiv:2306.1
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.layers import SqueezeExcite
@@ -11,13 +12,14 @@ from timm.models import checkpoint_seq
 from timm.models.tiny_vit import Attention, MBConv, TinyVit, TinyVitBlock
 from torch import Tensor, nn
 
-from mobile_sam.config import ConfigError
+from mobile_sam.config.sections import Level
+from mobile_sam.models import original_names
 from mobile_sam.models.neck import Neck, features_of_blocks
-from mobile_sam.options import Level
+from mobile_sam.system.errors import ConfigError
 
 
 class UncachedAttention(Attention):
-    """timm's attention without its cache of biases.
+    """Attention of timm without its cache of biases.
 
     In eval mode the cache keeps the biases of before a `load_state_dict`, breaks a second
     backward, and hides the biases from the gradient after a forward under `no_grad`.
@@ -28,23 +30,38 @@ class UncachedAttention(Attention):
 
 
 class DoubleSigmoid(nn.Module):
-    """A gate in (0, 2) that is exactly 1, with a slope, where its input is 0."""
+    """Gate in (0, 2) that is exactly 1 for an input of 0, where it has a slope."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * torch.sigmoid(x)
 
 
+# Other arguments of the original's class: those with the only value that there is here, and those
+# that change nothing.
+_FIXED = {
+    "in_chans": 3,
+    "mlp_ratio": 4.0,
+    "drop_rate": 0.0,
+    "drop_path_rate": 0.0,
+    "mbconv_expand_ratio": 4.0,
+    "local_conv_size": 3,
+}
+_WITHOUT_EFFECT = ("img_size", "num_classes", "use_checkpoint", "layer_lr_decay")
+
+
 class TinyViTEncoder(nn.Module):
-    """Images to embeddings of stride 16.
+    """Image encoder: from images to embeddings of stride 16.
 
     embed_dims, depths, num_heads, window_sizes: one value for each of the four stages; the last
     stage keeps the stride of the third.
     out_dim: channels of the embedding.
     squeeze_excite: adds gates that leave a plain model's output unchanged until trained.
+    others: further arguments of the original's `TinyViT`.
     recompute: whether stages keep only their input for the gradient, and are computed again.
     """
 
     recompute = False
+    original_names = original_names.TINY_VIT
 
     def __init__(
         self,
@@ -54,8 +71,12 @@ class TinyViTEncoder(nn.Module):
         window_sizes: Sequence[int],
         out_dim: int = 256,
         squeeze_excite: bool = False,
+        **others: Any,
     ) -> None:
         super().__init__()
+        for name, value in others.items():
+            if name not in _WITHOUT_EFFECT and value != _FIXED.get(name):
+                raise ValueError(f"{name}: {value!r}; MobileSAM's TinyViT has {_FIXED.get(name)!r}")
         self.body = TinyVit(
             num_classes=0,
             global_pool="",
@@ -96,7 +117,7 @@ class TinyViTEncoder(nn.Module):
             conv_norm.add_module("se", gate)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: (B, 3, S, S), normalised. Returns image_embedding (B, out_dim, S/16, S/16)."""
+        """Encode images (B, 3, S, S), normalised, to embeddings (B, out_dim, S/16, S/16)."""
         # Convolutions are faster with channels last, and hand that layout on.
         x = self.body.patch_embed(images.contiguous(memory_format=torch.channels_last))
         stages = self.body.stages
@@ -104,7 +125,7 @@ class TinyViTEncoder(nn.Module):
         return self.neck(checkpoint_seq(stages, x) if again else stages(x))
 
     def features(self, images: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:
-        """Features to distil from, by `level_name`: the embedding, and outputs of blocks.
+        """Return features to distil from, by `level_name`: the embedding, and outputs of blocks.
 
         images: (B, 3, S, S), normalised. Each is (B, C, S/16, S/16), all from one pass.
         Raises ConfigError for a block of another stride.

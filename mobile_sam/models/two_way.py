@@ -6,6 +6,8 @@ are projected once. Later, a prompt's few tokens are brought into the space of i
 than the cells into that of the tokens: `q @ (cells @ W).T` is `(q @ W.T) @ cells.T`.
 """
 
+# `transpose` where `mT` would do: torch's older exporter of ONNX knows no `mT`.
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,7 +32,7 @@ class DownsamplingAttention(nn.Module):
     def attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None
     ) -> Tensor:
-        """queries: (N, T, dim); keys, values: (N, U, dim). Returns (N, T, dim).
+        """Attend from queries (N, T, dim) to keys and values (N, U, dim). Returns (N, T, dim).
 
         present: (N, U) bool, the keys that are looked at; None for all.
         """
@@ -43,27 +45,29 @@ class DownsamplingAttention(nn.Module):
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
     def scores(self, tokens: Tensor, cells: Tensor, projection: nn.Linear) -> Tensor:
-        """Scaled products (N, heads, T, h*w) of tokens with what `projection` makes of cells.
+        """Compute scaled products (N, heads, T, h*w) of tokens with projected cells.
 
         tokens: (N, heads, T, C/heads); cells: (B, h*w, dim).
         """
         tokens = tokens * tokens.shape[-1] ** -0.5
         if cells.shape[0] < tokens.shape[0]:
             projected = self._heads(projection(cells))[:, None]  # (B, 1, heads, h*w, C/heads)
-            return (tokens.unflatten(0, (cells.shape[0], -1)) @ projected.mT).flatten(0, 1)
+            return (
+                tokens.unflatten(0, (cells.shape[0], -1)) @ projected.transpose(-2, -1)
+            ).flatten(0, 1)
         heads = (self.num_heads, -1)
         among_cells = tokens @ projection.weight.unflatten(0, heads)  # (N, heads, T, dim)
-        products = (among_cells.flatten(1, 2) @ cells.mT).unflatten(1, heads)
+        products = (among_cells.flatten(1, 2) @ cells.transpose(-2, -1)).unflatten(1, heads)
         return products + tokens @ projection.bias.view(*heads, 1)
 
 
 class SelfAttention(DownsamplingAttention):
-    """Tokens look at each other."""
+    """Attention of tokens to each other."""
 
     def forward(
         self, queries: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None
     ) -> Tensor:
-        """queries, keys, values: (N, T, dim). Returns (N, T, dim).
+        """Attend among queries, keys and values, each (N, T, dim). Returns (N, T, dim).
 
         present: (N, T) bool, the tokens that are looked at; None for all.
         """
@@ -71,10 +75,10 @@ class SelfAttention(DownsamplingAttention):
 
 
 class TokensToImage(DownsamplingAttention):
-    """Tokens look at cells."""
+    """Attention of tokens to cells."""
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """queries: (N, T, dim), of tokens; keys, values: (B, h*w, dim). Returns (N, T, dim)."""
+        """Attend from tokens (N, T, dim) to keys and values (B, h*w, dim). Returns (N, T, dim)."""
         if (
             keys.shape[0] < queries.shape[0]
         ):  # no token sees another: prompts of an image are as one
@@ -83,17 +87,17 @@ class TokensToImage(DownsamplingAttention):
         heads = (self.num_heads, -1)
         weights = self.scores(self._heads(self.q_proj(queries)), keys, self.k_proj).softmax(-1)
         seen = (weights.flatten(1, 2) @ values).unflatten(1, heads)  # (N, heads, T, dim)
-        attended = seen @ self.v_proj.weight.unflatten(0, heads).mT
+        attended = seen @ self.v_proj.weight.unflatten(0, heads).transpose(-2, -1)
         return self.out_proj(attended.transpose(1, 2).flatten(2) + self.v_proj.bias)
 
 
 class ImageToTokens(DownsamplingAttention):
-    """Cells look at tokens."""
+    """Attention of cells to tokens."""
 
     def forward(
         self, queries: Tensor, keys: Tensor, values: Tensor, present: Tensor | None = None
     ) -> Tensor:
-        """queries: (B, h*w, dim); keys, values: (N, T, dim), of tokens. Returns (N, h*w, dim).
+        """Attend from cells (B, h*w, dim) to tokens (N, T, dim). Returns (N, h*w, dim).
 
         present: (N, T) bool, the tokens that are looked at; None for all.
         """
@@ -101,13 +105,13 @@ class ImageToTokens(DownsamplingAttention):
         if present is not None:
             scores = scores.masked_fill(~present[:, None, :, None], float("-inf"))
         weights = scores.softmax(dim=2).flatten(1, 2)  # (N, heads*T, h*w)
-        out_weight = self.out_proj.weight.mT.unflatten(0, (self.num_heads, -1))
+        out_weight = self.out_proj.weight.transpose(-2, -1).unflatten(0, (self.num_heads, -1))
         among_cells = self._heads(self.v_proj(values)) @ out_weight  # (N, heads, T, dim)
-        return weights.mT @ among_cells.flatten(1, 2) + self.out_proj.bias
+        return weights.transpose(-2, -1) @ among_cells.flatten(1, 2) + self.out_proj.bias
 
 
 def add_to_shared(shared: Tensor, own: Tensor) -> Tensor:
-    """Sums (N, ...) of what prompts share of their image, (B, ...), and their own (N, ...)."""
+    """Add values that prompts of an image share, (B, ...), to their own values, (N, ...)."""
     return (shared[:, None] + own.unflatten(0, (shared.shape[0], -1))).flatten(0, 1)
 
 
@@ -168,15 +172,15 @@ class TwoWayBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Blocks of two-way attention, and a last look of the tokens at the image."""
+    """Blocks of two-way attention, and a last attention of the tokens to the image."""
 
-    def __init__(self, depth: int, dim: int, num_heads: int, mlp_dim: int) -> None:
+    def __init__(self, depth: int, embedding_dim: int, num_heads: int, mlp_dim: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TwoWayBlock(dim, num_heads, mlp_dim, first=i == 0) for i in range(depth)
+            TwoWayBlock(embedding_dim, num_heads, mlp_dim, first=i == 0) for i in range(depth)
         )
-        self.final_attn_token_to_image = TokensToImage(dim, num_heads, downsample=2)
-        self.norm_final_attn = nn.LayerNorm(dim)
+        self.final_attn_token_to_image = TokensToImage(embedding_dim, num_heads, downsample=2)
+        self.norm_final_attn = nn.LayerNorm(embedding_dim)
 
     def forward(
         self,

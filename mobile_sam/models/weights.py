@@ -1,32 +1,33 @@
 """Weights as files: safe loading, and the names that the original code gives them.
 
 A state dict has our own (timm's) names in memory and the original names in files, so that what
-this package writes loads in the original MobileSAM and SAM code, and the other way round.
+this package writes loads in the original MobileSAM and SAM code, and the other way round. Names
+of both kinds are read.
 """
 
-import re
 from pathlib import Path
 
 import torch
 
-from mobile_sam.config import ConfigError
 from mobile_sam.models.build import build_sam_model, iou_head_shape
+from mobile_sam.models.original_names import own_state, to_original_name
+from mobile_sam.models.safe_load import load_state_file
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.sam_vit import SamViTEncoder
-from mobile_sam.models.state_files import StateDict, load_state_file
 from mobile_sam.models.tiny_vit import TinyViTEncoder
+from mobile_sam.models.wrappings import PARTS, StateDict, some
+from mobile_sam.system.errors import ConfigError
 
-# Parameters of the original TinyViT classifier: MobileSAM carries them along and never uses them.
-_UNUSED = re.compile(r"image_encoder\.(norm_head|head)\.|\.(ab|attention_bias_idxs)$")
+_LISTED = 20  # names of a kind in a message
 
 
 def load_weights(path: Path, model_type: str, img_size: int) -> Sam:
-    """The model in a weights file with original names; its IoU head is read off the file.
+    """Return the model in a weights file; the file determines its IoU head.
 
-    Raises ConfigError that lists every missing, unexpected or wrongly shaped key.
+    path: as in `load_state_file`.
+    Raises ConfigError as `iou_head_shape` and `load_state` do.
     """
     state = load_state_file(path)
-    depth, hidden = iou_head_shape(state)
+    depth, hidden = iou_head_shape(state, str(path))
     model = build_sam_model(model_type, img_size, depth, hidden)
     load_state(model, state, str(path))
     return model
@@ -36,23 +37,22 @@ def load_state(model: Sam, state: StateDict, source: str) -> None:
     """Load a state dict with original names into `model`, strictly.
 
     Gates of Squeeze-and-Excitation may be missing: at their start values they change nothing.
-    Raises ConfigError that lists every missing, unexpected or wrongly shaped key.
+    Raises ConfigError that lists missing, unexpected and wrongly shaped keys, the first of each and
+    the number of the others; a part of the model that is missing as a whole is one entry.
     """
     own = model.state_dict()
     new = from_original(model, state)
     new |= {key: own[key] for key in own if ".se." in key and key not in new}
-    missing = sorted(set(own) - set(new))
-    unexpected = sorted(set(new) - set(own))
     misshapen = [
-        f"{key} is {tuple(new[key].shape)} instead of {tuple(own[key].shape)}"
+        f"{original_name(model, key)} is {tuple(new[key].shape)} instead of {tuple(own[key].shape)}"
         for key in sorted(set(own) & set(new))
         if own[key].shape != new[key].shape
     ]
     problems = [
-        f"{what}: {', '.join(keys)}"
+        f"{what}: {some(keys, _LISTED)}"
         for what, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
+            ("missing", _by_part(model, set(own) - set(new), own)),
+            ("unexpected", _by_part(model, set(new) - set(own), new)),
             ("wrong shape", misshapen),
         )
         if keys
@@ -62,10 +62,29 @@ def load_state(model: Sam, state: StateDict, source: str) -> None:
     model.load_state_dict(new)
 
 
+def _by_part(model: Sam, keys: set[str], state: StateDict) -> list[str]:
+    """Return original names of `keys`; a part that is complete is one entry."""
+    entries = []
+    for part in PARTS:
+        of_part = {key for key in state if key.startswith(f"{part}.")}
+        if len(of_part) > 1 and of_part <= keys:
+            entries.append(f"all {len(of_part)} tensors of {part}")
+            keys = keys - of_part
+    return entries + sorted(original_name(model, key) for key in keys)
+
+
+def original_name(model: Sam, key: str) -> str:
+    """Return the name that the original code gives to a tensor of `model`."""
+    part, _, name = key.partition(".")
+    if part != "image_encoder":
+        return key
+    return f"{part}.{to_original_name(model.image_encoder, name)}"
+
+
 def to_original(model: Sam) -> StateDict:
-    """The model's weights under the names of the original code, complete for a strict load."""
-    rules = _rules(model)
-    state = {_rename(key, rules): value.detach().cpu() for key, value in model.state_dict().items()}
+    """Return the weights under the names of the original code, complete for a strict load."""
+    own = model.state_dict().items()
+    state = {original_name(model, key): value.detach().cpu() for key, value in own}
     if isinstance(model.image_encoder, TinyViTEncoder):
         width = state["image_encoder.neck.0.weight"].shape[1]
         state |= {
@@ -78,46 +97,8 @@ def to_original(model: Sam) -> StateDict:
 
 
 def from_original(model: Sam, state: StateDict) -> StateDict:
-    """`state` under our names, without what the original carries along unused."""
-    rules = [(original, ours) for ours, original in _rules(model)]
-    return {_rename(key, rules): value for key, value in state.items() if not _UNUSED.search(key)}
+    """Return `state` under our names, without tensors that the original does not use.
 
-
-# Pairs of (ours, original), specific ones first; a test shows that the map is invertible.
-_TINY_VIT_RULES = (
-    ("image_encoder.body.patch_embed.conv1.", "image_encoder.patch_embed.seq.0."),
-    ("image_encoder.body.patch_embed.conv2.", "image_encoder.patch_embed.seq.2."),
-    # PatchMerging opens a stage in timm and closes the one before in the original.
-    ("image_encoder.body.stages.1.downsample.", "image_encoder.layers.0.downsample."),
-    ("image_encoder.body.stages.2.downsample.", "image_encoder.layers.1.downsample."),
-    ("image_encoder.body.stages.3.downsample.", "image_encoder.layers.2.downsample."),
-    ("image_encoder.body.stages.", "image_encoder.layers."),
-)
-_SAM_VIT_RULES = (
-    (".mlp.fc1.", ".mlp.lin1."),
-    (".mlp.fc2.", ".mlp.lin2."),
-    ("image_encoder.body.", "image_encoder."),
-)
-
-
-def _rules(model: Sam) -> list[tuple[str, str]]:
-    rules = {TinyViTEncoder: _TINY_VIT_RULES, SamViTEncoder: _SAM_VIT_RULES}
-    return list(rules.get(type(model.image_encoder), ()))
-
-
-def _rename(key: str, rules: list[tuple[str, str]]) -> str:
-    if not key.startswith("image_encoder."):
-        return key  # both decoders have the same names
-    for old, new in rules:
-        if old in key:
-            key = key.replace(old, new, 1)
-            if old.startswith("image_encoder."):
-                break
-    return _rename_convolution(key)
-
-
-def _rename_convolution(key: str) -> str:
-    """`conv.weight` after BatchNorm'd convolutions is `c.weight` in the original TinyViT."""
-    if ".layers." in key or ".seq." in key:
-        return key.replace(".conv.weight", ".c.weight")
-    return re.sub(r"\.c\.weight$", ".conv.weight", key)
+    Names that are ours already stay.
+    """
+    return own_state(model.image_encoder, state)

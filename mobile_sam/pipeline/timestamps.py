@@ -1,25 +1,26 @@
-"""Times of results, by which Snakemake decides what runs again."""
+"""Checks of modification times, by which Snakemake decides what runs again."""
 
 import time
 from datetime import datetime
 from pathlib import Path
 
-from mobile_sam.config import RunConfig, UserError
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import normalise
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import UserError
 
 _SLACK = 60.0  # seconds: clocks of a network disk differ a little
 
 
 class TimeError(UserError):
-    """A result of the future; the message names it."""
+    """Result with a modification time in the future; the message names it."""
 
 
 def check_times(configs: tuple[RunConfig, ...]) -> None:
-    """Raise TimeError for an input of a training that was written in the future.
+    """Raise TimeError for an input of training whose modification time is in the future.
 
-    Snakemake would let the training run to its end, find its checkpoint older than that input, and
-    delete it.
+    Otherwise Snakemake would find the checkpoint older than that input after training, and delete
+    it.
     """
     now = time.time()
     for config in configs:

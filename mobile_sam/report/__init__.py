@@ -1,5 +1,1 @@
-"""The report: tables in; PNG, CSV and one self-contained HTML page out."""
-
-from mobile_sam.report.write import write_comparison, write_evaluation, write_report
-
-__all__ = ["write_comparison", "write_evaluation", "write_report"]
+"""Report: reads tables; writes PNG and CSV files and one self-contained HTML page."""

@@ -1,5 +1,5 @@
 "use strict";
-// Tables sort by a click on a heading, or by Enter on it. Numbers go by value, what is missing last.
+// A click or Enter on a heading sorts its table. Numbers sort by value, missing values last.
 for (const button of document.querySelectorAll("thead button")) {
   button.addEventListener("click", () => {
     const heading = button.parentElement;
@@ -21,7 +21,7 @@ for (const button of document.querySelectorAll("thead button")) {
     body.append(...[...body.rows].sort(compare));
   });
 }
-// One switch for the whole gallery; each image has its own, which works without this.
+// Switch for the whole gallery; the switch of each image works without this script.
 for (const gallery of document.querySelectorAll(".gallery")) {
   const all = gallery.querySelector(".all");
   all.hidden = false;

@@ -1,4 +1,4 @@
-"""The HTML page: one file without any reference to the network, its PNGs and CSVs beside it."""
+"""HTML page: one file that needs no network, with its PNG and CSV files beside it."""
 
 from collections.abc import Callable
 from importlib import resources
@@ -7,50 +7,50 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from mobile_sam.files import whole_files
-from mobile_sam.report import behaviour, making, quality
-from mobile_sam.report.blocks import Drawing, Section, Table
-from mobile_sam.report.measured import Measured
-from mobile_sam.report.numbers import Numbers
-from mobile_sam.report.pictured import gallery
-from mobile_sam.report.verdict import tiles, verdict
+from mobile_sam.report.inputs.report_data import ReportData
+from mobile_sam.report.sections import accuracy, prompts, training_cost_data
+from mobile_sam.report.sections.blocks import FigureBlock, Section, Table
+from mobile_sam.report.sections.gallery import gallery
+from mobile_sam.report.sections.verdict import tiles, verdict
+from mobile_sam.report.tables import ReportTables
+from mobile_sam.system.atomic_files import atomic_write_files
 
 
-def write_page(measured: Measured, directory: Path) -> None:
-    """Write index.html into `directory`, and beside it the PNG and CSV of each picture and table.
+def write_page(report: ReportData, directory: Path) -> None:
+    """Write index.html into `directory`, and the PNG and CSV of each figure and table beside it.
 
     Equal inputs give equal bytes.
     """
-    with whole_files(directory, last="index.html") as unfinished:
-        _write(Numbers(measured), unfinished)
+    with atomic_write_files(directory, last="index.html") as unfinished:
+        _write(ReportTables(report), unfinished)
 
 
-def _write(numbers: Numbers, directory: Path) -> None:
-    numbers.summary.to_csv(directory / "summary.csv", index=False)
-    sections = [section for make in SECTIONS if (section := make(numbers, directory)) is not None]
+def _write(tables: ReportTables, directory: Path) -> None:
+    tables.summary.to_csv(directory / "summary.csv", index=False)
+    sections = [section for make in SECTIONS if (section := make(tables, directory)) is not None]
     for section in sections:
         for block in section.blocks:
-            if isinstance(block, Drawing):
-                block.picture.write(directory)
+            if isinstance(block, FigureBlock):
+                block.figure.write(directory)
             elif isinstance(block, Table) and block.name:
                 block.frame.to_csv(directory / f"{block.name}.csv", index=False)
-    (directory / "index.html").write_text(_html(numbers, sections), encoding="utf-8")
+    (directory / "index.html").write_text(_html(tables, sections), encoding="utf-8")
 
 
-def _html(numbers: Numbers, sections: list[Section]) -> str:
-    measured = numbers.measured
+def _html(tables: ReportTables, sections: list[Section]) -> str:
+    report = tables.report
     environment = jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         loader=jinja2.PackageLoader("mobile_sam.report", "."),
     )
-    sentences = verdict(measured, numbers.summary, numbers.differences)
+    sentences = verdict(report, tables.summary, tables.differences)
     return environment.get_template("page.html").render(
-        title=measured.title,
+        title=report.title,
         verdict=sentences[0],
         reasons=sentences[1:],
-        tiles=tiles(measured, numbers.summary, numbers.differences),
+        tiles=tiles(report, tables.summary, tables.differences),
         sections=sections,
         style=_own("page.css"),
         script=_own("page.js"),
@@ -58,30 +58,30 @@ def _html(numbers: Numbers, sections: list[Section]) -> str:
 
 
 def _own(name: str) -> Markup:
-    """A file of this package, which is to be taken as it is."""
-    return Markup(resources.files("mobile_sam.report").joinpath(name).read_text())  # noqa: S704
+    """Read a file of this package that is inserted without escaping."""
+    return Markup(resources.files("mobile_sam.report").joinpath(name).read_text(encoding="utf-8"))  # noqa: S704
 
 
-def _of_numbers(
-    make: Callable[[Numbers], Section | None],
-) -> Callable[[Numbers, Path], Section | None]:
-    return lambda numbers, _: make(numbers)
+def _from_tables(
+    make: Callable[[ReportTables], Section | None],
+) -> Callable[[ReportTables, Path], Section | None]:
+    return lambda tables, _: make(tables)
 
 
-# The sections in the order of the page; each is there when there is something to say in it.
-SECTIONS: tuple[Callable[[Numbers, Path], Section | None], ...] = (
-    _of_numbers(quality.results),
-    _of_numbers(quality.differences),
-    lambda numbers, directory: gallery(numbers.measured, directory),
-    _of_numbers(quality.sizes),
-    _of_numbers(quality.distribution),
-    _of_numbers(behaviour.clicks),
-    _of_numbers(behaviour.automatic),
-    _of_numbers(behaviour.precision),
-    _of_numbers(making.cost),
-    _of_numbers(making.training),
-    _of_numbers(behaviour.calibration),
-    _of_numbers(behaviour.thresholds),
-    _of_numbers(making.data),
-    _of_numbers(making.origin),
+# Sections in the order of the page; a section without data is left out.
+SECTIONS: tuple[Callable[[ReportTables, Path], Section | None], ...] = (
+    _from_tables(accuracy.results),
+    _from_tables(accuracy.differences),
+    lambda tables, directory: gallery(tables.report, directory),
+    _from_tables(accuracy.sizes),
+    _from_tables(accuracy.distribution),
+    _from_tables(prompts.clicks),
+    _from_tables(prompts.automatic),
+    _from_tables(prompts.precision),
+    _from_tables(training_cost_data.cost),
+    _from_tables(training_cost_data.training),
+    _from_tables(prompts.calibration),
+    _from_tables(prompts.thresholds),
+    _from_tables(training_cost_data.data),
+    _from_tables(training_cost_data.origin),
 )

@@ -1,14 +1,20 @@
-"""What was measured, in numbers: each table of the report as a data frame."""
+"""Tables of the report as data frames."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
-from mobile_sam.report.words import SIZES, in_order
+from mobile_sam.report.differences import Difference, compare_checkpoints
+from mobile_sam.report.inputs.report_data import ReportData
+from mobile_sam.report.labels import SIZE_RANGES, sort_prompts
 
-MOST_CLICKS = 20  # after which a session ends
+MAX_CLICKS = 20  # a session ends after so many
 
 
 def summary(objects: pd.DataFrame) -> pd.DataFrame:
-    """Means by checkpoint and prompt, in this order.
+    """Compute means by checkpoint and prompt, in this order.
 
     Columns checkpoint, prompt, objects, miou, dice, boundary_iou, boundary_f, j_and_f.
     """
@@ -24,9 +30,9 @@ def summary(objects: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_size(objects: pd.DataFrame) -> pd.DataFrame:
-    """Means by COCO's sizes: columns checkpoint, prompt, size, objects, miou, boundary_iou."""
-    edges = [0, *(least for least, _ in list(SIZES.values())[1:]), float("inf")]
-    sizes = pd.cut(objects["area"], edges, right=False, labels=list(SIZES))
+    """Compute means by COCO size: columns checkpoint, prompt, size, objects, miou, boundary_iou."""
+    edges = [0, *(least for least, _ in list(SIZE_RANGES.values())[1:]), float("inf")]
+    sizes = pd.cut(objects["area"], edges, right=False, labels=list(SIZE_RANGES))
     table = _grouped(objects.assign(size=sizes), "prompt", "size").agg(
         objects=("iou", "size"), miou=("iou", "mean"), boundary_iou=("boundary_iou", "mean")
     )
@@ -34,7 +40,7 @@ def by_size(objects: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_class(objects: pd.DataFrame) -> pd.DataFrame:
-    """Means by class: columns checkpoint, prompt, class, objects, miou; empty without classes."""
+    """Compute means by class: columns checkpoint, prompt, class, objects, miou; may be empty."""
     known = objects[objects["class"].notna()]
     table = _grouped(known, "prompt", "class").agg(objects=("iou", "size"), miou=("iou", "mean"))
     table = table.reset_index()
@@ -43,7 +49,7 @@ def by_class(objects: pd.DataFrame) -> pd.DataFrame:
 
 
 def clicks(objects: pd.DataFrame) -> pd.DataFrame:
-    """Mean clicks until IoU 0.8 and 0.9, and the share of segments that never get there.
+    """Compute mean clicks until IoU 0.8 and 0.9, and the share of objects that never reach it.
 
     Columns checkpoint, objects, noc_80, never_80, noc_90, never_90.
     """
@@ -59,14 +65,14 @@ def clicks(objects: pd.DataFrame) -> pd.DataFrame:
 
 
 def never(sessions: pd.DataFrame, limit: int) -> "pd.Series[bool]":
-    """Whether sessions took all clicks and their mask, the last, is still below the limit, in %."""
-    return (sessions[f"noc_{limit}"] >= MOST_CLICKS) & (sessions["iou"] < limit / 100)
+    """Return which sessions used all clicks and ended with an IoU below `limit` percent."""
+    return (sessions[f"noc_{limit}"] >= MAX_CLICKS) & (sessions["iou"] < limit / 100)
 
 
 def automatic(objects: pd.DataFrame) -> pd.DataFrame:
-    """AR and ABO of automatically found masks: columns checkpoint, images, objects, ar, abo."""
-    found = objects[objects["prompt"] == "automatic"]
-    table = _grouped(found).agg(
+    """Compute AR and ABO of automatic masks: columns checkpoint, images, objects, ar, abo."""
+    rows = objects[objects["prompt"] == "automatic"]
+    table = _grouped(rows).agg(
         images=("image_id", "nunique"),
         objects=("iou", "size"),
         ar=("recall", "mean"),
@@ -76,21 +82,21 @@ def automatic(objects: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_image(objects: pd.DataFrame, prompt: str) -> pd.DataFrame:
-    """Mean IoU by one prompt: a row for each image, in their order, a column for each what."""
-    chosen = objects[objects["prompt"] == prompt]
-    table = _grouped(chosen, "image_id")["iou"].mean().unstack("checkpoint")
+    """Compute mean IoU with one prompt: one row per image in order, one column per checkpoint."""
+    selected = objects[objects["prompt"] == prompt]
+    table = _grouped(selected, "image_id")["iou"].mean().unstack("checkpoint")
     table.columns = pd.Index([str(name) for name in table.columns])
     table.index = pd.Index([str(name) for name in table.index], name="image_id")
     return table
 
 
-def _grouped(objects: pd.DataFrame, *columns: str) -> "pd.api.typing.DataFrameGroupBy":
+def _grouped(objects: pd.DataFrame, *columns: str) -> "pd.api.typing.DataFrameGroupBy[Any, Any]":
     return objects.groupby(["checkpoint", *columns], sort=False, observed=True)
 
 
 def _ordered(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """By checkpoint as they come, prompts in their order, then by `columns`."""
-    prompts = in_order(set(table["prompt"]))
+    """Sort by checkpoint as they appear, by prompt in the order of labels, then by `columns`."""
+    prompts = sort_prompts(set(table["prompt"]))
     table["checkpoint"] = table["checkpoint"].astype(str)
     table["prompt"] = table["prompt"].astype(str)
     ranks = {
@@ -102,3 +108,24 @@ def _ordered(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
         keys, key=lambda c: c.map(ranks[str(c.name)]) if c.name in ranks else c, kind="stable"
     )
     return table.reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class ReportTables:
+    """Tables of the report, each computed at its first use."""
+
+    report: ReportData
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        table = summary(self.report.objects)
+        notes = {checkpoint.name: checkpoint.note for checkpoint in self.report.checkpoints}
+        return table.assign(note=table["checkpoint"].map(notes))
+
+    @cached_property
+    def sizes(self) -> pd.DataFrame:
+        return by_size(self.report.objects)
+
+    @cached_property
+    def differences(self) -> list[Difference]:
+        return compare_checkpoints(self.report)

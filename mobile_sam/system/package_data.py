@@ -1,12 +1,14 @@
-"""What is shipped beside the code: runs, the workflow and its profiles.
+"""Paths of files shipped with the code: runs, the workflow and its profiles.
 
-A checkout has them at its root, an installed wheel inside of the package.
+In a checkout they lie at the root, in an installed wheel inside of the package.
 """
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _INSTALLED = (_PACKAGE / "configs").is_dir()
+# The directory of the repository; None for an installed wheel.
+CHECKOUT = None if _INSTALLED else _PACKAGE.parent
 CONFIG_DIR = (_PACKAGE if _INSTALLED else _PACKAGE.parent) / "configs"
 _WORKFLOW = _PACKAGE / "snakemake" if _INSTALLED else _PACKAGE.parent
 

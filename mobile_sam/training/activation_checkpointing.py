@@ -1,4 +1,4 @@
-"""Less memory for the image encoder: what it computes is computed again for the gradient."""
+"""Activation checkpointing of the image encoder: less memory, and a second forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mobile_sam.config import ConfigError
 from mobile_sam.models.tiny_vit import TinyViTEncoder
+from mobile_sam.system.errors import ConfigError
 from mobile_sam.training.optim import batchnorms
 
 
@@ -30,8 +30,8 @@ def recompute_encoder(encoder: Any) -> None:
 
 
 @contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Keep the statistics of BatchNorm within, where a second pass would count a batch twice."""
+def keep_statistics(module: nn.Module) -> Iterator[None]:
+    """Restore the statistics of BatchNorm at the end, so that no pass counts a batch twice."""
     statistics = [buffer for norm in batchnorms(module) for buffer in norm.buffers()]
     before = [buffer.clone() for buffer in statistics]
     try:

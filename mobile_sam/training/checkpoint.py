@@ -1,4 +1,4 @@
-"""Checkpoints: everything that continuing needs, written whole or not at all."""
+"""Checkpoints: files with everything that a stage needs to continue, written atomically."""
 
 import json
 import subprocess
@@ -10,28 +10,30 @@ from typing import Any
 
 import torch
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.files import whole
-from mobile_sam.layout import RunPaths
-from mobile_sam.models.state_files import load_file
-from mobile_sam.options import Kept
-from mobile_sam.schedule import canonical
-from mobile_sam.stage import Stage
+from mobile_sam.config.renames import new_name
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import canonical
+from mobile_sam.config.sections import Kept
+from mobile_sam.config.stage import Stage
+from mobile_sam.models.safe_load import load_file
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.atomic_files import atomic_write
+from mobile_sam.system.errors import ConfigError
 
 FORMAT, VERSION = "mobile_sam checkpoint", 2
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint through a temporary file, so that a killed writer leaves none torn.
+    """Write a checkpoint through a temporary file, so that a killed process leaves no partial file.
 
     content: tensors and plain values only.
     """
-    with whole(path) as unfinished, unfinished.open("wb") as file:
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         torch.save({"format": FORMAT, "version": VERSION, **content}, file)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint. Raises ConfigError for a file that is none of ours, or of another form."""
+    """Read a checkpoint. Raises ConfigError for other files and other versions of the format."""
     content = load_file(path)
     _check_sums(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -49,7 +51,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _check_sums(path: Path) -> None:
-    """Raise ConfigError for bits that have turned, which `torch.load` does not look for."""
+    """Raise ConfigError for wrong checksums, which `torch.load` does not verify."""
     if not zipfile.is_zipfile(path):
         return  # none of ours
     with zipfile.ZipFile(path) as content:
@@ -57,17 +59,17 @@ def _check_sums(path: Path) -> None:
     if damaged is not None:
         raise ConfigError(
             f"{path}: damaged ({damaged} does not match its checksum); delete it, and the same "
-            "command makes it anew"
+            "command makes it again"
         )
 
 
-def of_stage(config: RunConfig, stage: Stage, kept: Kept = "last") -> dict[str, Any]:
-    """Read what a finished stage has left. Raises ConfigError when it is of other settings."""
+def load_stage_checkpoint(config: RunConfig, stage: Stage, kept: Kept = "last") -> dict[str, Any]:
+    """Read the checkpoint of a finished stage. Raises ConfigError if its settings differ."""
     path = RunPaths(config).checkpoint(stage, kept)
     content = load(path)
     found, wanted = json.loads(content["settings"]), json.loads(canonical(config, stage))
     others = {*found, *wanted}
-    differing = sorted(key for key in others if found.get(key) != wanted.get(key))
+    differing = sorted(new_name(key) for key in others if found.get(key) != wanted.get(key))
     if differing:
         raise ConfigError(
             f"{path}: of another run, or of other settings of this one ({', '.join(differing)}); "
@@ -78,12 +80,17 @@ def of_stage(config: RunConfig, stage: Stage, kept: Kept = "last") -> dict[str, 
 
 @cache
 def provenance() -> dict[str, str]:
-    """Versions and commit of what writes a checkpoint."""
+    """Return the versions of the package and of torch, and the commit of the code."""
     return {
         "mobile_sam": version("mobile_sam"),
         "torch": str(torch.__version__),
         "commit": _commit(),
     }
+
+
+def version_of_code() -> str:
+    """Return `provenance` in one line, because another version may train differently."""
+    return json.dumps(provenance(), sort_keys=True)
 
 
 def _commit() -> str:

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_sam.data.dataset import Sample
 from mobile_sam.data.masks import Mask, bounding_box
+from mobile_sam.data.sampling.dataset import Sample
 from mobile_sam.models.prompt_encoder import BACKGROUND, FOREGROUND
 
 
@@ -25,7 +25,7 @@ from mobile_sam.models.prompt_encoder import BACKGROUND, FOREGROUND
 def with_clicks(
     batch: Sample, low_res_logits: Tensor, predicted: Tensor, target: Tensor, number: int
 ) -> Sample:
-    """The batch with one more point for each prompt, and the prediction as its mask prompt.
+    """Return the batch with one more point per prompt, and the prediction as its mask prompt.
 
     low_res_logits: (B, P, 1, S/4, S/4); predicted: (B, P, S, S) bool, its mask.
     target: (B, P, S, S) bool, what the mask should be: the truth, or what a teacher predicts.
@@ -34,24 +34,10 @@ def with_clicks(
     """
     shape = target.shape[:2]
     valid = batch.valid[:, None].expand_as(target)
-    wanted, missed, extra, inside = (
-        masks.cpu().numpy()
-        for masks in (
-            target & valid,
-            target & ~predicted & valid,
-            predicted & ~target & valid,
-            valid,
-        )
+    found = drawn_clicks(
+        *(target & valid, target & ~predicted & valid, predicted & ~target & valid),
+        *(valid, batch.seed, number),
     )
-    seeds = batch.seed.tolist()
-
-    def of(place: tuple[int, int]) -> tuple[int, int, int]:
-        rng = np.random.default_rng([seeds[place[0]], place[1], number])
-        return click(missed[place], extra[place], wanted[place], inside[place], rng)
-
-    with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter's lock
-        clicks = np.array(list(pool.map(of, np.ndindex(*shape))))
-    found = torch.from_numpy(clicks.reshape(*shape, 1, 3)).to(batch.points.device)
     return batch._replace(
         points=torch.cat([batch.points, found[..., :2].to(batch.points.dtype)], dim=2),
         labels=torch.cat([batch.labels, found[..., 2]], dim=2),
@@ -60,10 +46,40 @@ def with_clicks(
     )
 
 
+@torch.library.custom_op("mobile_sam::drawn_clicks", mutates_args=())
+def drawn_clicks(
+    target: Tensor, missed: Tensor, extra: Tensor, valid: Tensor, seeds: Tensor, number: int
+) -> Tensor:
+    """Return the `click` of each prompt (B, P, 1, 3), for masks (B, P, S, S) and seeds (B,).
+
+    It is an operation of PyTorch, because fake tensors have no pixels that OpenCV could look at.
+    """
+    missed_of, extra_of, target_of, valid_of = (
+        mask.cpu().numpy() for mask in (missed, extra, target, valid)
+    )
+    of_images = seeds.tolist()
+
+    def of(place: tuple[int, int]) -> tuple[int, int, int]:
+        rng = np.random.default_rng([of_images[place[0]], place[1], number])
+        return click(missed_of[place], extra_of[place], target_of[place], valid_of[place], rng)
+
+    shape = target.shape[:2]
+    with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter's lock
+        clicks = np.array(list(pool.map(of, np.ndindex(*shape))))
+    return torch.from_numpy(clicks.reshape(*shape, 1, 3)).to(target.device)
+
+
+@drawn_clicks.register_fake
+def _(
+    target: Tensor, missed: Tensor, extra: Tensor, valid: Tensor, seeds: Tensor, number: int
+) -> Tensor:
+    return target.new_empty((*target.shape[:2], 1, 3), dtype=torch.long)
+
+
 def click(
     missed: Mask, extra: Mask, target: Mask, valid: Mask, rng: np.random.Generator
 ) -> tuple[int, int, int]:
-    """(x, y, label) of a random pixel of the largest error region.
+    """Return (x, y, label) of a random pixel of the largest error region.
 
     missed: (S, S), target that was not predicted, a foreground point. extra: (S, S), predicted
     where there is no target, a background point. Of two equally large ones the missed is taken;
@@ -81,7 +97,7 @@ def click(
 
 
 def largest_region(mask: Mask) -> NDArray[np.int_]:
-    """Pixels (N, 2), xy, of the largest 8-connected region; (0, 2) of an empty mask."""
+    """Return the pixels (N, 2), xy, of the largest 8-connected region; (0, 2) for an empty mask."""
     if not mask.any():
         return np.zeros((0, 2), dtype=int)
     x0, y0, x1, y1 = bounding_box(mask)

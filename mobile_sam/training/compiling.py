@@ -1,4 +1,4 @@
-"""torch.compile of the student's image encoder, and what it gains."""
+"""Compilation of the student's image encoder, with a measurement of the speed-up."""
 
 import logging
 import os
@@ -12,9 +12,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from mobile_sam.config import ConfigError
 from mobile_sam.models.sam import Sam
-from mobile_sam.training.recompute import statistics_kept
+from mobile_sam.system.errors import ConfigError
+from mobile_sam.training.activation_checkpointing import keep_statistics
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _ROUNDS = 3
 
 
 def compile_encoder(student: Sam, images: int, fabric: Fabric) -> None:
-    """Compile the encoder's forward and backward; names in its state dict stay.
+    """Compile the encoder's forward and backward pass; names in its state dict stay.
 
     The log says how long both take for a batch of `images`, eager and compiled, with a warning
     where compiled is slower. Raises ConfigError where there is no compiler.
@@ -55,7 +55,7 @@ def compile_encoder(student: Sam, images: int, fabric: Fabric) -> None:
 
 
 def check_compiler(device: str) -> None:
-    """Raise ConfigError without what torch.compile needs: Triton on a GPU, else a C++ compiler."""
+    """Raise ConfigError if torch.compile lacks Triton on a GPU, or a C++ compiler on a CPU."""
     if device == "cuda":
         from torch.utils._triton import has_triton
 
@@ -75,8 +75,8 @@ def check_compiler(device: str) -> None:
 
 @contextmanager
 def _unchanged(module: nn.Module) -> Iterator[None]:
-    """Leave no trace of a measurement: neither gradients nor statistics."""
-    with statistics_kept(module):
+    """Remove the traces of a measurement: gradients and statistics."""
+    with keep_statistics(module):
         try:
             yield
         finally:
@@ -84,7 +84,7 @@ def _unchanged(module: nn.Module) -> Iterator[None]:
 
 
 def _seconds(encoder: nn.Module, images: Tensor, fabric: Fabric) -> float:
-    """Of the fastest of a few passes forward and backward, after one to warm up."""
+    """Return the seconds of the fastest of a few forward and backward passes, after a warm-up."""
     times = []
     for _ in range(1 + _ROUNDS):
         began = time.monotonic()

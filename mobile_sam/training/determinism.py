@@ -1,4 +1,4 @@
-"""Sums in an order that does not depend on which thread comes first."""
+"""Deterministic gradients on CPUs: sums in an order that does not depend on threads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ _settings: Any = torch.utils.deterministic  # its type lacks the one that is set
 
 @contextmanager
 def same_order(device: torch.device) -> Iterator[None]:
-    """On a CPU, have gradients added up in the same order each time.
+    """Add up gradients on a CPU in the same order each time.
 
     The gradient of `biases[:, index]`, as of attention biases, is otherwise added up by all threads
     at once, and now and then differs in its last bits. GPUs are left as they are: there the same

@@ -1,4 +1,4 @@
-"""The moving average of the student's weights, which is often better than the last of them.
+"""Exponential moving average of the student's weights, which is often better than the last ones.
 
 Polyak and Juditsky, SIAM J. Control Optim. 30 (1992); the growing decay is that of TensorFlow's
 ExponentialMovingAverage.
@@ -12,7 +12,7 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """An average that starts as a copy of `model`; `update_parameters` adds to it.
+    """Return an average that starts as a copy of `model`; `update_parameters` adds to it.
 
     decay: what an update keeps of the average; min(decay, (1 + n) / (10 + n)) after n updates, so
         that the random start is forgotten soon. The first update copies. Buffers, such as

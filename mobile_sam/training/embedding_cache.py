@@ -1,7 +1,6 @@
-"""What a frozen image encoder gives: computed once for each image, then read like features."""
+"""Cache of the embeddings of a frozen image encoder: computed once per image, then read."""
 
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,22 +10,25 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.digests import Digests, each_once
-from mobile_sam.data.index import UNLABELLED, Index, IndexedImage
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import learns_without_masks, normalise
+from mobile_sam.config.stage import Stage
+from mobile_sam.data.index.digest_lookup import Digests, unique_digests
+from mobile_sam.data.index.table import UNLABELLED, Index, IndexedImage
+from mobile_sam.data.sampling.dataset import validation_positions
 from mobile_sam.extraction.compute import fill_shards
 from mobile_sam.extraction.passes import batch_size
-from mobile_sam.extraction.plan import add_rows, discard_stale, wanted_digests
+from mobile_sam.extraction.plan import add_rows, discard_stale, image_digests
 from mobile_sam.extraction.shards import missing_shards
 from mobile_sam.features.arrays import open_arrays
 from mobile_sam.features.identity import Identity
-from mobile_sam.features.locks import changing, using
+from mobile_sam.features.locks import shared_lock, write_lock
 from mobile_sam.features.store import FeatureStore
-from mobile_sam.layout import RunPaths
+from mobile_sam.models.safe_load import module_digest
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.state_files import module_digest
-from mobile_sam.schedule import learns_without_masks, normalise
-from mobile_sam.stage import Stage
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.cpus import reading_processes
+from mobile_sam.training.precision import resolve_precision
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ _NECK = "neck"
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Reads the embedding of an image: (C, S/16, S/16), float16."""
+    """Reader of the embedding of an image: (C, S/16, S/16), float16."""
 
     store: FeatureStore
 
@@ -43,11 +45,12 @@ class Embeddings:
         return self.store.read(record)[_NECK]
 
 
-class FrozenEncoder:
-    """The embeddings of a stage's images by its frozen encoder, in a store like a teacher's.
+class EmbeddingCache:
+    """Store of the embeddings of a stage's images by its frozen encoder.
 
-    Runs that start from the same weights share the store; the store of an encoder that an earlier
-    stage has trained is the stage's own, and is removed with it.
+    Runs that start from the same weights and compute in the same precision share the store; that of
+    an encoder that an earlier stage has trained is the stage's own, and is removed with its resume
+    state.
     """
 
     def __init__(self, config: RunConfig, stage: Stage, encoder: nn.Module, fabric: Fabric) -> None:
@@ -56,10 +59,13 @@ class FrozenEncoder:
         paths = RunPaths(config)
         before = normalise(config)[: stage.index]
         self.shared = all(earlier.freeze.image_encoder for earlier in before)
-        digest = module_digest(encoder)
+        digest, device = module_digest(encoder), fabric.device.type
+        precision = resolve_precision(config.precision, device)
         self.index = paths.index
         self.path = (
-            paths.embeddings(digest[:16]) if self.shared else paths.state(stage) / "embeddings.zarr"
+            paths.embeddings(digest[:16], f"{precision}-{device}")
+            if self.shared
+            else paths.state(stage) / "embeddings.zarr"
         )
         # In the words of a teacher's store; here the student's own encoder is what looked.
         self.content: Identity = {
@@ -71,24 +77,26 @@ class FrozenEncoder:
             "img_size": config.img_size,
             "dtype": "float16",
             "views": ["identity"],
-            "precision": f"{config.precision} on {fabric.device.type}",
+            "precision": f"{precision} on {device}",
         }
 
     def embeddings(self, stops: Callable[[], None]) -> Embeddings:
-        """Compute what is missing; each process computes shards of its own.
+        """Compute the missing embeddings; each process computes its own shards.
 
         stops: is called before each batch, and raises when the process has been asked to end.
         Raises FeatureError when the disk has no room.
         """
-        splits = {"train": wanted_digests(self.index, "train")}
+        splits = {"train": image_digests(self.index, "train")}
         if self.without_masks:
-            splits[UNLABELLED] = wanted_digests(self.index, UNLABELLED)
+            splits[UNLABELLED] = image_digests(self.index, UNLABELLED)
         if self.config.val_images and not self.config.ema_decay:
-            splits["val"] = wanted_digests(self.index, "val", self.config.val_images)
+            found = Index(self.index, "val").digests()
+            shown = validation_positions(len(found), self.config.val_images, self.config.seed)
+            splits["val"] = unique_digests(found[shown])
         if self.fabric.is_global_zero:
-            with changing(self.path):
+            with write_lock(self.path):
                 discard_stale(self.path, self.content)
-                wanted = each_once(np.concatenate(list(splits.values())))
+                wanted = unique_digests(np.concatenate(list(splits.values())))
                 add_rows(self.path, self.content, wanted, "cache_embeddings false")
         self.fabric.barrier()
         for split, digests in splits.items():
@@ -96,20 +104,16 @@ class FrozenEncoder:
         self.fabric.barrier()
         return Embeddings(FeatureStore(self.path, self.content, f"delete {self.path}"))
 
-    def discard(self) -> None:
-        """Remove a store that no other stage can use."""
-        if not self.shared and self.fabric.is_global_zero:
-            shutil.rmtree(self.path)
-
     def _fill(self, split: str, wanted: Digests, stops: Callable[[], None]) -> None:
         part, parts, device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
-        with using(self.path), changing(self.path, f"part{part}of{parts}"):
+        with shared_lock(self.path), write_lock(self.path, f"part{part}of{parts}"):
             arrays = open_arrays(self.path, self.content, "r+")
             shards = missing_shards(arrays, wanted, part, parts)
             if shards:
-                size = batch_size(self.encoder, self.config.img_size, device)
-                index, workers = Index(self.index, split), self.config.num_workers
+                index, config = Index(self.index, split), self.config
+                workers = reading_processes(config.num_workers, device.type, config.devices)
                 look = partial(self._look, stops)
+                size = batch_size(self.encoder, look, config.img_size, device)
                 fill_shards(arrays, index, shards, look, size, workers, device)
 
     @torch.no_grad()
@@ -120,12 +124,18 @@ class FrozenEncoder:
             return {_NECK: self.encoder(images.to(dtype))}
 
 
-def frozen_encoder(
-    config: RunConfig, stage: Stage, student: Sam, fabric: Fabric
-) -> FrozenEncoder | None:
-    """The student's encoder, where each image has the same embedding in all epochs of a stage."""
+def caches_embeddings(config: RunConfig, stage: Stage) -> bool:
+    """Return whether each image has the same embedding in all epochs of a stage."""
     changes = any(stage.augment.model_dump().values())
-    looks = stage.distils and config.teacher == "online"  # which needs the image itself
-    if not config.cache_embeddings or not stage.freeze.image_encoder or changes or looks:
+    looks = stage.distils and config.teacher_features == "online"  # which needs the image itself
+    frozen = config.cache_embeddings and stage.freeze.image_encoder
+    return frozen and not changes and not looks
+
+
+def stage_embedding_cache(
+    config: RunConfig, stage: Stage, student: Sam, fabric: Fabric
+) -> EmbeddingCache | None:
+    """Return the cache of a stage; None if the stage does not cache embeddings."""
+    if not caches_embeddings(config, stage):
         return None
-    return FrozenEncoder(config, stage, student.image_encoder, fabric)
+    return EmbeddingCache(config, stage, student.image_encoder, fabric)

@@ -4,23 +4,24 @@ import logging
 
 import torch
 
-from mobile_sam.config import RunConfig
-from mobile_sam.files import whole
-from mobile_sam.layout import RunPaths
-from mobile_sam.models.roles import start_student
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.config.sections import Kept
+from mobile_sam.config.stage import Stage
 from mobile_sam.models.sam import Sam
+from mobile_sam.models.student_teacher import start_student
 from mobile_sam.models.weights import to_original
-from mobile_sam.options import Kept
-from mobile_sam.schedule import normalise
-from mobile_sam.stage import Stage
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.atomic_files import atomic_write
+from mobile_sam.system.finished_results import retire
 from mobile_sam.training import checkpoint
 
 log = logging.getLogger(__name__)
 
 
 def load_student(model: Sam, config: RunConfig, stage: Stage, kept: Kept) -> None:
-    """Load the student that a stage has left into `model`; the moving average if there is one."""
-    content = checkpoint.of_stage(config, stage, kept)
+    """Load the student of a stage into `model`; the moving average if there is one."""
+    content = checkpoint.load_stage_checkpoint(config, stage, kept)
     averaged = content["average"] is not None
     state, prefix = (
         (content["average"], "module.") if averaged else (content["learner"], "student.")
@@ -35,7 +36,8 @@ def export_weights(config: RunConfig) -> None:
     load_student(model, config, normalise(config)[-1], config.use_checkpoint)
     target = RunPaths(config).weights
     # An open file, because torch writes the name of a path into the file.
-    with whole(target) as unfinished, unfinished.open("wb") as file:
+    with atomic_write(target) as unfinished, unfinished.open("wb") as file:
         torch.save(to_original(model), file)
+    retire(RunPaths(config).finished_stage(normalise(config)[-1]), checkpoint.version_of_code())
     if any(".se." in key for key in model.state_dict()):
         log.info("%s has gates of Squeeze-and-Excitation: only this package reads them", target)

@@ -1,25 +1,38 @@
-"""Supervised losses of masks and of the predicted IoU, one value for each prompt.
+"""The functions of the losses, one value for each image or prompt.
 
-Pixels that are not valid (padding, regions to ignore) count in none of them.
+The function of a loss has the name of its row in `mobile_sam/config/losses.py`, and takes what its
+kind says there:
+
+- `mask`: mask logits and the truth, (N, H, W), and the pixels that count;
+- `iou`: predicted and measured IoU of masks, of equal shapes;
+- `features`: features of student and teacher, (B, C, h, w), and the weights of their places;
+- `prompts`: what both decoders give for the same prompts, and the pixels that count.
+
+Pixels that do not count are padding and regions to ignore.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mobile_sam.config.losses import LOSSES
+from mobile_sam.models.mask_decoder import Decoded
+
 _ALPHA = 0.25
 _BAND = 1 / 128  # of the side of the model frame: 8 pixels to either side of an edge at 1024
+_PLACES = 16  # side of the grid whose places `relation` compares with each other
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """The same numbers in float32 where mixed precision gave less; float64 stays."""
+    """Convert numbers of mixed precision to float32; float64 stays."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 class _Focal(torch.autograd.Function):
-    """`focal` of each pixel, which keeps nothing but its inputs for the gradient.
+    """Focal loss of each pixel, which keeps nothing but its inputs for the gradient.
 
     With z, the logit against the truth, s = sigmoid(z) and c = softplus(z), the cross-entropy: the
     loss is b s**2 c, and its derivative by z is b s**2 (2 (1 - s) c + s).
@@ -81,7 +94,7 @@ def boundary(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
 
 def _dilated(mask: Tensor, reach: int) -> Tensor:
-    """The largest value (N, H, W) within `reach` pixels in each direction."""
+    """Return the largest value (N, H, W) within `reach` pixels in each direction."""
     side = 2 * reach + 1  # a square is a row of columns, and two lines cost less than a square
     rows = F.max_pool2d(mask[:, None], (side, 1), stride=1, padding=(reach, 0))
     return F.max_pool2d(rows, (1, side), stride=1, padding=(0, reach))[:, 0]
@@ -91,15 +104,117 @@ def _mean(values: Tensor, valid: Tensor) -> Tensor:
     return (values * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
 
-def iou_error(predicted_iou: Tensor, measured_iou: Tensor) -> Tensor:
+def iou(predicted_iou: Tensor, measured_iou: Tensor) -> Tensor:
     """Squared error of the predicted IoU, both (N,). The measured one gets no gradient."""
     return (predicted_iou - measured_iou.detach()) ** 2
 
 
 @torch.no_grad()
 def measured_iou(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """IoU of `logits > 0` with the truth; shapes as in `focal`. Returns (N,)."""
+    """Compute the IoU of `logits > 0` with the truth; shapes as in `focal`. Returns (N,)."""
     prediction, target, inside = logits > 0, truth > 0.5, valid > 0.5
     overlap = (prediction & target & inside).sum((1, 2))
     union = ((prediction | target) & inside).sum((1, 2))
     return overlap.to(logits.dtype) / union.clamp(min=1)
+
+
+def mse(student: Tensor, teacher: Tensor, places: Tensor) -> Tensor:
+    """Mean squared error of features (B, C, h, w), by places; (B,).
+
+    places: (B, h, w), the weight of each place, 0 for padding.
+    """
+    return _mean_of_places((student - teacher).square().mean(1), places)
+
+
+def cosine(student: Tensor, teacher: Tensor, places: Tensor) -> Tensor:
+    """One minus the cosine of feature vectors, the mean over places, as in `mse`; (B,)."""
+    return _mean_of_places(1 - F.cosine_similarity(student, teacher, dim=1), places)
+
+
+def attention(student: Tensor, teacher: Tensor, places: Tensor) -> Tensor:
+    """Squared distance of attention maps of (B, C, h, w), a sum over places, as in `mse`; (B,).
+
+    Such a map is the sum of squares over channels, scaled to length 1 (Zagoruyko and Komodakis,
+    arXiv:1612.03928, equation 2); the length is the weighted one as well.
+    """
+    weight = places.sqrt()
+    maps = [(x.square().sum(1) * weight).flatten(1) for x in (student, teacher)]
+    return (F.normalize(maps[0]) - F.normalize(maps[1])).square().sum(1)
+
+
+def relation(student: Tensor, teacher: Tensor, places: Tensor) -> Tensor:
+    """Squared error of the cosines between all pairs of places of (B, C, h, w), their mean; (B,).
+
+    The pair-wise distillation of Liu et al. (arXiv:1903.04197, equation 2), over a grid of at most
+    16 by 16 places: all pairs of a 64 by 64 embedding would be 16 million. A pair's weight is the
+    product of those of its places, as in `mse`.
+    """
+    weight = _on_grid(places[:, None])[:, 0]  # (B, grid * grid)
+    pairs = weight[:, :, None] * weight[:, None]
+    errors = (_cosines(student, places) - _cosines(teacher, places)).square()
+    return _mean_of_places(errors, pairs)
+
+
+def _mean_of_places(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum((1, 2)) / weights.sum((1, 2))
+
+
+def _cosines(features: Tensor, places: Tensor) -> Tensor:
+    vectors = F.normalize(_on_grid(features * places[:, None]), dim=1)
+    # Three digits of bfloat16 are too few for what is compared by differences.
+    with torch.autocast(features.device.type, enabled=False):
+        return vectors.transpose(1, 2) @ vectors
+
+
+def _on_grid(maps: Tensor) -> Tensor:
+    """Means (B, C, grid * grid) of maps (B, C, h, w)."""
+    grid = min(_PLACES, maps.shape[2]), min(_PLACES, maps.shape[3])
+    return F.adaptive_avg_pool2d(maps, grid).flatten(2)
+
+
+def mask_bce(student: Decoded, teacher: Decoded, valid: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the student's from the teacher's pixels, a mean; (N,).
+
+    Of Bernoulli distributions: binary cross-entropy to the teacher's probabilities, less their own
+    entropy, so that it is 0 at the teacher. The mean is over valid pixels and masks.
+    valid: (N, 1, S/4, S/4), 0 or 1.
+    """
+    logits, target = _logits(student), _logits(teacher).to(_logits(student).dtype)
+    probability = torch.sigmoid(target)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, probability, reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(target, probability, reduction="none")
+    counted = valid.expand_as(logits)
+    return ((cross_entropy - entropy) * counted).sum((1, 2, 3)) / counted.sum((1, 2, 3)).clamp(
+        min=1
+    )
+
+
+def mask_dice(student: Decoded, teacher: Decoded, valid: Tensor) -> Tensor:
+    """Soft Dice loss of the student's to the teacher's probabilities, the mean over masks; (N,).
+
+    With squares in the denominator (Milletari et al., arXiv:1606.04797), smoothed by one pixel: so
+    it is least, and 0, where both are equal, also where the teacher is unsure.
+    """
+    first, second = (torch.sigmoid(_logits(x)) * valid for x in (student, teacher))
+    overlap = (first * second).sum((2, 3))
+    total = first.square().sum((2, 3)) + second.square().sum((2, 3))
+    return (1 - (2 * overlap + 1) / (total + 1)).mean(1)
+
+
+def mask_tokens(student: Decoded, teacher: Decoded, valid: Tensor) -> Tensor:
+    """Mean squared error of the output tokens of masks; (N,)."""
+    first, second = (full_precision(x.mask_tokens) for x in (student, teacher))
+    return (first - second).square().mean((1, 2))
+
+
+def predicted_iou(student: Decoded, teacher: Decoded, valid: Tensor) -> Tensor:
+    """Squared error of the predicted IoU, the mean over masks; (N,)."""
+    first, second = (full_precision(x.predicted_iou) for x in (student, teacher))
+    return (first - second).square().mean(1)
+
+
+def _logits(decoded: Decoded) -> Tensor:
+    return full_precision(decoded.low_res_logits)
+
+
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {name: globals()[name] for name in LOSSES}

@@ -1,4 +1,4 @@
-"""Memory that a training process on a CPU keeps, because asking for it anew costs time."""
+"""Reuse of freed memory on CPUs, because page faults of new memory cost time."""
 
 import ctypes
 import sys
@@ -8,9 +8,9 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc reuse what was freed instead of handing it back; returns whether it can.
+    """Make glibc reuse freed memory instead of returning it; returns whether it can.
 
-    By itself it maps each tensor above 32 MiB anew, and every page of it costs a fault at its first
+    By itself it maps each tensor above 32 MiB again, and every page costs a fault at its first
     use: at 1024 pixels a third of a step. Numbers do not change; what is kept lies in pieces, so
     that a process needs more memory.
     """

@@ -1,4 +1,4 @@
-"""Number formats of training: Fabric's, without conversions that would round what must be exact."""
+"""Number formats of training: Fabric's, without conversions that round exact values."""
 
 import logging
 import re
@@ -9,35 +9,49 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import DoublePrecision, MixedPrecision, Precision
 
+from mobile_sam.models.device import fastest_precision
+
 log = logging.getLogger(__name__)
+
+_LEAST_LOSS_SCALE = 1e-4  # as in fairseq: after 30 steps in a row whose gradients overflow
 
 
 class Mixed(MixedPrecision):
-    """Autocast chooses what is computed in 16 bits; pixels of points would be rounded."""
+    """Mixed precision that leaves inputs as they are, because pixels of points would be rounded."""
 
     def convert_input(self, data: Any) -> Any:
         return data
 
 
 class Double(DoublePrecision):
-    """All in 64 bits, the losses too."""
+    """Double precision that leaves outputs as they are, so that losses have 64 bits too."""
 
     def convert_output(self, data: Any) -> Any:
         return data
 
 
+def resolve_precision(setting: str, device: str) -> str:
+    """Return the number format that `precision` means on `cuda` or `cpu`."""
+    return fastest_precision(torch.device(device)) if setting == "auto" else setting
+
+
 def precision_plugin(setting: str, device: str) -> Precision:
-    """The format that the key `precision` asks for, on `cuda` or `cpu`."""
-    if setting == "auto":
-        in_16_bits = device == "cuda" and torch.cuda.is_bf16_supported()
-        setting = "bf16-mixed" if in_16_bits else "32-true"
+    """Return Fabric's plugin for `precision` on `cuda` or `cpu`."""
+    setting = resolve_precision(setting, device)
     if setting == "32-true":
         return Precision()
     return Double() if setting == "64-true" else Mixed(setting, device)  # type: ignore[arg-type]
 
 
 def warn_if_slow(setting: str, device: str) -> None:
-    """Warn of 16 bits on a CPU without instructions for them; PyTorch has none for float16."""
+    """Log a warning if the hardware has no units for the 16 bits of a setting."""
+    emulated = device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    if setting == "bf16-mixed" and emulated:
+        log.warning(
+            "precision %s: this GPU emulates bfloat16; %s is faster",
+            setting,
+            resolve_precision("auto", device),
+        )
     slow = setting == "16-mixed" or (setting == "bf16-mixed" and not cpu_has_bfloat16())
     if device == "cpu" and slow:
         log.warning(
@@ -48,13 +62,23 @@ def warn_if_slow(setting: str, device: str) -> None:
 
 
 def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether bfloat16 is faster than float32 on this CPU; true where nothing can be said."""
+    """Return whether bfloat16 is faster than float32 on this CPU; true if unknown."""
     if not cpuinfo.is_file():
         return True
-    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text()) is not None
+    said = cpuinfo.read_text(encoding="utf-8")
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", said) is not None
 
 
 def loss_scale(fabric: Fabric) -> float:
-    """What losses are multiplied with; it falls when a step was skipped for infinite gradients."""
+    """Return the factor of losses; it falls when a step is skipped for infinite gradients."""
     scaler = getattr(fabric.strategy.precision, "scaler", None)
     return 1.0 if scaler is None else scaler.get_scale()
+
+
+def skips_overflow(fabric: Fabric) -> bool:
+    """Return whether a step with an infinite gradient is skipped and the loss scale lowered.
+
+    That is usual in 16-mixed; where the scale has fallen very far, it does not help any more.
+    """
+    scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+    return scaled and loss_scale(fabric) >= _LEAST_LOSS_SCALE

@@ -1,4 +1,4 @@
-"""How far a stage is: what a resume state records, and what follows from it alone."""
+"""Progress of a stage, as the resume state records it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mobile_sam.config import UserError
-from mobile_sam.training.learner import SUPERVISED
+from mobile_sam.system.errors import UserError
+from mobile_sam.training.step import SUPERVISED
 
 
 @dataclass
 class Progress:
-    """Where a stage is. `batch` counts batches of the epoch over all ranks, `step` optimiser steps
-    of the run.
+    """Position in a stage.
+
+    `batch` counts batches of the epoch over all ranks, `step` optimiser steps of the run.
 
     sums: of the losses of images since the epoch began, and the numbers of `images` and of those
         that are `labelled`; seconds: time spent in it.
@@ -67,21 +68,21 @@ class Progress:
         return [row | {"best": int(row["epoch"] == self.best_epoch)} for row in self.rows]
 
     def seed(self, seed: int, rank: int) -> int:
-        """Of what is random within the batch: a function of (seed, epoch, batch, rank)."""
+        """Return the seed of a batch: a function of (seed, epoch, batch, rank)."""
         sequence = np.random.SeedSequence([seed, self.epoch, self.batch, rank])
         return int(sequence.generate_state(1)[0])
 
 
 class NotFiniteError(UserError):
-    """The loss is no number any more; nothing of it is saved."""
+    """Error for a NaN or infinite loss or gradient; it reaches neither weights nor checkpoints."""
 
-    def __init__(self, loss: float, progress: Progress, images: list[str]) -> None:
+    def __init__(self, what: str, progress: Progress, images: list[str]) -> None:
         super().__init__(
-            f"the loss is {loss} in epoch {progress.epoch + 1}, batch {progress.batch + 1} (images "
+            f"{what} in epoch {progress.epoch + 1}, batch {progress.batch + 1} (images "
             f"{', '.join(images)}); look at these, or lower learning_rate. The last save is kept"
         )
 
 
 def minutes(seconds: float) -> str:
-    """Minutes and seconds, as `3:07`."""
+    """Format minutes and seconds, as `3:07`."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

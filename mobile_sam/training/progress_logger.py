@@ -1,4 +1,4 @@
-"""How a stage goes, for those who watch: lines in the log, and curves in TensorBoard."""
+"""Logging of a stage: lines in the log, and curves in TensorBoard."""
 
 import logging
 import time
@@ -7,9 +7,9 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from mobile_sam.faults import naming
-from mobile_sam.layout import RunPaths
-from mobile_sam.stage import Stage
+from mobile_sam.config.stage import Stage
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.machine_errors import naming
 from mobile_sam.training.progress import Progress, minutes
 
 log = logging.getLogger(__name__)
@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 _LOG_SECONDS = 5.0
 
 
-class Watch:
-    """Tells of steps, of which it chooses some, and of epochs; the first rank only.
+class ProgressLogger:
+    """Logger of some steps and all epochs, on the first rank only.
 
     batches_per_epoch: over all ranks.
     """
@@ -34,7 +34,7 @@ class Watch:
             self.writer = _tensorboard(self.directory, step) if self.first else None
 
     def step(self, progress: Progress, loss: float, learning_rate: float) -> None:
-        """A batch that ended: a line every few seconds."""
+        """Log a finished batch, at most every few seconds."""
         if not self.first or time.monotonic() - self.logged < _LOG_SECONDS:
             return
         self.logged = time.monotonic()
@@ -56,7 +56,7 @@ class Watch:
         self._draw("step", values, progress.step)
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """An epoch that ended, with its metrics."""
+        """Log a finished epoch with its metrics."""
         if not self.first:
             return
         ious = [f"{name} {value:.3f}" for name, value in row.items() if name.startswith("val_")]
@@ -68,13 +68,13 @@ class Watch:
         )
 
     def flush(self) -> None:
-        """Write what has been drawn, as far as a resume state goes."""
+        """Write all curves to disk, before a resume state is saved."""
         if self.writer is not None:
             with naming(self.directory):
                 self.writer.flush()
 
     def close(self) -> None:
-        """No more is drawn."""
+        """Close the files of the curves."""
         if self.writer is not None:
             with naming(self.directory):
                 self.writer.close()
@@ -87,7 +87,7 @@ class Watch:
 
 
 def _tensorboard(directory: Path, step: int) -> Any:
-    """A writer of event files; None where TensorBoard is not installed.
+    """Return a writer of event files; None if TensorBoard is not installed.
 
     step: the last one that counts. What an interrupted process has drawn beyond it is dropped, or
     curves would double.

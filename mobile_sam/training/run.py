@@ -1,21 +1,29 @@
 """Training of a run, stage by stage, each from the checkpoint of the one before."""
 
+import fcntl
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import CheckpointIO, ClusterEnvironment, Precision
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import normalise
-from mobile_sam.stage import Stage
-from mobile_sam.training.allocation import keep_freed_memory
-from mobile_sam.training.lock import exclusive
-from mobile_sam.training.precision import precision_plugin, warn_if_slow
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.config.stage import Stage
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.cpus import warn_if_shared
+from mobile_sam.system.errors import ConfigError
+from mobile_sam.system.locking import acquire, open_lock
+from mobile_sam.training.batch_size import with_batch_size
+from mobile_sam.training.malloc import keep_freed_memory
+from mobile_sam.training.precision import precision_plugin, resolve_precision, warn_if_slow
 from mobile_sam.training.stage import StageTraining
+from mobile_sam.training.stage_checkpoints import restore_finished, stage_results
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +33,12 @@ def train_run(config: RunConfig, directory: str | None = None) -> None:
 
     Each stage starts from the checkpoint of the one before, so that one process for each stage
     gives the same weights as one process for all. A stage goes on from its resume state where
-    there is one of the same settings and inputs; the result is the same, bit for bit. Raises
-    ConfigError when another process trains the run.
+    there is one of the same settings and inputs; the result is the same, bit for bit. A stage that
+    was finished, and that no later step has used, is not trained again: its results are restored.
+    Raises ConfigError when another process trains the run.
     """
     stages = _chosen(normalise(config), directory)
-    fabric = launched(config)
+    fabric = launch_fabric(config)
     if fabric.device.type == "cpu" and not config.recompute_encoder:
         keep_freed_memory()
     paths = RunPaths(config)
@@ -38,8 +47,11 @@ def train_run(config: RunConfig, directory: str | None = None) -> None:
         for stage, done in zip(stages, fabric.broadcast(finished), strict=True):
             if done and directory is None:
                 log.info("stage %s is finished", stage.directory)
-            else:
-                StageTraining(config, stage, fabric).run()
+                continue
+            results = stage_results(config, stage)
+            if not restore_finished(stage, results, fabric):
+                sized = with_batch_size(config, stage, results.key, fabric)
+                StageTraining(sized, stage, fabric, results).run()
 
 
 def _chosen(stages: tuple[Stage, ...], directory: str | None) -> tuple[Stage, ...]:
@@ -51,19 +63,24 @@ def _chosen(stages: tuple[Stage, ...], directory: str | None) -> tuple[Stage, ..
     return (stages[names.index(directory)],)
 
 
-def launched(config: RunConfig) -> Fabric:
-    """Fabric with all ranks of the run at work, of which this process is one.
+def launch_fabric(config: RunConfig) -> Fabric:
+    """Start all ranks of the run, of which this process is one, and return their Fabric.
 
     Raises ConfigError for more devices than there are, or than a batch has images, and for a
     launcher (SLURM, torchrun) that has started another number of processes.
     """
     ranks = config.devices * config.num_nodes
-    if config.batch_size < ranks:
+    if config.batch_size != "auto" and config.batch_size < ranks:
         raise ConfigError(
             f"batch_size: {config.batch_size} is less than devices x num_nodes, which is {ranks}; "
             "each device needs an image of each batch"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and config.sync_batchnorm and ranks > 1:
+        raise ConfigError(
+            "sync_batchnorm: true needs GPUs, because PyTorch cannot do it on CPUs; set it to "
+            "false, or devices and num_nodes to 1"
+        )
     if device == "cuda" and config.devices > torch.cuda.device_count():
         raise ConfigError(
             f"devices: {config.devices}, but there are {torch.cuda.device_count()} GPUs to be "
@@ -82,14 +99,18 @@ def launched(config: RunConfig) -> Fabric:
             "processes were started; start one for each device (srun, torchrun), or one in all"
         )
     if fabric.is_global_zero:
+        if config.precision == "auto":
+            log.info("precision auto: %s", resolve_precision("auto", device))
         warn_if_slow(config.precision, device)
+        if device == "cpu":
+            warn_if_shared(torch.get_num_threads())
     else:
         logging.getLogger("mobile_sam").setLevel(logging.ERROR)  # the first rank tells
     return fabric
 
 
 def new_fabric(config: RunConfig, device: str) -> Fabric:
-    """Fabric for the settings of a run, on `cuda` or `cpu`; SLURM and torchrun are recognised."""
+    """Return Fabric for the settings of a run on `cuda` or `cpu`; it detects SLURM and torchrun."""
     several = config.devices * config.num_nodes > 1
     plugins: list[Precision | ClusterEnvironment | CheckpointIO] = [
         precision_plugin(config.precision, device)
@@ -104,3 +125,23 @@ def new_fabric(config: RunConfig, device: str) -> Fabric:
         plugins=plugins,
         strategy="ddp_find_unused_parameters_true" if several else "auto",
     )
+
+
+@contextmanager
+def exclusive(path: Path, only: bool = True) -> Iterator[None]:
+    """Hold the lock file `path`; raise ConfigError when another process holds it.
+
+    only: false does nothing, for the ranks of a distributed job that are not the first.
+    """
+    if not only:
+        yield
+        return
+    with open_lock(path) as file:
+        try:
+            # Not `flock`: forked readers of images would hold it on after their trainer is killed.
+            acquire(fcntl.lockf, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ConfigError(
+                f"{path.parents[1]}: another process is training this run; wait for it or end it"
+            ) from None
+        yield

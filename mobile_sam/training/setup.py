@@ -1,4 +1,4 @@
-"""What a stage starts from: its learner, its samples, and what identifies its inputs."""
+"""Setup of a stage: its module, its samples, and the identity of its inputs."""
 
 import hashlib
 import json
@@ -6,41 +6,40 @@ from pathlib import Path
 
 import torch
 
-from mobile_sam.architectures import feature_channels
-from mobile_sam.config import RunConfig
-from mobile_sam.data.dataset import TrainingSet
-from mobile_sam.data.index import UNLABELLED, Index
-from mobile_sam.features.identity import identity
-from mobile_sam.files import file_digest
-from mobile_sam.layout import RunPaths
-from mobile_sam.models.roles import start_student
-from mobile_sam.options import level_name, teacher_level
-from mobile_sam.schedule import any_distillation, canonical, learns_without_masks
-from mobile_sam.stage import Stage
-from mobile_sam.teachers import projections, teacher_configs, teacher_shares
-from mobile_sam.training.distillation import Distiller, Level
-from mobile_sam.training.learner import Learner
-from mobile_sam.training.objective import objective
-from mobile_sam.training.teacher import stored_features, teacher_decoders
+from mobile_sam.config.architectures import feature_channels
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import any_distillation, canonical, learns_without_masks
+from mobile_sam.config.sections import level_name, teacher_level
+from mobile_sam.config.stage import Stage
+from mobile_sam.config.teachers import projections, teacher_configs, teacher_shares
+from mobile_sam.data.index.table import UNLABELLED, Index, check_shapes
+from mobile_sam.data.sampling.dataset import TrainingSet
+from mobile_sam.features.identity import Identity, identity
+from mobile_sam.models.student_teacher import start_student
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.atomic_files import file_digest
+from mobile_sam.training.step import TrainingModule, stage_objective
+from mobile_sam.training.teacher import FeatureProjections, Level, stored_features, teacher_decoders
 
 
-def new_learner(config: RunConfig, stage: Stage, device: torch.device) -> Learner:
-    """The learner of a stage before its first step.
+def new_training_module(config: RunConfig, stage: Stage, device: torch.device) -> TrainingModule:
+    """Make the module of a stage before its first step.
 
     Its parameters have the same shapes in all stages, so that all of it carries over.
     """
     student = feature_channels(config.model_type, "neck")
-    return Learner(
+    return TrainingModule(
         start_student(config),
-        Distiller(student, _levels(config), config.seed),
-        objective(config, stage),
+        FeatureProjections(student, _levels(config), config.seed),
+        stage_objective(config, stage),
         teacher_decoders(config, device) if stage.compares_answers else (),
     )
 
 
 def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
-    """The samples of a stage, with what it reads of the teacher."""
+    """Make the samples of a stage, with the features that it reads."""
     store, index = stored_features(config, stage), RunPaths(config).index
+    check_shapes(index, config.img_size)
     return TrainingSet(
         Index(index, "train"),
         config.img_size,
@@ -54,7 +53,7 @@ def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
 
 
 def _levels(config: RunConfig) -> dict[str, Level]:
-    """What the embedding is compared with, by names in batches: levels of all teachers.
+    """Return the levels of all teachers that the embedding is compared with, by names in batches.
 
     Each teacher's share is divided among its levels. A run that never distils projects nothing.
     """
@@ -69,13 +68,19 @@ def _levels(config: RunConfig) -> dict[str, Level]:
     return {name: Level(blocks.get(name), share) for name, share in shares.items()}
 
 
+def _result_of(teacher: RunConfig) -> Identity:
+    """Return the identity of a teacher's features that weights depend on, without the views."""
+    what = {key: value for key, value in identity(teacher).items() if key != "views"}
+    return what | ({"dtype": None} if teacher.teacher_features == "online" else {})
+
+
 def state_key(config: RunConfig, stage: Stage, index: Path, previous: Path | None) -> str:
-    """Equal for two states that lead to the same weights."""
+    """Return a digest that is equal for two states that lead to the same weights."""
     teachers = teacher_configs(config) if stage.distillation else ()
     inputs = {
         "settings": canonical(config, stage),
         "index": file_digest(index),
         "previous": None if previous is None else file_digest(previous),
-        "teachers": [identity(teacher) for teacher in teachers],
+        "teachers": [_result_of(teacher) for teacher in teachers],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Signals that ask a training to end: remembered, and agreed on by all ranks."""
+"""Signals that end a training: recorded, and agreed on by all ranks."""
 
 import logging
 import signal
@@ -16,14 +16,14 @@ _FAREWELL = "asked to end; the same command goes on from here"
 
 
 class Interrupted(SystemExit):
-    """The process was asked to end, and has saved its state."""
+    """Exit of a process that received a signal and has saved its state."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
 
 
 def end_all(fabric: Fabric, reason: BaseException) -> NoReturn:
-    """End each rank for a reason that all of them know: the first raises it, the others are quiet.
+    """End each rank for a reason that all of them know: the first raises it, the others just exit.
 
     Quiet is status 0: for any other, Fabric kills the first rank where it stands.
     """
@@ -32,14 +32,14 @@ def end_all(fabric: Fabric, reason: BaseException) -> NoReturn:
     raise SystemExit(0)
 
 
-class Interruption:
-    """Whether the process has been asked to end, by a signal while this context lasts."""
+class SignalHandler:
+    """Context that records a signal to end the process."""
 
     def __init__(self, fabric: Fabric) -> None:
         self.fabric = fabric
-        self.asked = False
+        self.requested = False
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "SignalHandler":
         self._before = {number: signal.signal(number, self._remember) for number in _ASK_TO_END}
         return self
 
@@ -48,25 +48,25 @@ class Interruption:
             signal.signal(number, handler or signal.SIG_DFL)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.requested = True
 
-    def asked_anywhere(self) -> bool:
-        """Whether any rank was asked; to be called by all of them at once."""
+    def requested_anywhere(self) -> bool:
+        """Return whether any rank received a signal; all ranks must call this at once."""
         if self.fabric.world_size == 1:
-            return self.asked
-        asked = torch.tensor(float(self.asked), device=self.fabric.device)
+            return self.requested
+        asked = torch.tensor(float(self.requested), device=self.fabric.device)
         self.fabric.all_reduce(asked, reduce_op="sum")
         return asked.item() > 0
 
     def end(self) -> NoReturn:
-        """End all ranks, after what is to be kept has been saved."""
+        """End all ranks, after the state has been saved."""
         self.fabric.barrier()
         if self.fabric.is_global_zero:
             log.info(_FAREWELL)
         end_all(self.fabric, Interrupted())
 
-    def end_if_asked(self) -> None:
+    def end_if_requested(self) -> None:
         """End this rank, where ranks work independently and keep what they finish."""
-        if self.asked:
+        if self.requested:
             log.info(_FAREWELL)
             raise Interrupted

@@ -1,90 +1,118 @@
-"""The loop of one stage: from the checkpoint before it to its own, through any interruption."""
+"""The training loop of one stage, from the checkpoint before it to its own, with resuming."""
 
 import copy
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from itertools import islice
 from typing import cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.dataset import Sample, ValidationSet, collate
-from mobile_sam.data.index import Index
-from mobile_sam.data.prompts import VALIDATION_PROMPTS
-from mobile_sam.layout import RunPaths
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.stage import Stage
+from mobile_sam.data.index.table import Index
+from mobile_sam.data.sampling.dataset import Sample, ValidationSet
 from mobile_sam.models.sam import Sam
-from mobile_sam.process import workers
-from mobile_sam.stage import Stage
-from mobile_sam.training.average import moving_average
-from mobile_sam.training.batches import Batches, epoch_batches, of_all_ranks, steps_per_epoch
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.cpus import reading_processes
+from mobile_sam.system.finished_results import Finished
+from mobile_sam.training.activation_checkpointing import keep_statistics, recompute_encoder
+from mobile_sam.training.batches import (
+    Batches,
+    Positions,
+    batches_of,
+    gather_from_ranks,
+    loaded_batches,
+)
 from mobile_sam.training.compiling import compile_encoder
-from mobile_sam.training.frozen import frozen_encoder
-from mobile_sam.training.interruption import Interruption, end_all
-from mobile_sam.training.learner import validation_iou
-from mobile_sam.training.optim import adamw, freeze_parts, lr_factor, set_learning_rate
-from mobile_sam.training.precision import loss_scale
+from mobile_sam.training.determinism import same_order
+from mobile_sam.training.ema import moving_average
+from mobile_sam.training.embedding_cache import stage_embedding_cache
+from mobile_sam.training.epoch_validation import selection_iou, validation_iou
+from mobile_sam.training.optim import (
+    adamw,
+    batchnorm_statistics,
+    batchnorms,
+    drop_gradients_of_no_loss,
+    freeze_parts,
+    keep_unreached_rows,
+    largest_gradients,
+    lr_factor,
+    set_learning_rate,
+)
+from mobile_sam.training.out_of_memory import with_smaller_passes
+from mobile_sam.training.precision import loss_scale, skips_overflow
 from mobile_sam.training.progress import NotFiniteError
-from mobile_sam.training.recompute import recompute_encoder, statistics_kept
-from mobile_sam.training.reproducible import same_order
-from mobile_sam.training.saving import Saves, Trained
-from mobile_sam.training.start import new_learner, training_set
+from mobile_sam.training.progress_logger import ProgressLogger
+from mobile_sam.training.setup import new_training_module, training_set
+from mobile_sam.training.signals import SignalHandler, end_all
+from mobile_sam.training.stage_checkpoints import StageCheckpoints, TrainingState
+from mobile_sam.training.step import Losses
 from mobile_sam.training.teacher import online_features
-from mobile_sam.training.watching import Watch
 
 log = logging.getLogger(__name__)
 
 
 class StageTraining:
-    """One stage in this process; `run` ends with its checkpoints."""
+    """Training of one stage in this process; `run` ends with its checkpoints."""
 
-    def __init__(self, config: RunConfig, stage: Stage, fabric: Fabric) -> None:
+    def __init__(self, config: RunConfig, stage: Stage, fabric: Fabric, results: Finished) -> None:
         self.config, self.stage, self.fabric = config, stage, fabric
         self.paths = RunPaths(config)
         self.train_set = training_set(config, stage)
         self.with_teacher = online_features(config, stage, fabric.device)
-        self.steps_per_epoch = steps_per_epoch(
-            len(self.train_set), config.batch_size, config.gradient_accumulation
-        )
-        self.learner = new_learner(config, stage, fabric.device)
+        self.steps_per_epoch = batches_of(config, self.train_set, stage.start_epoch).steps
+        self.module = new_training_module(config, stage, fabric.device)
+        if config.sync_batchnorm and fabric.world_size > 1:
+            convert_sync_batchnorm(self.module)  # in its place
         if config.recompute_encoder:
-            recompute_encoder(self.learner.student.image_encoder)
+            recompute_encoder(self.module.student.image_encoder)
         self.optimizer = adamw(
-            self.learner, config.weight_decay, config.encoder_lr_scale, config.layer_decay
+            self.module, config.weight_decay, config.encoder_lr_scale, config.layer_decay
         )
-        freeze_parts(self.learner, stage.freeze, config.keeps_batchnorm)
-        self.model, self.wrapped_optimizer = fabric.setup(self.learner, self.optimizer)
-        student = self.learner.student
+        freeze_parts(self.module, stage.freeze, config.keeps_batchnorm)
+        self.model, self.wrapped_optimizer = fabric.setup(self.module, self.optimizer)
+        student = self.module.student
         self.average = moving_average(student, config.ema_decay) if config.ema_decay else None
-        self.saves = Saves(
-            config, stage, Trained(self.learner, self.optimizer, self.average, fabric)
-        )
+        trained = TrainingState(self.module, self.optimizer, self.average, fabric)
+        self.checkpoints = StageCheckpoints(config, stage, trained, results)
 
     def run(self) -> None:
         """Train to the end of the stage, or to the first epoch that early stopping ends."""
-        with Interruption(self.fabric) as self.interruption:
+        with SignalHandler(self.fabric) as self.signals:
             self._begin()
-            while self.progress.epoch < self.stage.end_epoch and not self._stops_early():
-                self._epoch()
-                self._end_epoch()
-                self._save_if_due()
+            with closing(self.batches):
+                while self.progress.epoch < self.stage.end_epoch and not self._stops_early():
+                    self._epoch()
+                    self._end_epoch()
+                    self._save_if_due()
             self._end()
 
     def _begin(self) -> None:
-        self.progress = progress = self.saves.begin()
+        self.progress = progress = self.checkpoints.begin()
         self.saved_at = time.monotonic()
         if self.config.compile and not self.stage.freeze.image_encoder:
-            images = -(-self.config.batch_size // self.fabric.world_size)
-            compile_encoder(self.learner.student, images, self.fabric)
-        self.frozen = frozen_encoder(self.config, self.stage, self.learner.student, self.fabric)
-        if self.frozen is not None:
-            self.train_set.read_embedding = self.frozen.embeddings(self.interruption.end_if_asked)
-        batches_per_epoch = len(self._batches())
-        self.watch = Watch(self.paths, self.stage, self.fabric, batches_per_epoch, progress.step)
+            images = -(-self.config.images_per_batch // self.fabric.world_size)
+            compile_encoder(self.module.student, images, self.fabric)
+        frozen = stage_embedding_cache(self.config, self.stage, self.module.student, self.fabric)
+        if frozen is not None:
+            self.train_set.read_embedding = frozen.embeddings(self.signals.end_if_requested)
+        self.batches = loaded_batches(
+            self.config,
+            self.train_set,
+            self.fabric,
+            progress.epoch,
+            progress.batch,
+            self.stage.end_epoch,
+        )
+        batches_per_epoch = len(batches_of(self.config, self.train_set, progress.epoch))
+        self.logger = ProgressLogger(
+            self.paths, self.stage, self.fabric, batches_per_epoch, progress.step
+        )
         log.info(
             "stage %s: epochs %d to %d, %d images, %d steps per epoch",
             self.stage.directory,
@@ -93,20 +121,20 @@ class StageTraining:
             len(self.train_set),
             self.steps_per_epoch,
         )
+        if any(batchnorms(self.module)):
+            log.info("BatchNorm statistics: %s", batchnorm_statistics(self.config, self.stage))
 
     def _end(self) -> None:
-        self.watch.close()
-        self.saves.finish(self.progress)
-        if self.frozen is not None:
-            self.frozen.discard()
+        self.logger.close()
+        self.checkpoints.finish(self.progress)
 
     def _epoch(self) -> None:
-        """The batches of the epoch that are not done yet."""
-        progress, batches = self.progress, self._batches()
-        self.train_set.epoch = progress.epoch
+        """Train on the remaining batches of the epoch."""
+        progress = self.progress
+        batches = batches_of(self.config, self.train_set, progress.epoch)
         began = time.monotonic()
-        for batch in self._loader(batches):
-            loss = self._learn(batch, batches)
+        for batch in islice(self.batches, len(batches) - progress.batch):
+            loss = self._learn(self.with_teacher(batch), batches)
             ends_step = batches.ends_step(progress.batch)
             if ends_step:
                 self._step()
@@ -115,80 +143,87 @@ class StageTraining:
             progress.seconds, began = progress.seconds + now - began, now
             # A group of accumulated batches is not interrupted: its gradients are not saved.
             if ends_step:
-                self.watch.step(progress, loss, self.learning_rate)
-                if progress.batch < len(batches):
-                    self._save_if_due()
-
-    def _batches(self) -> Batches:
-        config = self.config
-        return epoch_batches(
-            len(self.train_set),
-            config.batch_size,
-            config.gradient_accumulation,
-            config.seed,
-            self.progress.epoch,
-        )
-
-    def _loader(self, batches: Batches) -> Iterator[Sample]:
-        rank, ranks = self.fabric.global_rank, self.fabric.world_size
-        numbers = range(self.progress.batch, len(batches))
-        loader = DataLoader(
-            self.train_set,
-            batch_sampler=[batches.part(number, rank, ranks).tolist() for number in numbers],
-            collate_fn=collate,
-            **workers(self.config.num_workers),
-        )
-        return (self.with_teacher(batch.to(self.fabric.device)) for batch in loader)
+                self.logger.step(progress, loss, self.learning_rate)
+                self._save_if_due()
 
     def _learn(self, batch: Sample, batches: Batches) -> float:
         """Add the gradient of a batch; returns its mean loss over all ranks."""
         fabric, progress, number = self.fabric, self.progress, self.progress.batch
         weights = batches.weights(number, fabric.global_rank, fabric.world_size)
-        torch.manual_seed(progress.seed(self.config.seed, fabric.global_rank))
-        with (
-            fabric.no_backward_sync(self.model, enabled=not batches.ends_step(number)),
-            same_order(fabric.device),
-        ):
-            losses = self.model(batch)
-            loss = losses["loss"]
-            with statistics_kept(self.learner) if self.config.recompute_encoder else nullcontext():
-                fabric.backward((loss * weights.to(loss)).sum())
-        positions = batches.batches[number]
-        found = of_all_ranks(fabric, losses | {"labelled": batch.labelled}, len(positions))
-        finite = found["loss"].isfinite()
-        if not finite.all():
-            wrong = positions[~finite.numpy()]
-            images = [self.train_set.record(int(position)).image_id for position in wrong]
-            end_all(fabric, NotFiniteError(found["loss"].sum().item(), progress, images))
+        share = batches.per_labelled(number)
+        batch = batch._replace(per_labelled=torch.full_like(weights, share).to(fabric.device))
+
+        def attempt() -> Losses:
+            torch.manual_seed(progress.seed(self.config.seed, fabric.global_rank))
+            with (
+                fabric.no_backward_sync(self.model, enabled=not batches.ends_step(number)),
+                same_order(fabric.device),
+            ):
+                losses: Losses = self.model(batch)
+                loss = losses["loss"]
+                again = self.config.recompute_encoder
+                with keep_statistics(self.module) if again else nullcontext():
+                    fabric.backward((loss * weights.to(loss)).sum())
+            return losses
+
+        # Ranks wait for each other within a step, so that none can make it again by itself.
+        alone = fabric.world_size == 1
+        losses = with_smaller_passes(self.module, batch, attempt) if alone else attempt()
+        loss = losses["loss"]
+        gradient = largest_gradients(self.module)[1].max().expand_as(loss)
+        own = losses | {"labelled": batch.labelled, "gradient": gradient}
+        found = gather_from_ranks(fabric, own, len(batches.batches[number]))
+        self._check_finite(found["loss"], found.pop("gradient"), batches.batches[number])
         labelled = found.pop("labelled")
         progress.add(found, labelled)
         return found["loss"].mean().item()
 
-    def _step(self) -> None:
-        config, progress = self.config, self.progress
+    def _check_finite(self, losses: Tensor, gradients: Tensor, positions: Positions) -> None:
+        """End all ranks if a step would learn from NaN or infinite values.
+
+        losses, gradients: (images,), of a batch; a gradient is that of all images of a rank.
+        """
+        wrong, what = ~losses.isfinite(), f"the loss is {losses.sum().item()}"
+        if not wrong.any() and not skips_overflow(self.fabric):
+            wrong, what = ~gradients.isfinite(), f"a gradient is {gradients.max().item()}"
+        if wrong.any():
+            records = map(self.train_set.record, positions[wrong.numpy()].tolist())
+            images = [record.image_id for record in records]
+            end_all(self.fabric, NotFiniteError(what, self.progress, images))
+
+    def _learning_rate(self, step: int) -> float:
+        """Return the learning rate of an optimiser step of the epoch, counted from 0."""
+        config = self.config
         span, first = config.num_epochs, 0
         if config.lr_scheduler_span == "stage":
             span, first = self.stage.end_epoch - self.stage.start_epoch, self.stage.start_epoch
-        done = (progress.epoch - first) * self.steps_per_epoch
-        done += progress.batch // config.gradient_accumulation
-        factor = lr_factor(
-            done, span * self.steps_per_epoch, config.warmup_steps, config.lr_scheduler
-        )
-        self.learning_rate = self.stage.learning_rate * factor
+        done = (self.progress.epoch - first) * self.steps_per_epoch + step
+        steps = span * self.steps_per_epoch
+        factor = lr_factor(done, steps, config.steps_of_warmup(steps), config.lr_scheduler)
+        return self.stage.learning_rate * factor
+
+    def _step(self) -> None:
+        config, progress = self.config, self.progress
+        self.learning_rate = self._learning_rate(progress.batch // config.gradient_accumulation)
         set_learning_rate(self.optimizer, self.learning_rate)
-        if config.gradient_clip > 0:
-            self.fabric.clip_gradients(
-                self.model,
-                self.optimizer,
-                max_norm=config.gradient_clip,
-                error_if_nonfinite=False,
-            )
         scale = loss_scale(self.fabric)
-        self.wrapped_optimizer.step()
+        if drop_gradients_of_no_loss(self.module):
+            self._update()
         self.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         if self.average is not None and loss_scale(self.fabric) >= scale:
-            self.average.update_parameters(self.learner.student)
+            self.average.update_parameters(self.module.student)
+
+    def _update(self) -> None:
+        if self.config.gradient_clip > 0:
+            self.fabric.clip_gradients(
+                self.model,
+                self.optimizer,
+                max_norm=self.config.gradient_clip,
+                error_if_nonfinite=False,
+            )
+        with keep_unreached_rows(self.module.student.mask_decoder):
+            self.wrapped_optimizer.step()
 
     def _end_epoch(self) -> None:
         progress = self.progress
@@ -198,37 +233,46 @@ class StageTraining:
             "step": progress.step,
             **progress.losses,
             **{f"val_{kind}_iou": iou for kind, iou in ious.items()},
-            "learning_rate": self.learning_rate,
+            # Of its last step, which an earlier process may have made.
+            "learning_rate": self._learning_rate(self.steps_per_epoch - 1),
             "images_per_s": progress.sums["images"] / progress.seconds,
             "seconds": progress.seconds,
         }
-        mean = float(np.mean([ious[kind] for kind in VALIDATION_PROMPTS])) if ious else None
-        best = progress.end_epoch(row, mean)
-        self.saves.end_epoch(progress, best)
-        self.watch.epoch(row, best)
+        iou = selection_iou(ious, self.config.selection_metric) if ious else None
+        best = progress.end_epoch(row, iou)
+        self.checkpoints.end_epoch(progress, best)
+        self.logger.epoch(row, best)
 
     def _validate(self) -> dict[str, float]:
-        """Mean IoU by kind of prompt, of what would be exported; {} without validation images."""
-        if self.config.val_images == 0:
+        """Return the mean IoU of the exported weights by prompt; {} without validation images."""
+        config = self.config
+        if config.val_images == 0:
             return {}
-        found: dict[str, float] = {}
-        if self.fabric.is_global_zero:
-            dataset = ValidationSet(
-                Index(self.paths.index, "val"),
-                self.config.img_size,
-                self.config.objects_per_image,
-                self.config.val_images,
-                # An average of encoders has embeddings of its own.
-                None if self.average is not None else self.train_set.read_embedding,
-            )
-            self.learner.eval()
-            found = validation_iou(self._exported(), dataset, self.fabric.device)
-            freeze_parts(self.learner, self.stage.freeze, self.config.keeps_batchnorm)
-        return self.fabric.broadcast(found)
+        dataset = ValidationSet(
+            Index(self.paths.index, "val"),
+            config.img_size,
+            config.objects_per_image,
+            config.val_images,
+            config.seed,
+            # An average of encoders has embeddings of its own.
+            None if self.average is not None else self.train_set.read_embedding,
+        )
+        self.module.eval()
+        found = validation_iou(
+            self._exported(),
+            dataset,
+            self.fabric,
+            config.decoder_chunk_size,
+            config.selection_metric == "clicks",
+            reading_processes(config.num_workers, self.fabric.device.type, config.devices),
+            self._end_if_requested,
+        )
+        freeze_parts(self.module, self.stage.freeze, config.keeps_batchnorm)
+        return found
 
     def _exported(self) -> Sam:
-        """The student as it is exported: averaged where that is asked for, in 32 bits."""
-        student = self.learner.student
+        """Return the student as it is exported: the moving average if there is one, in 32 bits."""
+        student = self.module.student
         if self.average is not None:
             student = cast(Sam, self.average.module)
         return copy.deepcopy(student).float() if student.dtype == torch.float64 else student
@@ -241,10 +285,17 @@ class StageTraining:
         return stops
 
     def _save_if_due(self) -> None:
-        asked = self.interruption.asked_anywhere()
-        if asked or time.monotonic() - self.saved_at >= 60 * self.config.save_every_minutes:
-            self.watch.flush()
-            self.saves.save(self.progress)
-            self.saved_at = time.monotonic()
-        if asked:
-            self.interruption.end()
+        self._end_if_requested()
+        if time.monotonic() - self.saved_at >= 60 * self.config.save_every_minutes:
+            self._save()
+
+    def _end_if_requested(self) -> None:
+        """End all ranks if any received a signal; the resumed stage validates a pending epoch."""
+        if self.signals.requested_anywhere():
+            self._save()
+            self.signals.end()
+
+    def _save(self) -> None:
+        self.logger.flush()
+        self.checkpoints.save(self.progress)
+        self.saved_at = time.monotonic()

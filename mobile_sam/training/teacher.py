@@ -1,22 +1,25 @@
-"""Where a batch's teacher features come from: the stores, or the teachers themselves."""
+"""The teachers of a stage: their features, stored or computed for a batch, and their decoders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, ItemsView, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.dataset import Sample
-from mobile_sam.data.index import IndexedImage
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.sections import level_name, teacher_level
+from mobile_sam.config.stage import Stage
+from mobile_sam.config.teachers import teacher_configs, teacher_shares
+from mobile_sam.data.index.table import IndexedImage
+from mobile_sam.data.sampling.dataset import Sample
 from mobile_sam.extraction.passes import teacher_pass
 from mobile_sam.features.identity import identity
 from mobile_sam.features.store import FeatureStore
-from mobile_sam.layout import RunPaths
-from mobile_sam.models.roles import load_teacher
-from mobile_sam.options import level_name, teacher_level
-from mobile_sam.stage import Stage
-from mobile_sam.teachers import teacher_configs, teacher_shares
-from mobile_sam.training.answers import TeacherDecoder
+from mobile_sam.models.device import move_to_device
+from mobile_sam.models.mask_decoder import Decoded
+from mobile_sam.models.sam import Sam
+from mobile_sam.models.student_teacher import load_teacher
+from mobile_sam.paths import RunPaths
 
 
 class FeatureStores:
@@ -26,13 +29,13 @@ class FeatureStores:
         self.stores = stores
 
     def read(self, record: IndexedImage, view: str = "identity") -> dict[str, Tensor]:
-        """As `FeatureStore.read`, by the names that `teacher_level` gives."""
+        """Read the features of an image as `FeatureStore.read`, by the names of `teacher_level`."""
         return _named([store.read(record, view) for store in self.stores])
 
 
 def stored_features(config: RunConfig, stage: Stage) -> FeatureStores | None:
-    """What the samples of a stage read; None for a stage that does not, or distils online."""
-    if not stage.distils or config.teacher == "online":
+    """Return the features that samples of a stage read; None if it reads none or distils online."""
+    if not stage.distils or config.teacher_features == "online":
         return None
     return FeatureStores(
         [FeatureStore(RunPaths(c).features, identity(c)) for c in teacher_configs(config)]
@@ -42,27 +45,90 @@ def stored_features(config: RunConfig, stage: Stage) -> FeatureStores | None:
 def online_features(
     config: RunConfig, stage: Stage, device: torch.device
 ) -> Callable[[Sample], Sample]:
-    """Gives batches the features of the teachers, which look at their very images.
+    """Return a function that adds the features of the teachers to a batch, from its own images.
 
     With stored features, and without distillation, batches stay as they are. The teachers are in
-    no checkpoint: they are read anew when a stage is resumed.
+    no checkpoint: they are read again when a stage is resumed.
     """
-    if not stage.distils or config.teacher == "stored":
+    if not stage.distils or config.teacher_features == "stored":
         return lambda batch: batch
     teachers = [
-        (load_teacher(teacher).to(device).image_encoder, teacher.distill_levels)
+        (move_to_device(load_teacher(teacher), device).image_encoder, teacher.distill_levels)
         for teacher in teacher_configs(config)
     ]
 
     def look(batch: Sample) -> Sample:
-        seen = [teacher_pass(encoder, batch.image, levels) for encoder, levels in teachers]
+        images = batch.normalised()
+        seen = [teacher_pass(encoder, images, levels) for encoder, levels in teachers]
         return batch._replace(teacher=_named(seen))
 
     return look
 
 
+class Level(NamedTuple):
+    """Features of a teacher that the student's embedding is compared with.
+
+    channels: of a block, for which the embedding has a learned projection; None compares directly.
+    share: among all levels; the shares of a run add up to 1.
+    """
+
+    channels: int | None
+    share: float = 1.0
+
+
+class FeatureProjections(nn.Module):
+    """Projections of the student's embedding to the channels of each level, 1x1 convolutions.
+
+    They are trained with the student and are no part of its exported weights.
+
+    student_channels: of the student's embedding.
+    levels: by their names in a batch.
+    """
+
+    def __init__(self, student_channels: int, levels: Mapping[str, Level], seed: int) -> None:
+        super().__init__()
+        self.shares = {name: level.share for name, level in levels.items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.projections = nn.ModuleDict(
+                {
+                    name: nn.Identity()
+                    if level.channels is None
+                    else nn.Conv2d(student_channels, level.channels, kernel_size=1)
+                    for name, level in levels.items()
+                }
+            )
+
+    def items(self) -> ItemsView[str, nn.Module]:
+        """Return the projections by the names of their levels."""
+        return self.projections.items()
+
+
+class TeacherDecoder:
+    """Prompt encoder and mask decoder of a teacher, which run on its embeddings.
+
+    name: of its embedding in a batch; share: of all teachers; the shares of a run add up to 1.
+    It is no module, so that no checkpoint of the student holds it.
+    """
+
+    def __init__(self, teacher: Sam, name: str, share: float, device: torch.device) -> None:
+        self.name, self.share = name, share
+        teacher.image_encoder = nn.Identity()  # which is large, and has done its work
+        self._teacher = move_to_device(teacher.eval().requires_grad_(False), device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the parameters."""
+        return self._teacher.dtype
+
+    @torch.no_grad()
+    def __call__(self, embedding: Tensor, **prompts: Any) -> Decoded:
+        """Decode prompts with the arguments and results of `Sam.decode_all`."""
+        return self._teacher.decode_all(embedding.to(self.dtype), **prompts)
+
+
 def teacher_decoders(config: RunConfig, device: torch.device) -> tuple[TeacherDecoder, ...]:
-    """What answers prompts in the teachers' place, from their embeddings."""
+    """Load the decoders of all teachers."""
     teachers = zip(teacher_configs(config), teacher_shares(config), strict=True)
     return tuple(
         TeacherDecoder(

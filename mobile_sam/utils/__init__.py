@@ -1,1 +1,5 @@
-"""Import paths of the original code, for code that was written for it; nothing lives here."""
+"""Import paths of the original, for code that was written for it."""
+
+from mobile_sam.utils import amg, transforms
+
+__all__ = ["amg", "transforms"]

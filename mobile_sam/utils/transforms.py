@@ -1,5 +1,5 @@
-"""Where the original has `ResizeLongestSide`."""
+"""Import path of the original for `ResizeLongestSide`."""
 
-from mobile_sam.inference.resizing import ResizeLongestSide
+from mobile_sam.inference.predictor import ResizeLongestSide
 
 __all__ = ["ResizeLongestSide"]

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from mobile_sam.app.asking import Asker
+from mobile_sam.app.images import AppImage, example_images, indexed_image
 from mobile_sam.app.models import Models, models_of_run
-from mobile_sam.app.pictures import Picture, examples, of_index
-from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.layout import RunPaths
-from mobile_sam.plan import write_settings
-from mobile_sam.runs import Runs
+from mobile_sam.app.predictor_cache import PredictorCache
+from mobile_sam.config.load import Runs
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.paths import RunPaths
+from mobile_sam.pipeline.settings_files import write_settings
 from mobile_sam.training.run import train_run
-from tests.conftest import DISTIL_ONLY, prepare, tiny_settings
+from tests.helpers.runs import DISTIL_ONLY, prepare, tiny_settings
 
 STAGES = [
     {"start_epoch": 0, "end_epoch": 1, "distillation": True, "loss_weights": DISTIL_ONLY},
@@ -40,12 +41,12 @@ def models(trained: RunConfig) -> Models:
 
 
 @pytest.fixture
-def asker(models: Models) -> Asker:
+def predictors(models: Models) -> PredictorCache:
     """Asks the models of the run; nothing is encoded yet."""
-    return Asker(models)
+    return PredictorCache(models)
 
 
 @pytest.fixture
-def picture(trained: RunConfig) -> Picture:
+def image(trained: RunConfig) -> AppImage:
     """A validation image, with its ground truth."""
-    return of_index(examples(trained)[0])
+    return indexed_image(example_images(trained)[0])

@@ -16,15 +16,15 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from mobile_sam.config import RunConfig
+from mobile_sam.config.run import RunConfig
 from mobile_sam.data.images import read_image
-from mobile_sam.evaluation.of_run import validated_model
+from mobile_sam.evaluation.from_run import load_checkpoint_model
 from mobile_sam.inference.automatic_masks import automatic_masks
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.inference.proposals import AutomaticOptions
-from mobile_sam.layout import RunPaths
-from tests.browsers import Opened, started_browser
-from tests.conftest import draw_image
+from mobile_sam.paths import RunPaths
+from tests.helpers.browsers import Opened, started_browser
+from tests.helpers.images import draw_image
 
 pytestmark = pytest.mark.browser
 
@@ -55,7 +55,7 @@ def running(trained: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Ite
     )
     assert process.stdout is not None
     url, _, rest = process.stdout.readline().partition(" ")
-    assert rest.strip() == "(Ctrl-C ends it)"
+    assert rest.strip() == "(stop with Ctrl-C)"
     yield Running(process, url, temporary)
     process.kill()
     process.wait()
@@ -116,7 +116,7 @@ def downloaded(page: Page, model: str) -> tuple[str, np.ndarray]:
 
 
 def predictor(config: RunConfig, model: str, path: Path) -> SamPredictor:
-    made = SamPredictor(validated_model(config, model), config.mask_threshold)
+    made = SamPredictor(load_checkpoint_model(config, model), config.mask_threshold)
     made.set_image(read_image(path))
     return made
 
@@ -182,7 +182,7 @@ def test_a_box_is_two_clicks_or_a_drag(page: Page, trained: RunConfig, photo: Pa
     found = made.predict(box=corners, multimask_output=False)
     assert np.array_equal(pixels, found.masks[0] * 255)
     before = pictures(page)
-    page.get_by_role("button", name="Thing", exact=True).click()
+    page.get_by_role("button", name="Object", exact=True).click()
     page.mouse.move(*at(page, 0.1, 0.1))
     page.mouse.down()
     page.mouse.move(*at(page, 0.5, 0.5), steps=3)
@@ -190,7 +190,7 @@ def test_a_box_is_two_clicks_or_a_drag(page: Page, trained: RunConfig, photo: Pa
     expect(card(page, "teacher").locator(".shown img")).not_to_have_attribute("src", before[-1])
     (box,) = asked(page, "rect.box", "x", "y", "width", "height")
     assert np.allclose(box, [12, 9, 48, 36], atol=1)
-    page.get_by_label("Of three masks").check()
+    page.get_by_label("Best of three masks").check()
     made = predictor(trained, "teacher", photo)
     best = made.predict(box=np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]]))
     expect(card(page, "teacher")).to_contain_text(f"{best.predicted_iou.max():.3f}")
@@ -213,13 +213,17 @@ def test_the_truth_of_an_example_is_asked_for_and_measured(page: Page) -> None:
 
 def test_everything_is_found_without_a_prompt(page: Page, trained: RunConfig, photo: Path) -> None:
     upload(page, photo)
-    page.get_by_text("Everything in the image").click()
+    page.get_by_text("Automatic masks").click()
     page.wait_for_timeout(300)  # gradio sets sliders once more when they are unfolded
-    for label, value in (("Points per side", 4), ("Least predicted", 0), ("Least stability", 0)):
+    for label, value in (
+        ("Points per side", 4),
+        ("Minimum predicted", 0),
+        ("Minimum stability", 0),
+    ):
         page.get_by_label(f"number input for {label}").fill(str(value))
         page.get_by_label(f"number input for {label}").press("Enter")
         expect(page.get_by_label(f"number input for {label}")).to_have_value(str(value))
-    page.get_by_role("button", name="Find everything").click()
+    page.get_by_role("button", name="Segment everything").click()
     expect(page.locator(".download")).to_have_count(len(FIRST))
     options = AutomaticOptions(
         4,
@@ -229,7 +233,7 @@ def test_everything_is_found_without_a_prompt(page: Page, trained: RunConfig, ph
     )
     counts = []
     for model in FIRST:
-        found = automatic_masks(validated_model(trained, model), read_image(photo), options)
+        found = automatic_masks(load_checkpoint_model(trained, model), read_image(photo), options)
         words = card(page, model).locator("dl div", has_text="masks").inner_text().split()
         assert sorted(words) == [str(len(found)), "masks"]
         counts.append(len(found))

@@ -1,19 +1,11 @@
-"""Cards show masks over the picture, and carry files with the masks themselves."""
-
-import base64
-import io
+"""Cards show masks over the image, and carry files with the masks themselves."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from mobile_sam.app.cards import Card, Shown, html, label_file, mask_file, milliseconds
-
-
-def pixels_of(uri: str) -> np.ndarray:
-    kind, content = uri.split(",", 1)
-    assert kind in {"data:image/png;base64", "data:image/jpeg;base64"}
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+from mobile_sam.app.cards import Card, RenderedImage, html, label_file, mask_file, milliseconds
+from mobile_sam.data.masks import EncodedMasks, encode
+from tests.helpers.images import pixels_of
 
 
 def test_a_mask_file_has_255_on_the_thing_in_the_size_of_the_picture() -> None:
@@ -31,7 +23,8 @@ def test_a_label_file_numbers_masks_with_the_small_ones_on_top() -> None:
     for number, mask in enumerate(masks):
         mask[0, number] = True
     masks[0, :] = True
-    labels = pixels_of(label_file(masks, (5, 400), "a.png").uri)
+    coded = EncodedMasks(map(encode, masks), (5, 400))
+    labels = pixels_of(label_file(coded, "a.png").uri)
     assert labels.dtype == np.uint16
     assert labels[0, 1:300].tolist() == list(range(2, 301))
     assert (labels[1:] == 1).all()
@@ -50,19 +43,19 @@ def test_a_label_file_numbers_masks_with_the_small_ones_on_top() -> None:
 def test_a_picture_is_shown_neither_too_large_nor_too_small(
     size: tuple[int, int], side: int, wanted: tuple[int, int]
 ) -> None:
-    shown = Shown(np.zeros((*size, 3), dtype=np.uint8), side)
+    shown = RenderedImage(np.zeros((*size, 3), dtype=np.uint8), side)
     assert shown.size == wanted
-    assert pixels_of(shown.plain()).shape == (*wanted, 3)
+    assert pixels_of(shown.uri()).shape == (*wanted, 3)
 
 
 def test_masks_lie_over_the_picture_where_they_are() -> None:
     grey = np.full((100, 100, 3), 128, dtype=np.uint8)
     mask, truth = np.zeros((2, 100, 100), dtype=bool)
     mask[20:40, 20:40], truth[60:80, 60:80] = True, True
-    shown = pixels_of(Shown(grey).under([mask])).astype(int)
+    shown = pixels_of(RenderedImage(grey).with_masks([mask])).astype(int)
     assert np.abs(shown[110:190, 110:190] - 128).max(-1).min() > 20  # the tint
     assert np.abs(shown[310:390, 310:390] - 128).max() < 10
-    lit = pixels_of(Shown(grey).lit(mask, truth)).astype(int)
+    lit = pixels_of(RenderedImage(grey).highlight(mask, truth)).astype(int)
     assert np.abs(lit[110:190, 110:190] - shown[110:190, 110:190]).max() < 10
     assert np.abs(lit[310:390, 310:390] - 64).max() < 10  # the truth is an outline
     assert lit[298:304, 320:380].max() > 180

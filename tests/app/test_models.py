@@ -8,12 +8,15 @@ import torch
 
 from mobile_sam.__main__ import main
 from mobile_sam.app.models import Models, models_of_run, models_of_weights
-from mobile_sam.config import ConfigError, RunConfig, parse_config
-from mobile_sam.evaluation.of_run import validated_model
-from mobile_sam.layout import RunPaths
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.evaluation.from_run import load_checkpoint_model
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
-from tests.conftest import equal_states, tiny_settings
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import ConfigError
+from tests.helpers.equality import equal_states
+from tests.helpers.runs import tiny_settings
 
 ALL = ["start", "00_distill", "00_distill_best", "01_finetune", "01_finetune_best", "teacher"]
 
@@ -30,7 +33,7 @@ def test_a_model_is_that_of_validation_and_its_threshold_that_of_the_run(
 ) -> None:
     for name in ("start", "01_finetune", "teacher"):
         predictor = models[name]
-        wanted = validated_model(trained, name).state_dict()
+        wanted = load_checkpoint_model(trained, name).state_dict()
         assert equal_states(predictor.model.state_dict(), wanted)
         assert predictor.mask_threshold == trained.mask_threshold
         assert models[name] is predictor
@@ -62,8 +65,8 @@ def test_an_unfinished_run_shows_what_it_has(
     caplog.set_level("INFO", "mobile_sam")
     models = models_of_run(config)
     assert list(models.names) == ["start", "00_distill", "00_distill_best", "teacher"]
-    assert "without 01_finetune_best, whose files are not there" in caplog.text
-    with pytest.raises(ConfigError, match=r"--models 01_finetune: .*checkpoint\.pt is not there"):
+    assert "without 01_finetune_best: the files do not exist" in caplog.text
+    with pytest.raises(ConfigError, match=r"--models 01_finetune: .*checkpoint\.pt does not exist"):
         models_of_run(config, ["01_finetune"])
 
 
@@ -79,7 +82,7 @@ def test_weights_are_called_by_their_file_or_their_run(scenes: Path, tmp_path: P
     models = models_of_weights([str(path) for path in paths])
     assert models.names == models.first == ("other", "my_run")
     assert (models["my_run"].model.img_size, models["my_run"].mask_threshold) == (64, 0.3)
-    with pytest.raises(ConfigError, match="'other' is there already; rename one of them"):
+    with pytest.raises(ConfigError, match="a second model named 'other'; rename a file"):
         models_of_weights([str(paths[0]), str(paths[0])])
     with pytest.raises(ConfigError, match=r"--weights gone\.pt: there is no such file"):
         models_of_weights(["gone.pt"])

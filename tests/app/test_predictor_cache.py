@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from mobile_sam.app.asking import Asker
+from mobile_sam.app.images import AppImage, uploaded_image
 from mobile_sam.app.models import Models
-from mobile_sam.app.pictures import Picture, opened
-from mobile_sam.config import RunConfig
-from mobile_sam.evaluation.of_run import validated_model
+from mobile_sam.app.predictor_cache import PredictorCache
+from mobile_sam.config.run import RunConfig
+from mobile_sam.evaluation.from_run import load_checkpoint_model
 from mobile_sam.inference.automatic_masks import automatic_masks
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.inference.prompt import Prompt
@@ -25,14 +25,14 @@ EVERYTHING = AutomaticOptions(4, pred_iou_thresh=0.0, stability_score_thresh=0.0
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("name", ["01_finetune", "teacher"])
 def test_an_answer_is_that_of_the_predictor(
-    asker: Asker, picture: Picture, trained: RunConfig, name: str, prompt: Prompt
+    predictors: PredictorCache, image: AppImage, trained: RunConfig, name: str, prompt: Prompt
 ) -> None:
-    predictor = SamPredictor(validated_model(trained, name), trained.mask_threshold)
-    predictor.set_image(picture.pixels)
+    predictor = SamPredictor(load_checkpoint_model(trained, name), trained.mask_threshold)
+    predictor.set_image(image.pixels)
     for of_three in (False, True):
         found = predictor.predict(**prompt.arguments(), multimask_output=of_three)
         best = found.predicted_iou.argmax()
-        answer = asker.answer(name, picture, prompt, of_three)
+        answer = predictors.predict(name, image, prompt, of_three)
         assert np.array_equal(answer.mask, found.masks[best])
         assert 0 < answer.mask.sum() < answer.mask.size
         assert answer.predicted_iou == found.predicted_iou[best]
@@ -40,9 +40,9 @@ def test_an_answer_is_that_of_the_predictor(
 
 
 def test_everything_is_that_of_automatic_masks(
-    asker: Asker, picture: Picture, trained: RunConfig
+    predictors: PredictorCache, image: AppImage, trained: RunConfig
 ) -> None:
-    model = validated_model(trained, "01_finetune")
+    model = load_checkpoint_model(trained, "01_finetune")
     options = AutomaticOptions(
         4,
         pred_iou_thresh=0.0,
@@ -50,8 +50,8 @@ def test_everything_is_that_of_automatic_masks(
         mask_threshold=trained.mask_threshold,
     )
     with torch.no_grad():
-        wanted = automatic_masks(model, picture.pixels, options)
-    found = asker.everything("01_finetune", picture, EVERYTHING)
+        wanted = automatic_masks(model, image.pixels, options)
+    found = predictors.automatic_masks("01_finetune", image, EVERYTHING)
     assert [mask.code for mask in found.masks] == [mask.code for mask in wanted]
     assert len(wanted) > 0
 
@@ -63,33 +63,35 @@ def count_passes(models: Models, name: str) -> list[int]:
 
 
 def test_a_picture_is_encoded_once_and_the_oldest_forgotten(
-    trained: RunConfig, picture: Picture, models: Models
+    trained: RunConfig, image: AppImage, models: Models
 ) -> None:
-    other = Picture("other", picture.pixels[::-1].copy(), "other")
-    asker = Asker(models, kept=2)
+    other = AppImage("other", image.pixels[::-1].copy(), "other")
+    predictors = PredictorCache(models, capacity=2)
     passes = count_passes(models, "start")
     for prompt in PROMPTS:
-        asker.answer("start", picture, prompt)
-        asker.everything("start", picture, EVERYTHING)
-    spent = asker.encode("start", picture)
+        predictors.predict("start", image, prompt)
+        predictors.automatic_masks("start", image, EVERYTHING)
+    spent = predictors.encode("start", image)
     assert len(passes) == 1
-    assert asker.answer("start", picture, PROMPTS[0]).encoder_ms == spent
-    asker.encode("00_distill", picture)
-    asker.encode("start", picture)  # now the oldest is that of the other model
-    asker.encode("start", other)
-    assert asker.has_encoded("start", picture)
-    assert not asker.has_encoded("00_distill", picture)
+    assert predictors.predict("start", image, PROMPTS[0]).encoder_ms == spent
+    predictors.encode("00_distill", image)
+    predictors.encode("start", image)  # now the oldest is that of the other model
+    predictors.encode("start", other)
+    assert predictors.is_encoded("start", image)
+    assert not predictors.is_encoded("00_distill", image)
     assert len(passes) == 2
 
 
-def test_pictures_in_turn_keep_their_own_answers(asker: Asker, picture: Picture) -> None:
-    other = Picture("other", picture.pixels[::-1, :48].copy(), "other")
-    first = asker.answer("teacher", picture, PROMPTS[0]).mask
-    assert asker.answer("teacher", other, PROMPTS[0]).mask.shape == (64, 48)
-    assert np.array_equal(asker.answer("teacher", picture, PROMPTS[0]).mask, first)
+def test_pictures_in_turn_keep_their_own_answers(
+    predictors: PredictorCache, image: AppImage
+) -> None:
+    other = AppImage("other", image.pixels[::-1, :48].copy(), "other")
+    first = predictors.predict("teacher", image, PROMPTS[0]).mask
+    assert predictors.predict("teacher", other, PROMPTS[0]).mask.shape == (64, 48)
+    assert np.array_equal(predictors.predict("teacher", image, PROMPTS[0]).mask, first)
 
 
-def test_equal_pixels_have_one_key(picture: Picture, trained: RunConfig) -> None:
-    assert picture.record is not None
-    again = opened(picture.record.path, "a name.of mine.png")
-    assert (again.key, again.name, again.record) == (picture.key, "a name.of mine", None)
+def test_equal_pixels_have_one_key(image: AppImage, trained: RunConfig) -> None:
+    assert image.record is not None
+    again = uploaded_image(image.record.path, "a name.of mine.png")
+    assert (again.key, again.name, again.record) == (image.key, "a name.of mine", None)

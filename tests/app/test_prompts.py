@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobile_sam.app.prompts import meant, measured_iou, prompt_of
-from mobile_sam.config import UserError
-from mobile_sam.data.index import IndexedImage, Segment
+from mobile_sam.app.prompts import match_segment, measured_iou, parse_prompt
+from mobile_sam.data.index.table import IndexedImage, Segment
 from mobile_sam.data.masks import bounding_box, encode
 from mobile_sam.inference.prompt import Prompt
+from mobile_sam.system.errors import UserError
 
 SIZE = (40, 60)
 
@@ -29,7 +29,7 @@ def record() -> IndexedImage:
 
 
 def test_points_and_a_box_become_arguments_of_the_predictor() -> None:
-    asked = prompt_of({"points": [[3, 4.5, 1], [7, 8, 0]], "box": [50, 30, 10, 20]}, SIZE)
+    asked = parse_prompt({"points": [[3, 4.5, 1], [7, 8, 0]], "box": [50, 30, 10, 20]}, SIZE)
     assert asked == Prompt((10.0, 20.0, 50.0, 30.0), ((3.0, 4.5), (7.0, 8.0)), (1, 0))
     assert asked is not None
     arguments = asked.arguments()
@@ -39,8 +39,8 @@ def test_points_and_a_box_become_arguments_of_the_predictor() -> None:
 
 
 def test_nothing_is_no_prompt() -> None:
-    assert prompt_of({"points": [], "box": None}, SIZE) is None
-    assert prompt_of({"points": [[1, 1, 0]]}, SIZE) == Prompt(None, ((1, 1),), (0,))
+    assert parse_prompt({"points": [], "box": None}, SIZE) is None
+    assert parse_prompt({"points": [[1, 1, 0]]}, SIZE) == Prompt(None, ((1, 1),), (0,))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_nothing_is_no_prompt() -> None:
 )
 def test_anything_else_is_refused(said: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        prompt_of(said, SIZE)
+        parse_prompt(said, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_anything_else_is_refused(said: dict[str, Any], sentence: str) -> None:
 def test_the_truth_is_that_of_the_box_or_of_the_first_point(
     record: IndexedImage, prompt: Prompt, name: str | None
 ) -> None:
-    found = meant(record, prompt)
+    found = match_segment(record, prompt)
     assert (found and found.segment_id) == name
 
 
 def test_an_image_without_segments_has_no_truth(record: IndexedImage) -> None:
     empty = IndexedImage("a", Path("a.png"), "", SIZE, ())
-    assert meant(empty, Prompt((0, 0, 5, 5), ((1, 1),), (1,))) is None
+    assert match_segment(empty, Prompt((0, 0, 5, 5), ((1, 1),), (1,))) is None
 
 
 def test_iou_leaves_out_what_nothing_is_known_of(record: IndexedImage) -> None:

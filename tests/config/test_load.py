@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.layout import RunPaths
-from mobile_sam.plan import check_inputs, fingerprint
-from mobile_sam.runs import known_overlays, known_runs, load_settings, resolve
-from mobile_sam.schedule import normalise
-from tests.conftest import directories
+from mobile_sam.config.load import known_overlays, known_runs, load_settings, resolve
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.paths import RunPaths
+from mobile_sam.pipeline.fingerprints import fingerprint
+from mobile_sam.pipeline.inputs import check_inputs
+from mobile_sam.system.directories import mark_output
+from mobile_sam.system.errors import ConfigError
+from tests.helpers.runs import directories
 
 SHIPPED = [
     "demo_teacher",
@@ -102,7 +105,7 @@ def test_several_runs_share_one_teacher() -> None:
     [
         ("nothing", None, "run: there is no 'nothing'; there are demo_teacher, distill_then"),
         ("mobileSAM", "huge", "overlay: there is no 'huge'; there are demo, tiny"),
-        (",", None, "run: none is named"),
+        (",", None, "run: no run is given"),
     ],
 )
 def test_unknown_names_list_those_that_exist(name: str, overlay: str | None, message: str) -> None:
@@ -136,7 +139,7 @@ def test_a_block_that_the_teacher_lacks_is_refused_before_any_job() -> None:
 
 
 def test_a_path_as_teacher_needs_its_architecture() -> None:
-    with pytest.raises(ConfigError, match="teacher_model_type must say which"):
+    with pytest.raises(ConfigError, match="set teacher_model_type to its"):
         resolve("distill_then_finetune", None, {"teacher_checkpoint": "some.pt"})
 
 
@@ -190,9 +193,54 @@ def test_fingerprint_sees_files_and_not_directories(tmp_path: Path) -> None:
     assert fingerprint(config) != changed
 
 
+def test_fingerprint_passes_over_what_is_no_data(scenes: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    config = resolve("demo_teacher", None, directories(data)).named[0]
+    before, images = fingerprint(config), data / "train" / "image"
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._scene_00000.png"):
+        (images / name).write_bytes(b"1")
+    (data / "train" / "mask" / ".ipynb_checkpoints").mkdir()
+    (data / "train" / "mask" / ".ipynb_checkpoints" / "a.png").write_bytes(b"1")
+    mark_output(images / "segmentation")
+    (images / "segmentation" / "a.png").write_bytes(b"1")
+    assert fingerprint(config) == before
+    (images / "more.png").write_bytes(b"1")
+    assert fingerprint(config) != before
+
+
+def test_fingerprint_names_links_that_lead_nowhere(scenes: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    link = data / "train" / "image" / "b.png"
+    link.symlink_to(tmp_path / "gone.png")
+    config = resolve("demo_teacher", None, directories(data)).named[0]
+    with pytest.raises(ConfigError, match=r"b\.png: the link leads to .*gone\.png, which is not"):
+        fingerprint(config)
+    # The index leaves out as many, and the image that comes there is seen.
+    given = directories(data) | {"data": {"max_broken": 1}}
+    config = resolve("demo_teacher", None, given).named[0]
+    before = fingerprint(config)
+    (tmp_path / "gone.png").write_bytes(b"1")
+    assert fingerprint(config) != before
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(ConfigError, match=r"b\.png: "):
+        fingerprint(resolve("demo_teacher", None, directories(data)).named[0])
+
+
+@pytest.mark.parametrize("target", [".", "..", "../../.."])
+def test_fingerprint_ends_at_a_link_to_a_directory_above_it(
+    target: str, scenes: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    (data / "train" / "image" / "link").symlink_to(target)
+    config = resolve("demo_teacher", None, directories(data)).named[0]
+    with pytest.raises(ConfigError, match="link: the link leads to a directory above it; remove"):
+        fingerprint(config)
+
+
 def test_with_a_version_of_the_data_no_file_is_looked_at(scenes: Path) -> None:
     def of(version: str | None, **given: str) -> RunConfig:
-        places = directories(scenes) | given | {"data": {"version": version}}
+        places = directories(scenes) | given | {"data": {"revision": version}}
         return resolve("demo_teacher", None, places).named[0]
 
     elsewhere = {"train_img_dir": "/nowhere"}
@@ -220,7 +268,22 @@ def test_fingerprint_sees_images_without_masks(
     assert fingerprint(config) != before
 
 
-IDLE = r"run '.*': unlabelled_img_dir: 'd', but no stage distils, and only from a teacher can"
+def test_drawn_scenes_are_those_of_teacher_runs_too() -> None:
+    for given in ({"train": 7, "val": 2}, '{"train": 7, "val": 2}'):
+        runs = resolve("distill_then_finetune", "tiny", {"synthetic": given})
+        assert len({RunPaths(config).dataset for config in runs.all}) == 1
+        assert [config.synthetic and config.synthetic.train for config in runs.all] == [7, 7]
+
+
+def test_another_seed_leaves_the_drawn_scenes_as_they_are() -> None:
+    def dataset(**given: Any) -> Path:
+        return RunPaths(resolve("mobileSAM", "tiny", given).named[0]).dataset
+
+    assert dataset(seed=3) == dataset()
+    assert dataset(synthetic={"seed": 3}) != dataset(synthetic={})
+
+
+IDLE = r"run '.*': unlabelled_img_dir: 'd', but no stage distils, and only distillation uses"
 
 
 def test_images_without_masks_need_a_stage_that_distils(tmp_path: Path) -> None:
@@ -229,7 +292,7 @@ def test_images_without_masks_need_a_stage_that_distils(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=IDLE):
         resolve(write(tmp_path / "a.json", **own, **teacher), None, {})
     unweighted = {"use_distill": True, "lambda_coef": 0.0}
-    with pytest.raises(ConfigError, match=IDLE):
+    with pytest.raises(ConfigError, match="lambda_coef: 0 leaves nothing"):
         resolve(write(tmp_path / "b.json", **own, **teacher, **unweighted), None, {})
     entry = {"start_epoch": 1, "end_epoch": 2, "distillation": True}
     path = write(tmp_path / "c.json", **own, **teacher, stage_schedule=[entry])

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from mobile_sam.config import ConfigError, RunConfig, parse_config
-from mobile_sam.layout import RunPaths
-from mobile_sam.reference import json_schema, reference
-from mobile_sam.shipped import CONFIG_DIR
-from tests.conftest import ROOT
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.reference import json_schema, reference
+from mobile_sam.config.run import RunConfig
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import ConfigError
+from mobile_sam.system.package_data import CONFIG_DIR
+from tests.helpers.commands import ROOT
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,8 @@ from tests.conftest import ROOT
         ({"distill_feature_level": ["neck", -1]}, "level: give 'neck', the number of a block"),
         ({"feature_views": ["hflip"]}, "feature_views: .*and `identity` among them"),
         ({"early_stopping": 3, "val_images": 0}, "early_stopping: 3 needs val_images"),
+        ({"selection_metric": "clicks", "val_images": 0}, "selection_metric: 'clicks' needs val_i"),
+        ({"selection_metric": "centre"}, r"selection_metric: .*'box', 'point'.*\(it is \"centre\""),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
@@ -75,14 +79,15 @@ def test_every_key_is_described() -> None:
 
 
 def test_reading_settings_imports_no_torch() -> None:
-    code = "import sys, mobile_sam.runs, mobile_sam.plan; sys.exit('torch' in sys.modules)"
+    modules = "mobile_sam.config.load, mobile_sam.pipeline.inputs"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_examples_of_data_are_valid() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     blocks = re.findall(r"^    ({\"train(?:.*\n)+?)\n", page, re.M)
-    assert len(blocks) == 7
+    assert len(blocks) == 10
     for block in blocks:
         config = parse_config({"run_name": "x"} | json.loads(block), "docs/data.md")
         assert set(RunPaths(config).sources) >= {"train"}

@@ -4,25 +4,13 @@ from typing import Any
 
 import pytest
 
-from mobile_sam.config import ConfigError, RunConfig, parse_config
-from mobile_sam.schedule import canonical, normalise, scale
-from tests.conftest import ROOT
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.schedule import canonical, normalise, scale
+from mobile_sam.system.errors import ConfigError
+from tests.helpers.commands import ROOT
+from tests.helpers.schedules import entry, run
 
 ZERO = {"focal": 0.0, "dice": 0.0, "iou": 0.0}
-
-
-def run(num_epochs: int = 10, **changes: Any) -> RunConfig:
-    settings = {
-        "run_name": "x",
-        "num_epochs": num_epochs,
-        "teacher_checkpoint": "random",
-        "teacher_model_type": "vit_b",
-    }
-    return parse_config(settings | changes, "x.json")
-
-
-def entry(start: int, end: int, **changes: Any) -> dict[str, Any]:
-    return {"start_epoch": start, "end_epoch": end, **changes}
 
 
 def test_no_schedule_is_one_stage() -> None:
@@ -132,6 +120,14 @@ def test_canonical_is_blind_to_what_training_does_not_read() -> None:
         assert canonical(changed, stage) == before
 
 
+def test_only_stages_that_change_colours_are_told_from_those_that_changed_them_in_the_file() -> (
+    None
+):
+    for augment, told in (({"flip": True, "scale": 0.2}, False), ({"hue": 0.1}, True)):
+        config = run(augment=augment)
+        assert ("colours_change" in json.loads(canonical(config, normalise(config)[0]))) == told
+
+
 def test_editing_a_later_stage_leaves_an_earlier_one_alone() -> None:
     first, second = entry(0, 5, distillation=True, loss_weights=ZERO), entry(5, 10)
     before = run(stage_schedule=[first, second])
@@ -169,7 +165,7 @@ DISTIL = {"distillation": True}
                 "x.json: stage_schedule[1]: augment.flip: true, but",
                 '{"flip": false}',
                 'feature_views to ["identity", "hflip"]',
-                'teacher to "online"',
+                'teacher_features to "online"',
             ],
         ),
         (
@@ -208,12 +204,15 @@ def test_geometry_that_stored_features_do_not_show_is_an_error(
             "feature_views": ["identity", "hflip"],
         },
         {"augment": {"flip": True, "scale": 0.5}},  # no stage reads features
-        {"use_distill": True, "teacher": "online", "augment": {"flip": True, "scale": 0.5}},
+        {
+            "use_distill": True,
+            "teacher_features": "online",
+            "augment": {"flip": True, "scale": 0.5},
+        },
         {
             "augment": {"flip": True, "scale": 0.5},
             "stage_schedule": [entry(0, 5, **DISTIL, augment={}), entry(5, 10)],
         },
-        {"use_distill": True, "lambda_coef": 0.0, "augment": {"flip": True}},
     ],
 )
 def test_other_augmentation_is_allowed(changes: dict[str, Any]) -> None:
@@ -235,17 +234,92 @@ def test_an_entry_has_augmentation_of_its_own() -> None:
     assert canonical(config, one[1]) == canonical(changed, two[1])
 
 
-def test_views_of_features_belong_to_the_stages_that_distil() -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # A mirrored image is read only where it is mirrored, and then its view must be there.
+        ({}, {"feature_views": ["identity", "hflip"]}),
+        ({}, {"train_img_dir_teacher_features": "elsewhere/features.zarr"}),
+        ({"teacher_features": "online"}, {"teacher_features": "online", "feature_dtype": "int8"}),
+    ],
+    ids=["views", "place", "dtype-online"],
+)
+def test_what_the_result_does_not_depend_on_trains_no_stage_again(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
     schedule = [entry(0, 5, **DISTIL), entry(5, 10)]
-    one, two = (
-        run(stage_schedule=schedule, feature_views=views)
-        for views in (["identity"], ["identity", "hflip"])
-    )
-    first, second = (
-        [canonical(config, stage) for stage in normalise(config)] for config in (one, two)
-    )
+    one, two = (run(stage_schedule=schedule, **changes) for changes in (before, after))
+    assert [canonical(one, s) for s in normalise(one)] == [
+        canonical(two, s) for s in normalise(two)
+    ]
+
+
+def test_a_stored_dtype_trains_the_stages_that_distil_again() -> None:
+    schedule = [entry(0, 5, **DISTIL), entry(5, 10)]
+    one, two = (run(stage_schedule=schedule, feature_dtype=name) for name in ("float16", "int8"))
+    first, second = ([canonical(c, stage) for stage in normalise(c)] for c in (one, two))
     assert first[0] != second[0]
     assert first[1] == second[1]
+
+
+def test_settings_that_a_stage_does_not_use_do_not_train_it_again() -> None:
+    plain = run()
+    for changes in ({"lambda_coef": 2.0}, {"distill_losses": {"relation": 1.0}}):
+        other = run(**changes)
+        assert canonical(plain, normalise(plain)[0]) == canonical(other, normalise(other)[0])
+    features, other = (
+        run(use_distill=True, loss_weights=ZERO, prompt_rounds=rounds) for rounds in (1, 3)
+    )
+    assert canonical(features, normalise(features)[0]) == canonical(other, normalise(other)[0])
+
+
+CONTRADICTIONS = [
+    ({"val_images": 0, "use_checkpoint": "best"}, 'x.json: use_checkpoint: "best", but val_images'),
+    (
+        {"val_images": 0, "start_from": "best", "stage_schedule": [entry(0, 5)]},
+        'x.json: epochs 5 to 10: start_from: "best", but val_images: 0',
+    ),
+    (
+        {"val_images": 0, "stage_schedule": [entry(0, 5), entry(5, 10, start_from="best")]},
+        r'stage_schedule\[1\]: start_from: "best", but val_images: 0',
+    ),
+    ({"use_distill": True, "lambda_coef": 0}, "x.json: epochs 0 to 10: lambda_coef: 0 leaves"),
+    (
+        {"stage_schedule": [entry(0, 5, distillation=True, lambda_coef=0)]},
+        r"stage_schedule\[0\]: lambda_coef: 0 leaves nothing of the distillation",
+    ),
+    ({"click_target": "teacher"}, 'x.json: click_target: "teacher", but prompt_rounds: 1'),
+    (
+        {"stage_schedule": [entry(0, 5, click_target="teacher")]},
+        r'stage_schedule\[0\]: click_target: "teacher", but prompt_rounds: 1',
+    ),
+    (
+        {
+            "use_distill": True,
+            "distill_feature_level": ["neck", 8],
+            "distill_losses": {"mse": 0, "cosine": 0, "mask_bce": 1},
+        },
+        "x.json: distill_feature_level: features of block 8 would be stored, and no stage compares",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS)
+def test_settings_that_contradict_each_other_are_named(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        normalise(run(**changes), "x.json")
+
+
+def test_clicks_are_needed_in_one_stage_and_not_in_all() -> None:
+    answers = {"distillation": True, "distill_losses": {"mask_bce": 1.0}, "prompt_rounds": 2}
+    config = run(click_target="teacher", stage_schedule=[entry(0, 5, **answers), entry(5, 10)])
+    assert [stage.prompt_rounds for stage in normalise(config)] == [2, 1]
+
+
+def test_no_epoch_is_the_best_of_the_stage_before_the_first() -> None:
+    normalise(run(val_images=0, start_from="best"))
 
 
 def test_the_examples_of_the_docs_are_valid() -> None:
@@ -264,8 +338,12 @@ def test_the_example_of_the_page_on_distillation_is_valid() -> None:
         r"^    {\n(?:    .*\n)+", (ROOT / "docs" / "distillation.md").read_text(), re.M
     )
     distil, finetune = normalise(parse_config({"run_name": "x"} | json.loads(block), "docs"))
-    assert (distil.compares_answers, distil.supervised, distil.clicks) == (True, False, "teacher")
-    assert set(distil.distill_losses.features) == {"mse", "cosine"}
+    assert (distil.compares_answers, distil.supervised, distil.click_target) == (
+        True,
+        False,
+        "teacher",
+    )
+    assert set(distil.distill_losses.counted("features")) == {"mse", "cosine"}
     assert (finetune.distils, finetune.start_from) == (False, "best")
 
 
@@ -280,8 +358,12 @@ ANSWERS = {"distillation": True, "distill_losses": {"mask_bce": 1.0}}
             r"stage_schedule\[0\]: distill_losses compares answers .* add \"neck\" to the level 8",
         ),
         (
-            {"clicks": "teacher", "prompt_rounds": 2, "stage_schedule": [entry(0, 5, **DISTIL)]},
-            r'stage_schedule\[0\]: clicks: "teacher", but no teacher answers prompts',
+            {
+                "click_target": "teacher",
+                "prompt_rounds": 2,
+                "stage_schedule": [entry(0, 5, **DISTIL)],
+            },
+            r'stage_schedule\[0\]: click_target: "teacher", but no teacher predicts masks',
         ),
         (
             {

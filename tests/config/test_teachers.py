@@ -9,17 +9,24 @@ from typing import Any
 import pytest
 
 from mobile_sam.__main__ import main
-from mobile_sam.config import ConfigError, RunConfig, parse_config
+from mobile_sam.config.checkpoints import checkpoint_names
+from mobile_sam.config.load import Runs, load_settings, resolve
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import canonical, normalise
+from mobile_sam.config.teachers import named_teachers, teacher_configs
 from mobile_sam.features.identity import bytes_per_image, identity, teacher_digest
-from mobile_sam.layout import RunPaths, feature_key, validated
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.models.roles import load_teacher
-from mobile_sam.plan import check_inputs, known_checkpoints, shared_settings, validation_settings
-from mobile_sam.runs import Runs, load_settings, resolve
-from mobile_sam.schedule import canonical, normalise
-from mobile_sam.teachers import named_teachers, teacher_configs
-from tests.conftest import ROOT, directories, equal_states, tiny_settings
-from tests.test_features import damage, shard_file
+from mobile_sam.models.student_teacher import load_teacher
+from mobile_sam.paths import RunPaths, feature_key
+from mobile_sam.pipeline.fingerprints import validation_settings
+from mobile_sam.pipeline.inputs import check_inputs, known_checkpoints
+from mobile_sam.pipeline.settings_files import shared_settings
+from mobile_sam.system.errors import ConfigError
+from tests.helpers.commands import ROOT
+from tests.helpers.equality import equal_states
+from tests.helpers.feature_stores import damage, shard_file
+from tests.helpers.runs import directories, tiny_settings
 
 Make = Callable[..., RunConfig]
 VIT = {"checkpoint": "random", "model_type": "tiny_teacher_vit"}
@@ -29,7 +36,7 @@ TINY = {"checkpoint": "random", "model_type": "tiny_sam", "feature_level": ["nec
 def run(tmp_path: Path, more: list[dict[str, Any]], **changes: Any) -> RunConfig:
     """A run as it is resolved from its JSON, with `more` teachers."""
     path = tmp_path / "my.json"
-    settings = tiny_settings(ROOT, tmp_path, more_teachers=more, use_distill=True, **changes)
+    settings = tiny_settings(ROOT, tmp_path, extra_teachers=more, use_distill=True, **changes)
     path.write_text(json.dumps(settings))
     return resolve(str(path), None, {}).named[0]
 
@@ -37,7 +44,7 @@ def run(tmp_path: Path, more: list[dict[str, Any]], **changes: Any) -> RunConfig
 def test_each_teacher_is_a_run_with_that_teacher_alone(tmp_path: Path) -> None:
     config = run(tmp_path, [VIT, TINY], train_img_dir_teacher_features="mine.zarr")
     first, second, third = teacher_configs(config)
-    assert first == config.model_copy(update={"more_teachers": ()})
+    assert first == config.model_copy(update={"extra_teachers": ()})
     assert [c.teacher_checkpoint for c in (second, third)] == ["random:1", "random:2"]
     assert [c.teacher_model_type for c in (second, third)] == ["tiny_teacher_vit", "tiny_sam"]
     assert [c.distill_levels for c in (second, third)] == [("neck",), ("neck", 2)]
@@ -50,7 +57,7 @@ def test_each_teacher_is_a_run_with_that_teacher_alone(tmp_path: Path) -> None:
 def test_a_run_without_a_teacher_has_none(tmp_path: Path) -> None:
     config = parse_config({"run_name": "x"}, "my.json")
     assert teacher_configs(config) == ()
-    assert "teacher" not in validated(config)
+    assert "teacher" not in checkpoint_names(config)
 
 
 def test_random_teachers_of_one_architecture_are_other_models(tmp_path: Path) -> None:
@@ -67,7 +74,7 @@ def test_extraction_jobs_have_settings_for_each_store(tmp_path: Path) -> None:
     files = shared_settings(config)
     for teacher in teacher_configs(config):
         settings = files[RunPaths(teacher).features_settings]
-        assert "more_teachers" not in settings
+        assert "extra_teachers" not in settings
         job = parse_config(json.loads(json.dumps(settings)), "features")
         assert RunPaths(job).features == RunPaths(teacher).features
         assert identity(job) == identity(teacher)
@@ -76,7 +83,7 @@ def test_extraction_jobs_have_settings_for_each_store(tmp_path: Path) -> None:
 
 def test_a_second_teacher_shares_its_store_with_a_run_whose_first_it_is() -> None:
     known = {"checkpoint": "sam_vit_b", "feature_level": 3}
-    given = {"teacher_checkpoint": "sam_vit_l", "more_teachers": [known]}
+    given = {"teacher_checkpoint": "sam_vit_l", "extra_teachers": [known]}
     two = resolve("distill_then_finetune", None, given).named[0]
     other = {"teacher_checkpoint": "sam_vit_b", "distill_feature_level": 3}
     alone = resolve("distill_then_finetune", None, other).named[0]
@@ -86,19 +93,19 @@ def test_a_second_teacher_shares_its_store_with_a_run_whose_first_it_is() -> Non
 
 
 def test_known_names_say_the_architecture_and_are_fetched() -> None:
-    given = {"more_teachers": [{"checkpoint": "sam_vit_b"}, {"checkpoint": "sam_vit_l"}]}
+    given = {"extra_teachers": [{"checkpoint": "sam_vit_b"}, {"checkpoint": "sam_vit_l"}]}
     runs = resolve("distill_then_finetune", None, given)
-    assert [t.model_type for t in runs.named[0].more_teachers] == ["vit_b", "vit_l"]
+    assert [t.model_type for t in runs.named[0].extra_teachers] == ["vit_b", "vit_l"]
     assert known_checkpoints(runs) == {"mobile_sam", "sam_vit_h", "sam_vit_b", "sam_vit_l"}
 
 
 def test_a_run_joins_with_its_overlay_and_comes_first(tmp_path: Path) -> None:
     more = [{"checkpoint": "run:demo_teacher", "feature_level": 1}]
-    given = {"more_teachers": more, "teacher_checkpoint": "random"}
+    given = {"extra_teachers": more, "teacher_checkpoint": "random"}
     given |= {"teacher_model_type": "tiny_sam"}
     runs = resolve("distill_then_finetune", "tiny", given)
     assert [c.run_name for c in runs.all] == ["demo_teacher-tiny", "distill_then_finetune-tiny"]
-    (teacher,) = runs.named[0].more_teachers
+    (teacher,) = runs.named[0].extra_teachers
     assert teacher.checkpoint == "run:demo_teacher-tiny"
     assert teacher.model_type == "tiny_teacher_vit"
     weights = RunPaths(runs.named[0]).teachers[1].teacher_weights
@@ -111,9 +118,9 @@ def test_a_run_joins_with_its_overlay_and_comes_first(tmp_path: Path) -> None:
 def test_a_run_by_hand_finds_the_architecture_of_its_teacher_run(tmp_path: Path) -> None:
     more = [{"checkpoint": "run:demo_teacher"}]
     path = tmp_path / "my.json"
-    settings = tiny_settings(ROOT, tmp_path, more_teachers=more, model_type="demo_student")
+    settings = tiny_settings(ROOT, tmp_path, extra_teachers=more, model_type="demo_student")
     path.write_text(json.dumps(settings))
-    assert load_settings(path).more_teachers[0].model_type == "demo_teacher"
+    assert load_settings(path).extra_teachers[0].model_type == "demo_teacher"
 
 
 def test_a_run_is_not_its_own_second_teacher(tmp_path: Path) -> None:
@@ -124,31 +131,35 @@ def test_a_run_is_not_its_own_second_teacher(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "changes", "message"),
     [
-        ([VIT], {"teacher_checkpoint": None}, "more_teachers: .*; set teacher_checkpoint"),
+        ([VIT], {"teacher_checkpoint": None}, "extra_teachers: .*; set teacher_checkpoint"),
         (
             [{"checkpoint": "a.pt"}],
             {},
-            r"s\[0\]\.checkpoint: 'a.pt' is a path, so more_teachers\[0",
+            r"s\[0\]\.checkpoint: 'a.pt' is a path; set extra_teachers\[0",
         ),
-        ([VIT, {"checkpoint": "random"}], {}, r"more_teachers\[1\].model_type must say which"),
+        ([VIT, {"checkpoint": "random"}], {}, r"set extra_teachers\[1\].model_type to its"),
         (
             [VIT | {"model_type": "vit_x"}],
             {},
-            r"more_teachers\[0\].model_type: there is no 'vit_x'",
+            r"extra_teachers\[0\].model_type: there is no 'vit_x'",
         ),
-        ([VIT | {"model_type": "vit_b"}], {}, r"more_teachers\[0\].model_type: 'vit_b' has embed"),
-        ([VIT, VIT | {"feature_level": 3}], {}, r"more_teachers\[1\].feature_level: .* no block 3"),
-        ([VIT | {"feature_level": "nek"}], {}, r"more_teachers.0.feature_level: give 'neck'"),
-        ([VIT | {"weight": 0}], {}, r"more_teachers.0.weight: .* greater than 0 \(it is 0\)"),
+        ([VIT | {"model_type": "vit_b"}], {}, r"extra_teachers\[0\].model_type: 'vit_b' has embed"),
+        (
+            [VIT, VIT | {"feature_level": 3}],
+            {},
+            r"extra_teachers\[1\].feature_level: .* no block 3",
+        ),
+        ([VIT | {"feature_level": "nek"}], {}, r"extra_teachers.0.feature_level: give 'neck'"),
+        ([VIT | {"weight": 0}], {}, r"extra_teachers.0.weight: .* greater than 0 \(it is 0\)"),
         (
             [VIT | {"checkpoint": "a.pt"}, VIT | {"checkpoint": "a.pt", "weight": 2.0}],
             {},
-            r"more_teachers\[1\].checkpoint: 'a.pt' .* is more_teachers\[0\].checkpoint again",
+            r"extra_teachers\[1\].checkpoint: 'a.pt' .* is extra_teachers\[0\].checkpoint again",
         ),
         (
             [VIT | {"checkpoint": "a.pt"}],
             {"teacher_checkpoint": "a.pt"},
-            r"more_teachers\[0\].checkpoint: 'a.pt' at this level is teacher_checkpoint again",
+            r"extra_teachers\[0\].checkpoint: 'a.pt' at this level is teacher_checkpoint again",
         ),
     ],
 )
@@ -161,24 +172,24 @@ def test_what_is_wrong_with_a_teacher_is_named(
 
 def test_blocks_of_a_teacher_of_another_width_are_allowed(tmp_path: Path) -> None:
     config = run(tmp_path, [{"checkpoint": "sam_vit_b", "feature_level": 8}])
-    assert config.more_teachers[0].model_type == "vit_b"
+    assert config.extra_teachers[0].model_type == "vit_b"
 
 
 def test_missing_weights_of_a_teacher_are_named(scenes: Path, tmp_path: Path) -> None:
     config = run(tmp_path, [VIT, VIT | {"checkpoint": "gone.pt"}])
     config = config.model_copy(update=directories(scenes))
-    with pytest.raises(ConfigError, match=r"more_teachers\[1\].checkpoint: .* no file 'gone.pt'"):
+    with pytest.raises(ConfigError, match=r"extra_teachers\[1\].checkpoint: .* no file 'gone.pt'"):
         check_inputs(Runs(all=(config,), named=(config,)))
 
 
 def test_every_teacher_is_validated_by_its_own_settings(tmp_path: Path) -> None:
     config = run(tmp_path, [VIT, TINY])
     assert (
-        validated(config)[-3:]
+        checkpoint_names(config)[-3:]
         == list(named_teachers(config))
         == [*("teacher", "teacher_2", "teacher_3")]
     )
-    settings = {what: validation_settings(config, what) for what in validated(config)}
+    settings = {what: validation_settings(config, what) for what in checkpoint_names(config)}
     changed = run(tmp_path, [VIT, TINY | {"model_type": "tiny_sam_se"}])
     again = {what for what in settings if validation_settings(changed, what) != settings[what]}
     assert again == {"teacher_3"}
@@ -213,7 +224,7 @@ def test_a_teacher_counts_in_the_stages_that_distil(
 def test_projections_of_its_blocks_count_in_all_stages(
     changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The learner has one shape, with which the first checkpoint is written."""
+    """The module has one shape, with which the first checkpoint is written."""
     block = VIT | {"feature_level": 2} if "model_type" in changes else VIT
     before, after = depends_on(tmp_path, block), depends_on(tmp_path, block | changes)
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False]
@@ -239,7 +250,7 @@ def test_the_example_of_the_docs_is_valid(tmp_path: Path) -> None:
 @pytest.fixture
 def saved(tiny: Make) -> tuple[RunConfig, Path]:
     """A run of two teachers that has its index, and no features."""
-    config = tiny(more_teachers=[TINY]).model_copy(update={"use_distill": True})
+    config = tiny(extra_teachers=[TINY]).model_copy(update={"use_distill": True})
     path = RunPaths(config).settings
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(config.model_dump_json(exclude={"schema_file"}))
@@ -265,7 +276,7 @@ def test_verbs_look_after_all_stores_of_a_run(
     for teacher in (first, second):
         assert f"{teacher.features}: 10 of 10 images are damaged" in caplog.text
     assert main(["features", "--repair", "--config", str(path)]) == 0
-    assert capsys.readouterr().out.count("damaged images: 10, computed anew: 10") == 2
+    assert capsys.readouterr().out.count("damaged images: 10, computed again: 10") == 2
 
 
 def test_each_step_of_the_extraction_is_taken_for_all_teachers(

@@ -11,13 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mobile_sam.data.augment import COLOURS, Pixels, recoloured, rescaled, whole
-from mobile_sam.data.dataset import Sample, TrainingSet
-from mobile_sam.data.index import Index
-from mobile_sam.data.indexing import index_dataset
-from mobile_sam.data.transforms import PIXEL_MEAN, PIXEL_STD
-from mobile_sam.options import Augment, Prompts
-from tests.conftest import same_samples
+from mobile_sam.config.sections import Augment, Data, Prompts
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.table import Index
+from mobile_sam.data.sampling.augment import (
+    COLOURS,
+    Pixels,
+    colour_jitter,
+    full_view,
+    random_rescale,
+)
+from mobile_sam.data.sampling.dataset import Sample, TrainingSet
+from tests.helpers.equality import same_samples
 
 
 def pixels_of(seed: int = 0) -> Pixels:
@@ -59,7 +64,7 @@ def test_a_turn_of_hues_leaves_grey_alone_and_a_full_turn_everything() -> None:
 @given(seed=st.integers(0, 2**32), largest=st.floats(0.01, 0.99))
 def test_brightness_keeps_its_bounds(seed: int, largest: float) -> None:
     pixels = np.full((2, 2, 3), 100, dtype=np.uint8)
-    after = recoloured(pixels, Augment(brightness=largest), generators(seed))
+    after = colour_jitter(pixels, Augment(brightness=largest), generators(seed))
     assert int(100 * (1 - largest)) <= after.min()
     assert after.max() <= 100 * (1 + largest)
 
@@ -71,8 +76,8 @@ def test_brightness_keeps_its_bounds(seed: int, largest: float) -> None:
     width=st.integers(1, 300),
 )
 def test_scale_keeps_its_bounds(seed: int, scale: float, height: int, width: int) -> None:
-    everything = whole((height, width), 64)
-    found = rescaled(everything, scale, np.random.default_rng(seed))
+    everything = full_view((height, width), 64)
+    found = random_rescale(everything, scale, np.random.default_rng(seed))
     assert max(1, round(64 * (1 - scale)) - 1) <= found.longest <= 64
     for (first, end), length in ((found.rows, height), (found.columns, width)):
         assert 0 <= first < end <= length
@@ -82,8 +87,8 @@ def test_scale_keeps_its_bounds(seed: int, scale: float, height: int, width: int
 
 
 def test_scale_goes_both_ways() -> None:
-    everything = whole((100, 100), 64)
-    found = [rescaled(everything, 0.5, np.random.default_rng(seed)) for seed in range(100)]
+    everything = full_view((100, 100), 64)
+    found = [random_rescale(everything, 0.5, np.random.default_rng(seed)) for seed in range(100)]
     smaller = [g.longest for g in found if g.longest < 64]
     sides = [g.rows[1] - g.rows[0] for g in found if g.longest == 64]
     assert 30 < len(smaller) < 70
@@ -101,7 +106,7 @@ def record_of(directory: Path, masks: list[np.ndarray]) -> Index:
         for number, mask in enumerate(masks):
             Image.fromarray(mask).save(directory / split / "mask" / "a" / f"{number}.png")
     places = {s: (directory / s / "image", directory / s / "mask") for s in ("train", "val")}
-    index_dataset(places, directory / "index.parquet")
+    index_dataset(places, directory / "index.parquet", Data(duplicates="allow"))
     return Index(directory / "index.parquet", "train")
 
 
@@ -117,16 +122,11 @@ def squares(*corners: tuple[int, int], side: int = 40) -> list[np.ndarray]:
 def samples(index: Index, augment: Augment, count: int, **changes: object) -> list[Sample]:
     settings: dict[str, object] = {"objects_per_image": 1, "prompts": Prompts(), **changes}
     dataset = TrainingSet(index, 64, augment=augment, seed=0, **settings)  # type: ignore[arg-type]
-    found = []
-    for epoch in range(count):
-        dataset.epoch = epoch
-        found.append(dataset[0])
-    return found
+    return [dataset[epoch * len(dataset)] for epoch in range(count)]
 
 
 def white(sample: Sample) -> torch.Tensor:
-    mean, std = (torch.tensor(v)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
-    return ((sample.image * std + mean).mean(0) > 127) & sample.valid
+    return (sample.image.float().mean(0) > 127) & sample.valid
 
 
 @pytest.mark.parametrize("augment", [Augment(scale=0.6), Augment(scale=0.6, flip=True)])

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from mobile_sam.data.boxes import BoxFile, GivenBox, ImageBoxes, read_boxes
-from mobile_sam.data.index import DatasetError
-from mobile_sam.data.records import Record
+from mobile_sam.data.formats.boxes import BoxFile, ImageBoxes, InputBox, read_boxes
+from mobile_sam.data.index.table import DatasetError
+from mobile_sam.data.record import Record
 
 RECORDS = [Record(name, Path(f"{name}.png"), "unlabelled", ()) for name in ("a", "below/b")]
 IMAGES = [{"id": "x", "file_name": "a.jpg", "width": 80, "height": 60}]
@@ -25,18 +25,18 @@ def coco(path: Path, *annotations: dict[str, Any], **more: Any) -> Path:
 
 def test_corners_are_those_of_the_file(tmp_path: Path) -> None:
     found = read(coco(tmp_path / "boxes.json", {"image_id": "x", "bbox": [1, 2, 30, 40]}))
-    assert found == BoxFile({1: "1"}, {"a": ImageBoxes((GivenBox((1, 2, 31, 42), 1),), (60, 80))})
+    assert found == BoxFile({1: "1"}, {"a": ImageBoxes((InputBox((1, 2, 31, 42), 1),), (60, 80))})
 
 
 def test_parts_become_pixels() -> None:
-    boxes = ImageBoxes((GivenBox((0.25, 0.5, 0.75, 1), 4, 0.5),))
-    assert boxes.in_pixels((60, 80)) == [GivenBox((20, 30, 60, 60), 4, 0.5)]
+    boxes = ImageBoxes((InputBox((0.25, 0.5, 0.75, 1), 4, 0.5),))
+    assert boxes.in_pixels((60, 80)) == [InputBox((20, 30, 60, 60), 4, 0.5)]
 
 
 @pytest.mark.parametrize("corners", [(80, 0, 90, 10), (0, 60, 9, 70), (-9, 0, 0, 9)])
 def test_a_box_outside_of_the_image_is_an_error(corners: tuple[float, ...]) -> None:
     x0, y0, x1, y1 = corners
-    boxes = ImageBoxes((GivenBox((x0, y0, x1, y1), 1),), (60, 80))
+    boxes = ImageBoxes((InputBox((x0, y0, x1, y1), 1),), (60, 80))
     with pytest.raises(ValueError, match="lies outside of the image, which is 80 x 60 pixels"):
         boxes.in_pixels((60, 80))
 

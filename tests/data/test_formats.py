@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mobile_sam.data.index import DatasetError, Index
-from mobile_sam.data.indexing import index_dataset
-from tests.data import formats
+from mobile_sam.config.sections import Data
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.table import DatasetError, Index
+from tests.helpers import formats
+from tests.helpers.formats import SQUARE, coco_of_one
 
 Rewrite = Callable[[Path], Path]
 
@@ -93,7 +95,7 @@ def test_coco_polygons_are_the_area_within(tmp_path: Path) -> None:
     places = coco_of_one(
         tmp_path, [[10, 20, 30, 20, 30, 40, 10, 40], [40, 0, 50, 0, 50, 10, 40, 10]]
     )
-    index_dataset(places, tmp_path / "index.parquet")
+    index_dataset(places, tmp_path / "index.parquet", Data(duplicates="allow"))
     image = Index(tmp_path / "index.parquet", "train")[0]
     mask = image.mask(image.segments[0])
     assert mask[20:40, 10:30].all()
@@ -101,22 +103,6 @@ def test_coco_polygons_are_the_area_within(tmp_path: Path) -> None:
     assert mask.sum() == 20 * 20 + 10 * 10
 
 
-def coco_of_one(
-    directory: Path, segmentation: Any, size: tuple[int, int] = (64, 64), **changes: Any
-) -> dict[str, tuple[Path, Path]]:
-    """A data set of one COCO image with one annotation, for both splits."""
-    (directory / "images").mkdir()
-    Image.new("RGB", (64, 64)).save(directory / "images" / "a.png")
-    content = {
-        "images": [{"id": 1, "file_name": "a.png", "height": size[0], "width": size[1]}],
-        "annotations": [{"id": 5, "image_id": 1, "segmentation": segmentation}],
-    }
-    content |= changes
-    (directory / "coco.json").write_text(json.dumps(content))
-    return dict.fromkeys(("train", "val"), (directory / "images", directory / "coco.json"))
-
-
-SQUARE = [[1, 1, 9, 1, 9, 9, 1, 9]]
 SIZE = [64, 64]
 COCO_DAMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "polygon of two points": ([[1, 1, 5, 5]], {}, "annotation 5: a polygon has 4 coordinates"),
@@ -140,7 +126,7 @@ COCO_DAMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "image of another size": (
         SQUARE,
         {"size": (32, 64)},
-        "the image is 64x64 pixels, but 64x32 in",
+        "the annotations are of 64x32 pixels, its image 64x64; export",
     ),
     "annotation of no image": (
         SQUARE,
@@ -149,7 +135,10 @@ COCO_DAMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "no such category": (
         SQUARE,
-        {"annotations": [{"id": 8, "image_id": 1, "category_id": 4, "segmentation": SQUARE}]},
+        {
+            "annotations": [{"id": 8, "image_id": 1, "category_id": 4, "segmentation": SQUARE}],
+            "categories": [{"id": 1, "name": "cell"}],
+        },
         "annotation 8: category_id 4 is that of no category",
     ),
     "no such file": (
@@ -242,7 +231,6 @@ def test_names_with_spaces_and_accents_are_found_however_they_are_stored(
 
 
 def test_an_ignored_value_of_a_label_map_is_no_segment(data: Path, tmp_path: Path) -> None:
-    from mobile_sam.options import Data
 
     places = rewritten(data, formats.as_label_maps)
     before = index_dataset(places, tmp_path / "before.parquet")

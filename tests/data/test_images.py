@@ -70,14 +70,14 @@ def test_photographs_are_turned_upright(orientation: int, turns: int, tmp_path: 
     path = saved(tmp_path / "a.jpg", Image.fromarray(stored), exif=exif, quality=95)
     upright = read_image(path)
     assert np.abs(upright.astype(float) - COLOURS).mean() < 10
-    assert check_image(path)[1] == (48, 64)
+    assert check_image(path).size == (48, 64)
 
 
 def test_several_pages_are_refused(tmp_path: Path) -> None:
     pages = [Image.fromarray(COLOURS), Image.fromarray(COLOURS)]
     path = saved(tmp_path / "a.tif", pages[0], save_all=True, append_images=pages[1:])
     for read in (read_image, check_image):
-        with pytest.raises(RecordError, match="has several pages; save each page as a file"):
+        with pytest.raises(RecordError, match=r"has several pages .*save each page as a file"):
             read(path)
 
 
@@ -86,7 +86,7 @@ def test_a_truncated_file_is_found_without_decoding_it_at_full_size(
     suffix: str, tmp_path: Path
 ) -> None:
     path = saved(tmp_path / f"a{suffix}", Image.fromarray(np.repeat(COLOURS, 8, 0)))
-    assert check_image(path)[1] == (384, 64)
+    assert check_image(path).size == (384, 64)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
     with pytest.raises(RecordError, match="the image cannot be read"):
         check_image(path)
@@ -97,4 +97,4 @@ def test_digests_are_of_the_content(tmp_path: Path) -> None:
     second = saved(tmp_path / "b.png", Image.fromarray(COLOURS))
     other = saved(tmp_path / "c.png", Image.fromarray(COLOURS[::-1].copy()))
     assert check_image(first) == check_image(second)
-    assert check_image(first)[0] != check_image(other)[0]
+    assert check_image(first).digest != check_image(other).digest

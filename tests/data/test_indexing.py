@@ -4,20 +4,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from mobile_sam.data import indexing
-from mobile_sam.data.digests import to_hex
-from mobile_sam.data.index import DatasetError, Index
-from mobile_sam.data.indexing import index_dataset
-from mobile_sam.data.records import Record
-from mobile_sam.data.summary import summarise
-from mobile_sam.options import Data
-from tests.data import formats
+from mobile_sam.config.sections import Data
+from mobile_sam.data.index import build
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.digest_lookup import to_hex
+from mobile_sam.data.index.summary import summarise
+from mobile_sam.data.index.table import DatasetError, Index
+from mobile_sam.system.machine_errors import machine_fault
+from tests.helpers import formats
+from tests.helpers.ended import end_this_process
+from tests.helpers.formats import ids
 
 Places = dict[str, tuple[Path, Path]]
 
@@ -35,11 +37,6 @@ def places(data: Path) -> Places:
 def areas(path: Path, split: str = "train") -> list[list[int]]:
     index = Index(path, split)
     return [[segment.area for segment in index[i].segments] for i in range(len(index))]
-
-
-def ids(path: Path, split: str) -> list[str]:
-    index = Index(path, split)
-    return [index[position].image_id for position in range(len(index))]
 
 
 def test_small_segments_are_left_out_and_counted(places: Places, tmp_path: Path) -> None:
@@ -100,7 +97,7 @@ def test_a_fraction_validates_where_there_is_no_val_directory(
 
     def drawn(seed: int, fraction: float) -> set[str]:
         target = tmp_path / "index.parquet"
-        index_dataset(only_train, target, Data(val_fraction=fraction), seed)
+        index_dataset(only_train, target, Data(val_fraction=fraction, split_seed=seed))
         train, val = set(ids(target, "train")), set(ids(target, "val"))
         assert not train & val
         assert len(train | val) == 10
@@ -146,20 +143,6 @@ def test_many_problems_go_to_a_file(places: Places, tmp_path: Path) -> None:
     assert len((tmp_path / "index.problems.txt").read_text().splitlines()) == count > 50
 
 
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids of the images that are read."""
-    read: list[str] = []
-    original = indexing.read_rows
-
-    def spy(records: list[Record], options: Data) -> Any:
-        read.extend(record.image_id for record in records)
-        return original(records, options)
-
-    monkeypatch.setattr(indexing, "read_rows", spy)
-    return read
-
-
 def rewrite(path: Path) -> None:
     before = path.stat().st_mtime_ns
     path.write_bytes(path.read_bytes())
@@ -189,8 +172,8 @@ CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "an image more": (
         lambda data: [
-            shutil.copy(data / "val/image/scene_00000.png", data / "train/image/new.png"),
-            shutil.copytree(data / "val/mask/scene_00000", data / "train/mask/new"),
+            shutil.copy(data / "train/image/scene_00000.png", data / "train/image/new.png"),
+            shutil.copytree(data / "train/mask/scene_00000", data / "train/mask/new"),
         ],
         ["new"],
     ),
@@ -203,6 +186,7 @@ def test_only_what_changed_is_read_again(
 ) -> None:
     kept, target = tmp_path / "kept.parquet", tmp_path / "index.parquet"
     index_dataset(places, target, kept=kept)
+    assert target.samefile(kept)  # a second name, where the disk has links
     assert len(reads) == 13
     reads.clear()
     change, expected = CHANGES[name]
@@ -265,16 +249,60 @@ def test_a_damaged_kept_index_is_not_trusted(
     with caplog.at_level("INFO", logger="mobile_sam"):
         index_dataset(places, target, kept=kept)
     assert len(reads) == 13
-    assert "kept.npz is of another index" in caplog.text
+    assert f"the times of those in {kept} are not known" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("module", "point"),
+    [("cache", "the index is kept"), ("build", "the index is in place")],
+)
+def test_killed_when_all_images_are_read_none_is_read_again(
+    module: str,
+    point: str,
+    places: Places,
+    tmp_path: Path,
+    reads: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where a last index is there, of which a mask has changed since."""
+    kept, target = tmp_path / "kept.parquet", tmp_path / "index.parquet"
+
+    def stop(name: str) -> None:
+        assert name == point
+        raise KeyboardInterrupt
+
+    for change in (None, {"min_area": 5}):
+        with monkeypatch.context() as stopped:
+            stopped.setattr(f"mobile_sam.data.index.{module}.stopping_point", stop)
+            with pytest.raises(KeyboardInterrupt):
+                index_dataset(places, target, Data(**change or {}), kept=kept)
+        target.unlink(missing_ok=True)
+        reads.clear()
+        index_dataset(places, target, Data(**change or {}), kept=kept)
+        assert reads == []
+        assert len(list(tmp_path.glob("kept.*.npz"))) == 1
 
 
 def test_many_images_are_read_by_processes_and_give_the_same_index(
     places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index_dataset(places, tmp_path / "one.parquet")
-    monkeypatch.setattr(indexing, "_WORTH_A_POOL", 1)
+    monkeypatch.setattr(build, "_MIN_IMAGES_FOR_POOL", 1)
     index_dataset(places, tmp_path / "two.parquet", num_workers=2)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+def test_a_worker_that_is_killed_is_a_sentence(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_MIN_IMAGES_FOR_POOL", 1)
+    monkeypatch.setattr(build, "read_rows", end_this_process)
+    with pytest.raises(BrokenProcessPool) as caught:
+        index_dataset(places, tmp_path / "out" / "index.parquet", num_workers=2)
+    sentence = machine_fault(caught.value, "index") or ""
+    assert "a process that reads images was killed, as the system does when memory" in sentence
+    assert "give it fewer --workers (of Snakemake: --max-threads), and the same command" in sentence
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_images_are_found_in_any_row_group(
@@ -283,7 +311,7 @@ def test_images_are_found_in_any_row_group(
     whole, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
     options = Data(min_area=250)  # some images, and some row groups, are without a segment
     index_dataset(places, whole, options)
-    monkeypatch.setattr(indexing, "IMAGES_PER_GROUP", 1)
+    monkeypatch.setattr(build, "IMAGES_PER_GROUP", 1)
     index_dataset(places, cut, options)
     for split in ("train", "val"):
         first, second = Index(whole, split), Index(cut, split)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobile_sam.data.degrade import LOGIT, degraded_logits
+from mobile_sam.config.sections import Prompts
 from mobile_sam.data.masks import Mask, bounding_box, interior_point
-from mobile_sam.data.prompts import (
+from mobile_sam.data.sampling.mask_perturbation import LOGIT, perturbed_mask_logits
+from mobile_sam.data.sampling.prompts import (
     TRAINING_PROMPTS,
     Prompt,
     Target,
@@ -18,7 +19,6 @@ from mobile_sam.data.prompts import (
     surroundings,
 )
 from mobile_sam.metrics import iou
-from mobile_sam.options import Prompts
 
 SIDE = 32
 NONE = dict.fromkeys(Prompts().shares, 0.0)
@@ -120,7 +120,7 @@ def test_several_points_keep_their_numbers(
 
 @given(target=targets(), seed=SEEDS)
 def test_a_mask_prompt_is_finite_and_shows_something(target: Target, seed: int) -> None:
-    logits = degraded_logits(target.mask, target.size, np.random.default_rng(seed))
+    logits = perturbed_mask_logits(target.mask, target.size, np.random.default_rng(seed))
     assert logits.shape == (SIDE // 4, SIDE // 4)
     assert logits.dtype == np.float32
     assert (np.abs(logits) <= LOGIT).all()
@@ -147,7 +147,7 @@ def test_mask_prompts_are_near_the_truth_and_rarely_equal_to_it() -> None:
     target = disc(30)
     truth = cv2.resize(target.mask.astype(np.float32), (32, 32), interpolation=cv2.INTER_AREA) > 0.5
     found = [
-        iou(degraded_logits(target.mask, target.size, np.random.default_rng(seed)) > 0, truth)
+        iou(perturbed_mask_logits(target.mask, target.size, np.random.default_rng(seed)) > 0, truth)
         for seed in range(100)
     ]
     assert min(found) > 0.4
@@ -159,7 +159,7 @@ def test_a_mask_prompt_does_not_reach_into_the_padding() -> None:
     mask = np.zeros((64, 64), dtype=bool)
     mask[20:40, 10:60] = True  # touches the end of an image of 40 rows
     for seed in range(20):
-        logits = degraded_logits(mask, (40, 64), np.random.default_rng(seed))
+        logits = perturbed_mask_logits(mask, (40, 64), np.random.default_rng(seed))
         assert (logits[13:] < 0).all()  # row 10 is the first of padding; blur reaches beyond it
 
 

@@ -10,18 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from scipy import ndimage
 
-from mobile_sam.data.index import Index
-from mobile_sam.data.indexing import index_dataset
+from mobile_sam.config.sections import Data
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.table import Index
 from mobile_sam.data.masks import (
     bounding_box,
     boxes_and_areas,
     check_code,
     decode,
     encode,
+    encode_labels,
     encode_runs,
+    split_labels,
 )
-from tests.data import formats
+from tests.helpers import formats
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
@@ -64,6 +68,28 @@ def test_boxes_and_areas_of_codes_are_those_of_masks(mask: np.ndarray) -> None:
     boxes, areas = boxes_and_areas([encode(mask)], mask.shape)
     assert tuple(boxes[0].tolist()) == bounding_box(mask)
     assert areas[0] == mask.sum()
+
+
+@given(
+    hnp.arrays(st.sampled_from([np.uint8, np.uint32, np.int64]), SIZES, elements=st.integers(0, 9))
+)
+def test_codes_of_labels_are_those_of_their_masks(labels: np.ndarray) -> None:
+    values = [value for value in np.unique(labels).tolist() if value]
+    assert encode_labels(labels) == [(value, encode(labels == value)) for value in values]
+
+
+@given(hnp.arrays(np.uint8, SIZES, elements=st.integers(0, 3)))
+def test_components_are_those_of_scipy(labels: np.ndarray) -> None:
+    numbers, values = split_labels(labels)
+    expected = [
+        (value, encode(parts == part))
+        for value in np.unique(labels).tolist()
+        if value
+        for parts, count in [ndimage.label(labels == value)]
+        for part in range(1, count + 1)
+    ]
+    codes = [code for _, code in encode_labels(numbers)]
+    assert list(zip(values, codes, strict=True)) == expected
 
 
 @given(masks(), st.data())
@@ -109,6 +135,6 @@ def write_directories(split: Path, maps: list[np.ndarray]) -> None:
 
 def objects(directory: Path, mask_places: dict[str, Path]) -> list[list[tuple[Any, ...]]]:
     sources = {split: (directory / split / "image", place) for split, place in mask_places.items()}
-    index_dataset(sources, directory / "index.parquet")
+    index_dataset(sources, directory / "index.parquet", Data(duplicates="allow"))
     index = Index(directory / "index.parquet", "train")
     return [[(s.rle, s.box, s.area) for s in index[i].segments] for i in range(len(index))]

@@ -11,21 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from mobile_sam.data import indexing
-from mobile_sam.data.dataset import TrainingSet, collate
-from mobile_sam.data.digests import to_hex
-from mobile_sam.data.index import UNLABELLED, DatasetError, Index
-from mobile_sam.data.indexing import index_dataset
-from mobile_sam.data.joined import Joined, teacher_images
-from mobile_sam.data.prompts import num_points, prompt_anywhere
-from mobile_sam.data.summary import summarise
+from mobile_sam.config.sections import Augment, Data, Prompts
+from mobile_sam.data.index import build
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.digest_lookup import to_hex
+from mobile_sam.data.index.summary import summarise
+from mobile_sam.data.index.table import UNLABELLED, ConcatIndex, DatasetError, Index, teacher_images
+from mobile_sam.data.sampling.dataset import TrainingSet, collate
+from mobile_sam.data.sampling.prompts import num_points, prompt_anywhere
 from mobile_sam.data.synthetic import write_scenes
-from mobile_sam.options import Augment, Data, Prompts
-from mobile_sam.report.data_plots import plot_data
-from tests.conftest import same_samples
-from tests.data.test_indexing import ids, reads
-
-__all__ = ["reads"]  # a fixture
+from mobile_sam.report.plots.data import plot_data
+from tests.helpers.equality import same_samples
+from tests.helpers.formats import ids
 
 Places = dict[str, tuple[Path, ...]]
 MIXED = Prompts(box=1, point=1, interior_point=1, points=1, mask=1, max_points=3)
@@ -176,10 +173,10 @@ def test_row_groups_and_processes_change_no_image(
     whole, cut, read = (tmp_path / f"{name}.parquet" for name in ("whole", "cut", "read"))
     copied(places, "train", "aaa.png")  # the first row group then has no image in use
     index_dataset(places, whole)
-    monkeypatch.setattr(indexing, "_WORTH_A_POOL", 1)
+    monkeypatch.setattr(build, "_MIN_IMAGES_FOR_POOL", 1)
     index_dataset(places, read, num_workers=2)
     assert read.read_bytes() == whole.read_bytes()
-    monkeypatch.setattr(indexing, "IMAGES_PER_GROUP", 1)
+    monkeypatch.setattr(build, "IMAGES_PER_GROUP", 1)
     index_dataset(places, cut)
     first, second = Index(whole, UNLABELLED), Index(cut, UNLABELLED)
     assert [first[i] for i in range(5)] == [second[i] for i in range(5)]
@@ -246,8 +243,7 @@ def test_a_sample_without_masks_is_a_function_of_seed_epoch_and_position(
     for position in (14, 1, 11):  # reading others before changes nothing
         first[position]
     assert same_samples(first[12], second[12])
-    second.epoch = 1
-    assert not torch.equal(first[12].points, second[12].points)
+    assert not torch.equal(first[12].points, second[len(second) + 12].points)
     assert not torch.equal(
         first[12].points, training_set(*splits, prompts=MIXED, seed=1)[12].points
     )
@@ -316,7 +312,7 @@ def test_they_are_mirrored_scaled_and_recoloured_like_others(splits: tuple[Index
 
 def test_joined_parts_keep_their_order(splits: tuple[Index, Index]) -> None:
     labelled, unlabelled = splits
-    joined = Joined([unlabelled, labelled])
+    joined = ConcatIndex([unlabelled, labelled])
     assert [joined[i] for i in (0, 4, 5, 14)] == [
         unlabelled[0],
         unlabelled[4],

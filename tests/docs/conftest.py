@@ -13,19 +13,21 @@ import torch
 from PIL import Image
 
 from mobile_sam.__main__ import main
+from mobile_sam.config.catalog import KNOWN_CHECKPOINTS
 from mobile_sam.data.masks import encode
-from mobile_sam.fetch import KNOWN_CHECKPOINTS
-from mobile_sam.files import file_digest
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
-from tests.conftest import DISTIL_ONLY, ROOT, draw_image, tiny_settings
+from mobile_sam.system.atomic_files import file_digest
+from tests.helpers.commands import ROOT
+from tests.helpers.finished_runs import RUN, copy_run
+from tests.helpers.images import draw_image
+from tests.helpers.runs import DISTIL_ONLY, tiny_settings
 
-RUN = Path("results/mobile_sam/my_run")
 CODE = ("mobile_sam", "configs", "workflow", "profiles", "benchmarks")
 SETTINGS = {
     "run_name": "my_run",
     "num_epochs": 2,
-    "cost_repeats": 1,
+    "benchmark_repeats": 1,
     "report_examples": 1,
     "val_mask_dir": "data/val.json",
     "protocols": ["box", "point"],
@@ -117,10 +119,3 @@ def _finish_the_run() -> None:
         more = ["--workers", "1"] if verb == "index" else []
         assert main([verb, "--config", str(RUN / "run.json"), *more]) == 0
     copy_run("distill_then_finetune-demo")
-
-
-def copy_run(name: str) -> None:
-    """The finished run once more, under another name."""
-    settings = json.loads((RUN / "run.json").read_text())
-    copy = Path(shutil.copytree(RUN, RUN.with_name(name)))
-    (copy / "run.json").write_text(json.dumps(settings | {"run_name": name}))

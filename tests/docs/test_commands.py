@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from mobile_sam.__main__ import VERBS as ALL_VERBS
+from mobile_sam.__main__ import COMMANDS as ALL_COMMANDS
 from mobile_sam.__main__ import main
-from mobile_sam.config import parse_config
-from mobile_sam.schedule import normalise
-from mobile_sam.verbs.verb import parser
-from tests.conftest import ROOT
-from tests.docs.commands import PAGES, Command, commands
+from mobile_sam.cli.command import parser
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.schedule import normalise
+from tests.helpers.commands import ROOT
+from tests.helpers.documented_commands import PAGES, Command, commands
 
 COMMANDS = commands()
 # What no test runs, by how it begins, and why.
@@ -31,6 +31,8 @@ NOT_RUN = {
     "pip download": "downloads packages",
     "pip install --no-index": "tests/packaging",
     "pip install dist/": "tests/packaging",
+    "pip install -c requirements/": "installs packages",
+    "snakemake --cores all --sdm": "needs conda or a container engine; tests/workflow plans it",
     "pip install onnxruntime numpy": "installs packages",
     "pip install openvino": "installs packages",
     "pipx run pip-audit": "asks the network",
@@ -40,11 +42,11 @@ NOT_RUN = {
     "python -m http.server": "serves until it is ended",
     "python -m mobile_sam app": "serves until it is ended; tests/app",
     "python -m mobile_sam export --config results/mobile_sam/my_run/run.json --web": "asks npm for "
-    "the runtime; tests/inference/onnx gives it one",
+    "the runtime; tests/export gives it one",
     "python -m mobile_sam fetch nuclei": "downloads a data set",
     "python benchmarks/": "takes minutes to hours; that the script exists is tested",
     "python3 -m venv": "tests/packaging",
-    "shtab ": "tests/test_main.py does the same",
+    "shtab ": "tests/cli/test_main.py does the same",
     "mkdir ": "makes a place for completion",
     "pip install shtab": "installs a package",
     "source ": "changes the shell",
@@ -86,7 +88,7 @@ def test_each_verb_takes_what_the_page_gives_it() -> None:
     typed = [c for c in COMMANDS if c.words[:3] == ["python", "-m", "mobile_sam"]]
     assert set(VERBS) < set(typed)
     for command in typed:
-        assert parser(ALL_VERBS).parse_args(command.words[3:]).verb == command.words[3]
+        assert parser(ALL_COMMANDS).parse_args(command.words[3:]).command == command.words[3]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def planned(workplace: Path) -> dict[Command, list[Any]]:
     """Exit status and output of each command of Snakemake, as a dry run."""
     asked = json.dumps([command.words[1:] for command in PLANS])
     result = subprocess.run(
-        [sys.executable, "-m", "tests.docs.plans"],
+        [sys.executable, "-m", "tests.helpers.snakemake_plans"],
         input=asked,
         capture_output=True,
         text=True,

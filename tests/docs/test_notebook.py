@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 NAMED = 'RUN, DIRECTORY = "distill_then_finetune-demo", ".."'
 

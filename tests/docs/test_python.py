@@ -11,9 +11,9 @@ import torch
 from mobile_sam.__main__ import main
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
-from tests.conftest import ROOT
-from tests.docs.commands import PAGES
-from tests.docs.conftest import RUN, copy_run
+from tests.helpers.commands import ROOT
+from tests.helpers.documented_commands import PAGES
+from tests.helpers.finished_runs import RUN, copy_run
 
 # Pages with code that no test runs as it stands there, in indented lines, and why.
 NOT_RUN = {

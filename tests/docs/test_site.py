@@ -1,26 +1,64 @@
 """The site builds without a warning, loads nothing from elsewhere, and shows all public names."""
 
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 import mobile_sam
-from tests.conftest import ROOT
-from tests.docs.commands import PAGES
+from tests.helpers.browsers import Opened, started_browser
+from tests.helpers.commands import ROOT
+from tests.helpers.documented_commands import PAGES
+
+browser = pytest.fixture(scope="module")(started_browser)
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` does it."""
-    directory = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(directory)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert result.returncode == 0, result.stderr[-3000:]
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory in which the site is built, in `site/`, as `make docs` does it."""
+    directory = tmp_path_factory.mktemp("project")
+    shutil.copy(ROOT / "zensical.toml", directory)
+    for name in ("mobile_sam", "docs"):
+        (directory / name).symlink_to(ROOT / name)
+    collect = [sys.executable, str(ROOT / "docs/building/pages.py"), "build/docs"]
+    subprocess.run(collect, check=True, cwd=directory)
+    built = build(directory)
+    assert built.returncode == 0, built.stdout + built.stderr[-3000:]
     return directory
+
+
+def build(directory: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "zensical", "build", "--strict"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory)
+
+
+@pytest.fixture
+def site(project: Path) -> Path:
+    return project / "site"
+
+
+def test_make_builds_the_site_in_two_steps() -> None:
+    recipe = (ROOT / "Makefile").read_text().split("\ndocs: install\n")[1].split("\n\n")[0]
+    assert "\tpython docs/building/pages.py build/docs\n\tzensical build --strict\n" in recipe
+
+
+def test_a_broken_link_ends_the_build(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Page\n\n[other](other.md)\n")
+    (tmp_path / "zensical.toml").write_text('[project]\nsite_name = "broken"\n')
+    assert build(tmp_path).returncode != 0
+
+
+def test_every_page_has_a_place_in_the_navigation(project: Path) -> None:
+    nav = str(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])
+    named = sorted(re.findall(r"[\w-]+\.md", nav))
+    assert named == sorted(page.name for page in (project / "build/docs").glob("*.md"))
 
 
 class Loaded(HTMLParser):
@@ -33,7 +71,7 @@ class Loaded(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Keep the address of what is loaded."""
         values = dict(attrs)
-        if tag == "link" and values.get("rel") not in {"stylesheet", "icon", "preload"}:
+        if tag == "link" and values.get("rel") in {"canonical", "next", "prev"}:
             return
         if tag in {"img", "script", "link", "iframe", "source"}:
             self.found += [values[key] or "" for key in ("src", "href") if values.get(key)]
@@ -77,3 +115,19 @@ def test_links_on_the_pages_lead_to_files() -> None:
     assert len(found) > 100
     dead = [(page, path) for page, path in found if not ((ROOT / page).parent / path).exists()]
     assert dead == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_from_the_disk_finds_words_and_asks_for_nothing_else(
+    scheme: str, site: Path, browser: Browser
+) -> None:
+    opened = Opened.blank(browser, viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    opened.page.goto((site / "index.html").as_uri())
+    opened.page.keyboard.press("Control+k")
+    opened.page.keyboard.type("preemption")
+    opened.page.get_by_role("option").filter(has_text="preemption").first.wait_for(timeout=10_000)
+    assert opened.page.get_by_role("combobox").input_value() == "preemption"
+    assert opened.complaints == []
+    assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
+    opened.page.context.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.commands import commands
+from tests.helpers.documented_commands import commands
 
 # Needs weights that are downloaded; its plan is tested with the others.
 PUBLISHED = "finetune_then_distill"

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobile_sam import datasets
+from mobile_sam.config.catalog import KNOWN_DATASETS, known_dataset
+from mobile_sam.config.load import resolve
 from mobile_sam.data.records import find_records
 from mobile_sam.data.synthetic import scene
-from mobile_sam.datasets import KNOWN_DATASETS, fetch_dataset, known_dataset, split_of, unpack
-from mobile_sam.fetch import FetchError
-from mobile_sam.runs import resolve
-from tests.conftest import snakemake
-from tests.test_fetch import Server
+from mobile_sam.download import datasets
+from mobile_sam.download.datasets import fetch_dataset, split_of, unpack
+from mobile_sam.download.files import FetchError
+from mobile_sam.system.atomic_files import unfinished_path
+from tests.helpers.commands import snakemake
+from tests.helpers.servers import Server
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -54,6 +57,13 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
+def test_one_of_two_unpacks_and_what_a_killed_one_left_goes(server: Server) -> None:
+    unfinished_path(Path("data/nuclei")).mkdir(parents=True)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(fetch_dataset, ["nuclei"] * 2)) == [Path("data/nuclei")] * 2
+    assert sorted(path.name for path in Path("data").iterdir()) == [".nuclei.lock", "nuclei"]
+
+
 def test_nuclei_are_unpacked_into_the_ordinary_layout(server: Server) -> None:
     directory = fetch_dataset("nuclei")
     found = 0
@@ -64,6 +74,9 @@ def test_nuclei_are_unpacked_into_the_ordinary_layout(server: Server) -> None:
         found += len(there.records)
     assert found == 30
     assert fetch_dataset("nuclei") == directory
+    KNOWN_DATASETS["nuclei"].manifest.unlink()  # as Snakemake does when the job is ended
+    assert fetch_dataset("nuclei") == directory
+    assert KNOWN_DATASETS["nuclei"].manifest.is_file()
     assert len(server.ranges) == 1
 
 

@@ -2,58 +2,20 @@
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from mobile_sam import fetch
-from mobile_sam.fetch import FetchError, KnownCheckpoint, checkpoint_path, fetch_checkpoint
-
-CONTENT = bytes(range(256)) * 8192  # 2 MiB
-
-
-class Server:
-    """Serves CONTENT at every path but `/missing.pt`; `drop_after` cuts the connection.
-
-    pause: seconds before each 64 KiB.
-    """
-
-    def __init__(self) -> None:
-        self.content = CONTENT
-        self.drop_after: int | None = None
-        self.pause = 0.0
-        self.ranges: list[str | None] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.ranges.append(self.headers.get("Range"))
-                if self.path == "/missing.pt":
-                    self.send_error(404)
-                    return
-                start = int((self.headers.get("Range") or "bytes=0-")[6:].rstrip("-"))
-                body = outer.content[start:]
-                self.send_response(206 if start else 200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                body = body if outer.drop_after is None else body[: outer.drop_after]
-                with suppress(ConnectionError):
-                    for begin in range(0, len(body), 1 << 16):
-                        time.sleep(outer.pause)
-                        self.wfile.write(body[begin : begin + (1 << 16)])
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.http.server_port}/{path}"
+from mobile_sam.config.catalog import KnownCheckpoint
+from mobile_sam.download import files
+from mobile_sam.download.files import (
+    FetchError,
+    checkpoint_path,
+    fetch_checkpoint,
+    forget_second_names,
+)
+from tests.helpers.servers import CONTENT, Server
 
 
 @pytest.fixture
@@ -63,7 +25,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     digest = hashlib.sha256(CONTENT).hexdigest()
     for name, path in (("mobile_sam", "mobile_sam.pt"), ("sam_vit_b", "missing.pt")):
         known = KnownCheckpoint("vit_t", server.url(path), digest)
-        monkeypatch.setitem(fetch.KNOWN_CHECKPOINTS, name, known)
+        monkeypatch.setitem(files.KNOWN_CHECKPOINTS, name, known)
     yield server
     server.http.shutdown()
 
@@ -73,6 +35,18 @@ def test_a_file_is_fetched_once(server: Server) -> None:
     assert path.read_bytes() == CONTENT
     assert fetch_checkpoint("mobile_sam") == path
     assert len(server.ranges) == 1
+    assert sorted(p.name for p in path.parent.iterdir()) == [".mobile_sam.pt.lock", "mobile_sam.pt"]
+
+
+def test_a_file_that_snakemake_deletes_with_its_job_is_not_fetched_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBILE_SAM_JOB", "1")
+    path = fetch_checkpoint("mobile_sam")
+    path.unlink()
+    assert fetch_checkpoint("mobile_sam").read_bytes() == CONTENT
+    assert len(server.ranges) == 1
+    forget_second_names(["mobile_sam", "sam_vit_b"])
     assert sorted(p.name for p in path.parent.iterdir()) == [".mobile_sam.pt.lock", "mobile_sam.pt"]
 
 

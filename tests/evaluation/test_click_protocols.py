@@ -7,8 +7,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from mobile_sam.data.masks import Mask
-from mobile_sam.evaluation.clicking import answers_by_clicks, next_click
-from mobile_sam.evaluation.encoded import Answer, EncodedImage
+from mobile_sam.data.sampling.click_simulation import next_click
+from mobile_sam.evaluation.encoded import EncodedImage, PromptResult
+from mobile_sam.evaluation.protocols import click_results
 from mobile_sam.models.mask_decoder import Decoded
 
 SIZE = 32
@@ -55,10 +56,10 @@ def first(*masks: Mask) -> tuple[Tensor, Tensor]:
     return logits, torch.zeros(len(masks))
 
 
-def session(image: Obedient, protocols: tuple[str, ...]) -> dict[str, Answer]:
+def session(image: Obedient, protocols: tuple[str, ...]) -> dict[str, PromptResult]:
     start = first(*[NOTHING] * len(image.truths))
-    found = answers_by_clicks(image, image.truths, start, 0.0, protocols)  # type: ignore[arg-type]
-    return {answer.prompt: answer for answer in found}
+    found = click_results(image, image.truths, start, 0.0, protocols)  # type: ignore[arg-type]
+    return {result.prompt: result for result in found}
 
 
 def test_a_missed_part_is_clicked_in_its_middle() -> None:
@@ -71,9 +72,9 @@ def test_a_part_too_much_is_clicked_as_background() -> None:
     assert next_click(truth | square(15, 15, 11), truth, [(4, 4, True)]) == (20, 20, False)
 
 
-def test_the_deeper_error_is_clicked_and_of_equal_ones_the_missed() -> None:
+def test_the_deeper_error_is_clicked_and_of_equal_ones_what_is_too_much() -> None:
     missed, extra = square(2, 2, 7), square(20, 20, 7)
-    assert next_click(extra, missed, [])[2] is True
+    assert next_click(extra, missed, [])[2] is False
     assert next_click(square(18, 18, 11), missed, [])[2] is False
     assert next_click(extra, square(2, 2, 9), [])[2] is True
 
@@ -89,6 +90,25 @@ def test_the_click_is_the_deepest_pixel_by_another_distance_transform(seed: int)
     depths = [ndimage.distance_transform_edt(np.pad(error, 1))[1:-1, 1:-1] for error in errors]
     chosen = depths[0 if on_segment else 1]
     assert chosen[y, x] == pytest.approx(max(depth.max() for depth in depths))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_click_does_not_make_what_is_around_it_less_deep(seed: int) -> None:
+    """As RITM's clicker: the transform of all errors, then without pixels that were clicked."""
+    rng = np.random.default_rng(seed)
+    truth, prediction = (
+        ndimage.gaussian_filter(rng.normal(size=(SIZE, SIZE)), 3) > 0 for _ in range(2)
+    )
+    errors = (truth & ~prediction, prediction & ~truth)
+    depths = [ndimage.distance_transform_edt(np.pad(error, 1))[1:-1, 1:-1] for error in errors]
+    clicks: list[tuple[int, int, bool]] = []
+    for _ in range(8):
+        x, y, on_segment = next_click(prediction, truth, clicks)
+        clicks.append((x, y, on_segment))
+        assert on_segment == (depths[0].max() > depths[1].max())
+        chosen = depths[0] if on_segment else depths[1]
+        assert (y, x) == np.unravel_index(chosen.argmax(), truth.shape)
+        depths[0][y, x] = depths[1][y, x] = 0
 
 
 def test_no_pixel_is_clicked_twice_while_another_is_wrong() -> None:
@@ -125,8 +145,9 @@ def test_a_session_ends_at_the_goal_and_counts_to_twenty_at_most() -> None:
     assert counts[1] == 20
     assert counts[0] < 20
     assert max(found["noc"].ious[0]) >= 0.9
-    # From then on only the other segment is asked about.
-    assert image.asked[counts[0] - 1 :] == [(1, n) for n in range(counts[0] + 2, 22)]
+    # After five clicks, which may be shown, only the other segment is asked about.
+    assert counts[0] < 5
+    assert image.asked == [(2, n) for n in range(3, 7)] + [(1, n) for n in range(7, 22)]
 
 
 def test_both_protocols_together_give_the_same_rows_as_alone() -> None:
@@ -136,11 +157,35 @@ def test_both_protocols_together_give_the_same_rows_as_alone() -> None:
     assert list(both) == ["clicks_3", "clicks_5", "noc"]
     for name in clicks:
         assert torch.equal(both[name].masks, clicks[name].masks)
+    alone = session(Obedient(3, truths), ("box", "noc"))["noc"]
+    assert both["noc"].ious == alone.ious
+    assert torch.equal(both["noc"].masks, alone.masks)
+    assert alone.ious is not None
+    assert alone.ious[0][-1] >= 0.9 > max(alone.ious[0][:-1], default=0)
+
+
+def test_a_session_that_has_ended_keeps_its_mask() -> None:
+    """More clicks, shown to others, may make it worse again."""
+    truth = square(4, 4, 8)
+    image = Obedient(3, [truth, square(2, 2, 28)])
+
+    def worse(prompts, masks=None, outputs=None):  # type: ignore[no-untyped-def]
+        return Decoded(-torch.ones_like(masks), torch.full((len(prompts), 1), 0.1), torch.zeros(0))
+
+    image.decode = worse  # type: ignore[method-assign]
+    start = first(truth, NOTHING)
+    found = list(click_results(image, image.truths, start, 0.0, ("box", "clicks", "noc")))
+    by_name = {result.prompt: result for result in found}
+    assert by_name["clicks_5"].masks[0].sum() == 0
+    assert by_name["noc"].masks[0].numpy().sum() == truth.sum()
+    assert by_name["noc"].ious is not None
+    assert by_name["noc"].ious[0] == (1.0,)
+    assert by_name["noc"].predicted_iou[0] == 0
 
 
 def test_a_session_that_is_done_at_once_asks_nothing() -> None:
     truth = square(4, 4, 8)
     image = Obedient(3, [truth])
-    found = list(answers_by_clicks(image, [truth], first(truth), 0.0, ("box", "noc")))
+    found = list(click_results(image, [truth], first(truth), 0.0, ("box", "noc")))
     assert found[0].ious == ((1.0,),)
     assert image.asked == []

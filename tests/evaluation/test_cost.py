@@ -12,22 +12,27 @@ import pytest
 import torch
 from torch import nn
 
-from mobile_sam.config import RunConfig, UserError, parse_config
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
 from mobile_sam.evaluation import cost as cost_module
 from mobile_sam.evaluation.cost import (
-    Blueprint,
     Cost,
-    blueprint_of,
-    blueprints,
+    ModelSpec,
     count_parameters,
+    device_name,
     measure_cost,
+    model_specs,
+    peak_memory,
+    read_model_spec,
+    reset_peak_memory,
     write_costs,
 )
-from mobile_sam.evaluation.machine import device_name, forget_peak, peak_memory
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import to_original
-from tests.conftest import ROOT, tiny_settings
+from mobile_sam.system.errors import UserError
+from tests.helpers.commands import ROOT
+from tests.helpers.runs import tiny_settings
 
 HEADER = (
     "checkpoint,architecture,parameters,image_encoder_parameters,gflops_encoder,gflops_decoder,"
@@ -40,14 +45,14 @@ CPU = torch.device("cpu")
 def two_teachers(output_dir: Path) -> RunConfig:
     """A run of `tiny_sam` with teachers of another and of the same architecture."""
     second = {"checkpoint": "random", "model_type": "tiny_sam"}
-    return parse_config(tiny_settings(ROOT, output_dir, more_teachers=[second]), "test")
+    return parse_config(tiny_settings(ROOT, output_dir, extra_teachers=[second]), "test")
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     directory = tmp_path_factory.mktemp("costs")
     ballast = torch.ones(2**26)  # 256 MiB of this process, which are no cost of a model
-    write_costs(blueprints(two_teachers(directory)), directory / "new" / "costs.csv", 3)
+    write_costs(model_specs(two_teachers(directory)), directory / "new" / "costs.csv", 3)
     assert ballast.all()
     assert [path.name for path in (directory / "new").iterdir()] == ["costs.csv"]
     return pd.read_csv(directory / "new" / "costs.csv")
@@ -93,41 +98,41 @@ def test_the_machine_is_named(table: pd.DataFrame) -> None:
 
 def test_memory_is_that_of_the_model_and_grows_with_its_image(table: pd.DataFrame) -> None:
     small = table["memory_mib"][0]
-    large = measure_cost(Blueprint("tiny_sam", 512), 1).memory_mib
+    large = measure_cost(ModelSpec("tiny_sam", 512), 1).memory_mib
     assert small < 100
     # Three maps in float32 of 128 * 128 pixels and the 64 channels within a block.
     assert large > small + 3 * 4
 
 
-def test_a_blueprint_is_what_the_run_trains(tmp_path: Path) -> None:
+def test_a_model_spec_is_what_the_run_trains(tmp_path: Path) -> None:
     settings = tiny_settings(ROOT, tmp_path, iou_head_depth=2, iou_head_hidden_dim=48)
-    start = blueprints(parse_config(settings, "test"))["start"]
+    start = model_specs(parse_config(settings, "test"))["start"]
     expected = build_sam_model("tiny_sam", 64, 2, 48)
     assert count_parameters(start()) == count_parameters(expected)
-    assert count_parameters(start()) != count_parameters(Blueprint("tiny_sam", 64)())
+    assert count_parameters(start()) != count_parameters(ModelSpec("tiny_sam", 64)())
 
 
 def test_a_run_without_teachers_and_with_other_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured: list[Blueprint] = []
+    measured: list[ModelSpec] = []
     values = {field.name: 1 for field in fields(Cost)}
     monkeypatch.setattr(
-        cost_module, "measure_cost", lambda what, repeats: measured.append(what) or Cost(**values)
+        cost_module, "measure_cost", lambda what, *_: measured.append(what) or Cost(**values)
     )
     config = parse_config(tiny_settings(ROOT, tmp_path, teacher_checkpoint=None), "test")
-    extra = {"mine": Blueprint("tiny_sam_se", 64), "run_other": Blueprint("tiny_sam", 64)}
-    write_costs(blueprints(config) | extra, tmp_path / "costs.csv", 5)
+    extra = {"mine": ModelSpec("tiny_sam_se", 64), "run_other": ModelSpec("tiny_sam", 64)}
+    write_costs(model_specs(config) | extra, tmp_path / "costs.csv", 5)
     table = pd.read_csv(tmp_path / "costs.csv")
     assert list(table["checkpoint"]) == ["start", "mine", "run_other"]
-    assert measured == [Blueprint("tiny_sam", 64), extra["mine"]]
+    assert measured == [ModelSpec("tiny_sam", 64), extra["mine"]]
 
 
-def test_the_blueprint_of_weights_is_read_off_their_file(tmp_path: Path) -> None:
-    drawn = Blueprint("tiny_sam_se", 128, 2, 48)
+def test_the_model_spec_of_weights_is_read_from_their_file(tmp_path: Path) -> None:
+    drawn = ModelSpec("tiny_sam_se", 128, 2, 48)
     torch.save(to_original(drawn()), tmp_path / "weights.pt")
-    assert blueprint_of(tmp_path / "weights.pt", 128) == drawn
-    assert blueprint_of(tmp_path / "weights.pt", 64, "tiny_sam").model_type == "tiny_sam"
+    assert read_model_spec(tmp_path / "weights.pt", 128) == drawn
+    assert read_model_spec(tmp_path / "weights.pt", 64, "tiny_sam").model_type == "tiny_sam"
 
 
 def test_parameters_are_those_of_the_published_code() -> None:
@@ -140,7 +145,7 @@ def test_parameters_are_those_of_the_published_code() -> None:
 
 def test_a_cost_needs_a_repeat() -> None:
     with pytest.raises(ValueError, match="repeats is 0"):
-        measure_cost(Blueprint("tiny_sam", 64), 0)
+        measure_cost(ModelSpec("tiny_sam", 64), 0)
 
 
 def killed() -> Sam:
@@ -148,17 +153,17 @@ def killed() -> Sam:
 
 
 def test_a_killed_measurement_says_so() -> None:
-    with pytest.raises(UserError, match="killed, most often because memory ran out"):
+    with pytest.raises(UserError, match="killed, usually because memory ran out"):
         measure_cost(killed, 1)
 
 
 def peaks() -> tuple[int, int, int]:
     """Of this process: before 64 MiB are taken, with them, and when the peak is forgotten."""
-    forget_peak(CPU)
+    reset_peak_memory(CPU)
     before = peak_memory(CPU)
     torch.ones(2**24)
     with_ones = peak_memory(CPU)
-    forget_peak(CPU)
+    reset_peak_memory(CPU)
     return before, with_ones, peak_memory(CPU)
 
 

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobile_sam.config import ConfigError, RunConfig
+from mobile_sam.config.run import RunConfig
 from mobile_sam.data.images import read_image
 from mobile_sam.data.masks import Mask, encode
-from mobile_sam.evaluation.detections import detected_precision, read_detections
-from mobile_sam.evaluation.of_run import write_average_precision
+from mobile_sam.evaluation.detections import measure_detections, read_detections
+from mobile_sam.evaluation.from_run import write_average_precision
 from mobile_sam.inference.predictor import SamPredictor
-from mobile_sam.layout import RunPaths
 from mobile_sam.metrics.average_precision import average_precision
-from mobile_sam.models.roles import start_student
 from mobile_sam.models.sam import Sam
-from mobile_sam.plan import check_detections
+from mobile_sam.models.student_teacher import start_student
+from mobile_sam.paths import RunPaths
+from mobile_sam.pipeline.inputs import check_detections
+from mobile_sam.system.errors import ConfigError
 
 BOXES = {1: [(8, 8, 20, 16), (30, 10, 20, 30)], 2: [(5, 30, 25, 25)]}
 
@@ -67,7 +68,7 @@ def write(path: Path, content: Any) -> Path:
 
 
 def precision(model: Sam, coco: Path, found: Path, threshold: float = 0.0) -> dict[str, float]:
-    return detected_precision(model, found, coco / "coco.json", coco / "image", threshold)
+    return measure_detections(model, found, coco / "coco.json", coco / "image", threshold)
 
 
 def filled(box: tuple[float, ...]) -> Mask:
@@ -128,7 +129,7 @@ def test_an_image_without_objects_counts(tiny: Callable[..., RunConfig], coco: P
 
 
 def test_a_run_writes_the_precision_of_each_model(
-    tiny: Callable[..., RunConfig], coco: Path
+    tiny: Callable[..., RunConfig], coco: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = write(coco / "boxes.json", detections(coco))
     config = tiny(detections=str(found)).model_copy(
@@ -139,15 +140,23 @@ def test_a_run_writes_the_precision_of_each_model(
     assert set(written) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR"}
     assert written["AP"] is not None
     assert written["APl"] is None  # no object is that large
-    with pytest.raises(ConfigError, match="set it to the boxes"):
+    target = RunPaths(config).average_precision("start")
+    target.unlink()  # as Snakemake does when the job is ended in the last moment
+    with monkeypatch.context() as measuring_nothing:
+        measuring_nothing.setattr("mobile_sam.evaluation.from_run.measure_detections", None)
+        write_average_precision(config, "start")
+        assert json.loads(target.read_text()) == written
+        with pytest.raises(TypeError):
+            write_average_precision(config.model_copy(update={"mask_threshold": 0.5}), "start")
+    with pytest.raises(ConfigError, match="set it to a file with boxes"):
         write_average_precision(config, "box_filled")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "not boxes as COCO has results"),
-        ([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3]}], "not boxes as COCO has results"),
+        ({}, "not in COCO's results format"),
+        ([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3]}], "not in COCO's results format"),
         ([{"image_id": 9, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}], "image_id 9 is"),
         ([{"image_id": 1, "category_id": 7, "bbox": [1, 2, 3, 4], "score": 1}], "category 7"),
     ],

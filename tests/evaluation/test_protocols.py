@@ -9,23 +9,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mobile_sam.config import RunConfig
+from mobile_sam.config.run import RunConfig
 from mobile_sam.data.images import read_image
-from mobile_sam.data.index import Index, IndexedImage, Segment
+from mobile_sam.data.index.table import Index, IndexedImage, Segment
 from mobile_sam.data.masks import Mask, encode, interior_point
-from mobile_sam.evaluation import measure
-from mobile_sam.evaluation.clicking import next_click
-from mobile_sam.evaluation.measure import measured
-from mobile_sam.evaluation.measuring import Measuring, measuring
+from mobile_sam.data.sampling.click_simulation import next_click
+from mobile_sam.evaluation import runner
+from mobile_sam.evaluation.options import EvaluationOptions, evaluation_options
 from mobile_sam.evaluation.protocols import box_center
-from mobile_sam.evaluation.rows import Row, boxes_filled
+from mobile_sam.evaluation.rows import Row, filled_box_rows
+from mobile_sam.evaluation.runner import measure_images
 from mobile_sam.inference.predictor import SamPredictor
-from mobile_sam.layout import RunPaths
 from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
-from mobile_sam.models.roles import start_student
 from mobile_sam.models.sam import Sam
+from mobile_sam.models.student_teacher import start_student
+from mobile_sam.paths import RunPaths
 
-HOW = Measuring(0.0, (-1.0, 0.0, 1.0), ("box", "point", "center", "best_of_3", "clicks", "noc"))
+HOW = EvaluationOptions(
+    0.0, (-1.0, 0.0, 1.0), ("box", "point", "center", "best_of_3", "clicks", "noc")
+)
 Answers = tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -39,8 +41,8 @@ def index(tiny: Callable[..., RunConfig]) -> Index:
     return Index(RunPaths(tiny()).index, "val")
 
 
-def rows_of(model: Sam, index: Index, how: Measuring = HOW, **options: Any) -> list[Row]:
-    return list(measured(model, index, range(len(index)), how, "x", **options))
+def rows_of(model: Sam, index: Index, how: EvaluationOptions = HOW, **options: Any) -> list[Row]:
+    return list(measure_images(model, index, range(len(index)), how, "x", **options))
 
 
 def select(rows: list[Row], prompt: str, record: IndexedImage, segment: Segment) -> Row:
@@ -103,9 +105,9 @@ def test_every_protocol_measures_what_the_predictor_answers(model: Sam, index: I
             assert found["predicted_iou"] == pytest.approx(float(guesses[0]), abs=1e-4)
         for prompt in ("box", "point"):
             masks, guesses, _ = hand[f"{prompt}_of_3"]
-            overlaps = [iou(mask, truth) for mask in masks]
-            assert row(f"{prompt}_best_of_3")["iou"] == pytest.approx(max(overlaps), abs=0.01)
-            chosen = overlaps[int(guesses.argmax())]
+            mask_iou = [iou(mask, truth) for mask in masks]
+            assert row(f"{prompt}_best_of_3")["iou"] == pytest.approx(max(mask_iou), abs=0.01)
+            chosen = mask_iou[int(guesses.argmax())]
             assert row(f"{prompt}_chosen_of_3")["iou"] == pytest.approx(chosen, abs=0.01)
             assert row(f"{prompt}_best_of_3")["iou"] >= row(f"{prompt}_chosen_of_3")["iou"]
 
@@ -122,7 +124,7 @@ def test_the_sweep_has_each_threshold(model: Sam, index: Index) -> None:
 
 def test_the_runs_own_threshold_is_swept(tiny: Callable[..., RunConfig]) -> None:
     config = tiny(thresholds=(1.0, -1.0), mask_threshold=0.3)
-    assert measuring(config).thresholds == (-1.0, 0.3, 1.0)
+    assert evaluation_options(config).thresholds == (-1.0, 0.3, 1.0)
 
 
 def test_only_the_protocols_asked_for_are_measured(model: Sam, index: Index) -> None:
@@ -143,7 +145,7 @@ def test_how_many_prompts_go_together_changes_nothing(
     model: Sam, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = rows_of(model, index)
-    monkeypatch.setattr(measure, "prompts_at_once", lambda size, masks: 1)
+    monkeypatch.setattr(runner, "prompts_per_batch", lambda size, masks: 1)
     alone = rows_of(model, index)
     keys = ("prompt", "image_id", "segment_id")
     assert [[r[k] for k in keys] for r in together] == [[r[k] for k in keys] for r in alone]
@@ -160,8 +162,8 @@ def test_what_is_unknown_counts_for_nothing(model: Sam, index: Index) -> None:
     everything = ~np.any([record.mask(s) for s in record.segments], axis=0)
     ignored = Segment("crowd", encode(everything), (0, 0, 64, 64), int(everything.sum()))
     half_known = replace(record, ignored=(ignored,))
-    filled = list(boxes_filled([half_known], [0], "box_filled"))  # type: ignore[arg-type]
-    asked = list(measured(model, [half_known], [0], replace(HOW, mask_threshold=-1e9), "x"))  # type: ignore[arg-type]
+    filled = list(filled_box_rows([half_known], [0], "box_filled"))  # type: ignore[arg-type]
+    asked = list(measure_images(model, [half_known], [0], replace(HOW, mask_threshold=-1e9), "x"))  # type: ignore[arg-type]
     for segment in record.segments:
         known = (
             record.mask(segment).sum()
@@ -178,4 +180,4 @@ def test_what_is_unknown_counts_for_nothing(model: Sam, index: Index) -> None:
 def test_an_image_of_another_size_is_refused(model: Sam, index: Index, tmp_path: Path) -> None:
     changed = replace(index[0], size=(63, 64))
     with pytest.raises(ValueError, match="run `index` again"):
-        list(measured(model, [changed], [0], HOW, "x"))  # type: ignore[arg-type]
+        list(measure_images(model, [changed], [0], HOW, "x"))  # type: ignore[arg-type]

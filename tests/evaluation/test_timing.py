@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mobile_sam.evaluation.passes import count_flops, latency, passes
+from mobile_sam.evaluation.cost import count_flops, forward_passes, latency
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 
@@ -44,22 +44,24 @@ def test_attention_is_counted_on_the_meta_device() -> None:
 
 
 def test_mobile_sam_has_a_hundredth_of_the_arithmetic_of_sam() -> None:
-    encode, decode = passes(on_meta("vit_t"))
+    encode, decode = forward_passes(on_meta("vit_t"))
     assert count_flops(encode) / 2e9 == pytest.approx(38.8, abs=0.05)  # GMACs
     assert count_flops(decode) / 2e9 == pytest.approx(1.0, abs=0.05)
     # Zhang et al., EfficientViT-SAM, arXiv:2402.05008: 2973 GMACs.
-    assert count_flops(passes(on_meta("vit_h")).encode) / 2e9 == pytest.approx(2973, rel=0.005)
+    assert count_flops(forward_passes(on_meta("vit_h")).encode) / 2e9 == pytest.approx(
+        2973, rel=0.005
+    )
 
 
 def test_what_a_model_computes_does_not_depend_on_where_it_is() -> None:
     models = build_sam_model("tiny_sam", 64).eval().requires_grad_(False), on_meta("tiny_sam", 64)
-    here, there = (count_flops(passes(model).encode) for model in models)
+    here, there = (count_flops(forward_passes(model).encode) for model in models)
     assert here == there > 0
 
 
 def test_passes_are_those_of_a_prediction() -> None:
     model = build_sam_model("tiny_sam", 128).eval().requires_grad_(False)
-    encode, decode = passes(model)
+    encode, decode = forward_passes(model)
     assert encode().shape == (1, 32, 8, 8)
     assert decode().shape == (1, 1, 32, 32)
 

@@ -1,4 +1,5 @@
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +8,20 @@ import pandas as pd
 import pytest
 import torch
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.data.index import Index
+from mobile_sam.config.checkpoints import checkpoint_names
+from mobile_sam.config.run import RunConfig
+from mobile_sam.data.index.table import Index
 from mobile_sam.data.masks import decode
-from mobile_sam.evaluation.measure import measured
-from mobile_sam.evaluation.measuring import measuring
-from mobile_sam.layout import RunPaths, validated
+from mobile_sam.evaluation.options import evaluation_options
+from mobile_sam.evaluation.runner import measure_images
+from mobile_sam.evaluation.validate_run import join_parts, validate
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
+from mobile_sam.paths import RunPaths
+from mobile_sam.report.write import write_report
+from mobile_sam.system.errors import ConfigError
 from mobile_sam.training.run import train_run
-from mobile_sam.validation import join_parts, validate
-from tests.conftest import TWO_STAGES
+from tests.helpers.runs import TWO_STAGES
 
 Make = Callable[..., RunConfig]
 
@@ -26,7 +30,7 @@ Make = Callable[..., RunConfig]
 def config(tiny: Make) -> RunConfig:
     config = tiny(num_epochs=4, stage_schedule=TWO_STAGES)
     train_run(config)
-    for what in validated(config):
+    for what in checkpoint_names(config):
         validate(config, what)
     return config
 
@@ -71,8 +75,47 @@ def test_two_validations_write_equal_bytes(config: RunConfig, what: str) -> None
     path = RunPaths(config).validation(what)
     before = path.read_bytes()
     path.unlink()
+    shutil.rmtree(RunPaths(config).finished_tables)
     validate(config, what)
     assert path.read_bytes() == before
+
+
+def refuse(*_: Any) -> Iterator[Any]:
+    raise AssertionError("it would have been measured")
+    yield
+
+
+def test_a_measured_table_that_is_deleted_is_restored_until_the_report_has_used_it(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = RunPaths(config)
+    before = paths.validation("start").read_bytes()
+    paths.validation("start").unlink()
+    monkeypatch.setattr("mobile_sam.evaluation.runner.measure_images", refuse)
+    validate(config, "start")
+    assert paths.validation("start").read_bytes() == before
+    write_report(config)
+    assert list(paths.finished_tables.iterdir()) == []
+    paths.validation("start").unlink()
+    with pytest.raises(AssertionError, match="would have been measured"):
+        validate(config, "start")
+
+
+def test_parts_that_are_deleted_are_restored_until_they_are_joined(
+    tiny: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(validate_jobs=2)
+    paths = RunPaths(config)
+    for part in (0, 1):
+        validate(config, "start", part)
+        before = paths.validation_part("start", part).read_bytes()
+        paths.validation_part("start", part).unlink()
+        with monkeypatch.context() as measuring_nothing:
+            measuring_nothing.setattr("mobile_sam.evaluation.runner.measure_images", refuse)
+            validate(config, "start", part)
+        assert paths.validation_part("start", part).read_bytes() == before
+    join_parts(config, "start")
+    assert list(paths.finished_tables.iterdir()) == []
 
 
 @pytest.mark.parametrize("what", ["box_filled", "00_distill", "00_distill_best"])
@@ -93,9 +136,9 @@ def test_parts_of_other_settings_are_not_joined(config: RunConfig) -> None:
     shared = config.model_copy(update={"validate_jobs": 2})
     validate(shared, "start", 0)
     validate(shared.model_copy(update={"mask_threshold": 0.5}), "start", 1)
-    with pytest.raises(ConfigError, match=r"start\.1of2\.parquet: of other settings"):
+    with pytest.raises(ConfigError, match=r"start\.1of2\.parquet: its settings differ from"):
         join_parts(shared, "start")
-    with pytest.raises(ConfigError, match="--part: 2, but validate_jobs is 2"):
+    with pytest.raises(ConfigError, match="--part: 2 is out of range; validate_jobs is 2"):
         validate(shared, "start", 2)
 
 
@@ -108,17 +151,17 @@ def test_what_was_measured_is_not_measured_again(
     other = config.model_copy(update={"run_name": "other", "validate_jobs": 2})
     validate(config, "00_finetune")
     validate(config, "teacher")
-    assert "measured in the same way" not in caplog.text
+    assert "same weights and options" not in caplog.text
     caplog.set_level("INFO")
     validate(config, "00_finetune_best")
-    assert "00_finetune_best: the weights are those of " in caplog.text
+    assert "00_finetune_best: reusing " in caplog.text
     last, best = (rows(config, what) for what in ("00_finetune", "00_finetune_best"))
     assert set(best.pop("checkpoint")) == {"00_finetune_best"}
     pd.testing.assert_frame_equal(best, last.drop(columns="checkpoint"))
     caplog.clear()
     for part in (0, 1):
         validate(other, "teacher", part)
-    assert caplog.text.count("teacher: the weights are those of ") == 2
+    assert caplog.text.count("teacher: reusing ") == 2
     join_parts(other, "teacher")
     tables = [RunPaths(c).validation("teacher").read_bytes() for c in (config, other)]
     assert tables[0] == tables[1]
@@ -149,11 +192,11 @@ def test_what_was_measured_otherwise_is_measured_again(
     config = tiny()
     validate(config, "start")
     validate(config.model_copy(update={"run_name": "other", **changes}), "start")
-    assert "measured in the same way" not in caplog.text
+    assert "same weights and options" not in caplog.text
 
 
 def test_without_images_to_look_at_no_epoch_is_best(tiny: Make) -> None:
-    assert validated(tiny(val_images=0)) == ["box_filled", "start", "00_finetune", "teacher"]
+    assert checkpoint_names(tiny(val_images=0)) == ["box_filled", "start", "00_finetune", "teacher"]
 
 
 def test_other_weights_are_measured_beside(tiny: Make, tmp_path: Path) -> None:
@@ -161,10 +204,12 @@ def test_other_weights_are_measured_beside(tiny: Make, tmp_path: Path) -> None:
     other = build_sam_model("tiny_sam_se", 64, seed=5)
     torch.save(to_original(other), tmp_path / "their model.pt")
     compare = config.model_copy(update={"compare": (str(tmp_path / "their model.pt"),)})
-    assert validated(compare)[-1] == "their_model"
+    assert checkpoint_names(compare)[-1] == "their_model"
     validate(compare, "their_model")
     index = Index(RunPaths(config).index, "val")
-    expected = measured(other.eval(), index, range(len(index)), measuring(config), "x")
+    expected = measure_images(
+        other.eval(), index, range(len(index)), evaluation_options(config), "x"
+    )
     assert rows(compare, "their_model")["iou"].tolist() == [row["iou"] for row in expected]
 
 
@@ -172,7 +217,7 @@ def test_other_weights_are_measured_beside(tiny: Make, tmp_path: Path) -> None:
 def test_other_weights_have_a_name_of_their_own(tiny: Make, tmp_path: Path, name: str) -> None:
     config = tiny().model_copy(update={"compare": (str(tmp_path / name),)})
     with pytest.raises(ConfigError, match="rename the file"):
-        validated(config)
+        checkpoint_names(config)
 
 
 def test_the_threshold_binarises_the_logits(config: RunConfig) -> None:
@@ -197,12 +242,12 @@ def test_what_is_not_there_is_named(config: RunConfig) -> None:
 
 def test_every_teacher_is_measured(tiny: Make) -> None:
     more = [{"checkpoint": "random", "model_type": "tiny_teacher_vit"}]
-    config = tiny(more_teachers=more)
+    config = tiny(extra_teachers=more)
     train_run(config)
-    for what in validated(config):
+    for what in checkpoint_names(config):
         validate(config, what)
     first, second = (rows(config, what) for what in ("teacher", "teacher_2"))
     assert set(second["checkpoint"]) == {"teacher_2"}
     assert len(first) == len(second)
     assert first["predicted_iou"].tolist() != second["predicted_iou"].tolist()
-    assert validated(config)[-2:] == ["teacher", "teacher_2"]
+    assert checkpoint_names(config)[-2:] == ["teacher", "teacher_2"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobile_sam.inference.onnx.bundle import write_bundle
-from mobile_sam.inference.onnx.examples import of_directory
+from mobile_sam.export.bundle import write_bundle
+from mobile_sam.export.calibration import images_from_directory
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 
@@ -27,5 +27,7 @@ def bundle(model: Sam, unlabelled: Path, tmp_path_factory: pytest.TempPathFactor
     """Its bundle, of float32, float16 and int8; not to be changed."""
     directory = tmp_path_factory.mktemp("onnx") / "bundle"
     source = {"weights": "random"}
-    write_bundle(model, directory, source, ["float16", "int8"], of_directory(unlabelled, 4))
+    write_bundle(
+        model, directory, source, ["float16", "int8"], images_from_directory(unlabelled, 4)
+    )
     return directory

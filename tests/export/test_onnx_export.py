@@ -9,28 +9,25 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
 from mobile_sam.__main__ import main
-from mobile_sam.config import RunConfig, UserError
-from mobile_sam.inference.onnx import bundle as bundles
-from mobile_sam.inference.onnx import export
-from mobile_sam.inference.onnx.bundle import write_bundle
-from mobile_sam.inference.onnx.export import DECODER_INPUTS, DECODER_OUTPUTS, OnnxDecoder
-from mobile_sam.inference.onnx.predictor import OnnxPredictor, same_signal_stack
-from mobile_sam.layout import RunPaths
+from mobile_sam.config.run import RunConfig
+from mobile_sam.export import bundle as bundles
+from mobile_sam.export import onnx_export
+from mobile_sam.export.bundle import write_bundle
+from mobile_sam.export.onnx_export import DECODER_INPUTS, DECODER_OUTPUTS, OnnxDecoder
+from mobile_sam.export.predictor import OnnxPredictor, same_signal_stack
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import to_original
-from tests.conftest import verb
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import UserError
+from tests.helpers.commands import verb
+from tests.helpers.onnx_sessions import session
 
 Make = Callable[..., RunConfig]
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -108,7 +105,7 @@ def test_a_file_that_differs_from_the_model_is_no_bundle(
     def write(*arguments: Any) -> None:
         copy(other, arguments[-1].parent)
 
-    monkeypatch.setattr(export, "_write", write)
+    monkeypatch.setattr(onnx_export, "_write", write)
     with pytest.raises(UserError, match=r"image_embeddings of onnxruntime differs by .*\(1, 3, 64"):
         write_bundle(other, tmp_path / "new", {})
     assert list(tmp_path.iterdir()) == []
@@ -152,7 +149,9 @@ def test_a_missing_package_is_named(
     model: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = importlib.util.find_spec
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnx" else there(name))
+    monkeypatch.setattr(
+        onnx_export, "find_spec", lambda name: None if name == "onnx" else there(name)
+    )
     with pytest.raises(UserError, match=r"onnx is not installed; run `pip install -e '.\[onnx"):
         write_bundle(model, tmp_path / "bundle", {})
 
@@ -203,8 +202,8 @@ def test_the_verb_writes_a_bundle_of_a_file(model: Sam, unlabelled: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "go with --onnx DIRECTORY"),
-        (["--onnx", "b", "--int8"], "need images to be judged by"),
+        ([], "need --onnx DIRECTORY"),
+        (["--onnx", "b", "--int8"], "need images for evaluation"),
         (["--onnx", "b"], "a.pt: there is no such file"),
         (["--onnx", "b", "--calibration-images", "0"], "must be at least 1"),
     ],
@@ -217,15 +216,18 @@ def test_options_that_make_no_sense_are_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    there = [] if "no such file" in message else [tmp_path / "a.pt"]
+    for path in there:
+        path.write_bytes(b"weights")
     assert main(["export", "--weights", "a.pt", *arguments]) == 1
     assert message in caplog.text
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == there
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["tiny_sam_se", "tiny_teacher_vit", "timm/repvit_m0_9"])
 def test_each_family_of_encoders_can_be_exported(name: str, tmp_path: Path) -> None:
     model = build_sam_model(name, 64).eval().requires_grad_(False)
-    differences = export.export_onnx(model, tmp_path)
+    differences = onnx_export.export_onnx(model, tmp_path)
     assert set(differences) == {"encoder.onnx", "decoder.onnx"}
     assert 0 < max(differences.values()) < 1e-3

@@ -2,22 +2,29 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from mobile_sam.config import RunConfig
+from mobile_sam.config.run import RunConfig
 from mobile_sam.data.images import read_image
-from mobile_sam.data.index import DatasetError
+from mobile_sam.data.index.table import DatasetError
 from mobile_sam.data.transforms import image_to_model_frame
-from mobile_sam.inference.onnx.examples import Examples, Judge, of_directory, of_index
-from mobile_sam.inference.onnx.forms import write_int8
-from mobile_sam.inference.onnx.loss import iou_lost
-from mobile_sam.inference.onnx.predictor import OnnxPredictor
-from mobile_sam.layout import RunPaths
-from tests.inference.onnx.test_export import Make, session
+from mobile_sam.export.calibration import (
+    EvaluationImage,
+    ExportImages,
+    images_from_directory,
+    images_from_index,
+)
+from mobile_sam.export.precision_variants import measure_iou_loss, write_int8
+from mobile_sam.export.predictor import OnnxPredictor
+from mobile_sam.paths import RunPaths
+from tests.helpers.onnx_sessions import session
+
+Make = Callable[..., RunConfig]
 
 
 def embeddings(bundle: Path, name: str, image: Path) -> np.ndarray:
@@ -31,7 +38,7 @@ def test_a_form_is_smaller_and_nearly_equal(
 ) -> None:
     whole, small = bundle / "encoder.onnx", bundle / f"encoder_{form}.onnx"
     assert small.stat().st_size < 0.85 * whole.stat().st_size  # most of the tiny model is names
-    for image in of_directory(unlabelled, 4).calibration:
+    for image in images_from_directory(unlabelled, 4).calibration:
         exact, found = (embeddings(bundle, path.name, image) for path in (whole, small))
         assert found.dtype == np.float32
         difference = np.linalg.norm(found - exact) / np.linalg.norm(exact)
@@ -90,9 +97,9 @@ def test_what_forms_lose_is_in_the_bundle(bundle: Path) -> None:
 
 def test_the_loss_is_that_of_iou_with_the_segments(tiny: Make, bundle: Path) -> None:
     config: RunConfig = tiny()
-    record = of_index(RunPaths(config).index, 2).judges[0].record
+    record = images_from_index(RunPaths(config).index, 2).evaluation[0].record
     assert record is not None
-    row = iou_lost(bundle, ["int8"], [Judge(record.path, record)])["int8"]
+    row = measure_iou_loss(bundle, ["int8"], [EvaluationImage(record.path, record)])["int8"]
     found = []
     for form in ("float32", "int8"):
         predictor = OnnxPredictor(bundle, form)
@@ -107,27 +114,27 @@ def test_the_loss_is_that_of_iou_with_the_segments(tiny: Make, bundle: Path) -> 
     assert row["miou_lost"] == pytest.approx(found[0] - found[1], abs=1e-5)
 
 
-def test_images_calibrate_or_judge(unlabelled: Path) -> None:
-    examples = of_directory(unlabelled, 2)
-    judging = [judge.path for judge in examples.judges]
-    assert len(examples.calibration) == len(judging) == 2
-    assert not set(examples.calibration) & set(judging)
+def test_images_calibrate_or_evaluate(unlabelled: Path) -> None:
+    examples = images_from_directory(unlabelled, 2)
+    evaluation = [image.path for image in examples.evaluation]
+    assert len(examples.calibration) == len(evaluation) == 2
+    assert not set(examples.calibration) & set(evaluation)
     assert [frame.shape for frame in examples.frames(64)] == [(1, 3, 64, 64)] * 2
 
 
 def test_a_single_image_does_both(unlabelled: Path, tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     image.write_bytes(sorted(unlabelled.iterdir())[0].read_bytes())
-    assert of_directory(tmp_path, 3) == Examples([image], [Judge(image)])
+    assert images_from_directory(tmp_path, 3) == ExportImages([image], [EvaluationImage(image)])
 
 
 def test_images_of_a_run_are_those_of_its_splits(tiny: Make) -> None:
-    examples = of_index(RunPaths(tiny()).index, 4)
+    examples = images_from_index(RunPaths(tiny()).index, 4)
     assert len(examples.calibration) == 4
     assert {path.parents[1].name for path in examples.calibration} == {"train"}
-    assert {judge.path.parents[1].name for judge in examples.judges} == {"val"}
+    assert {image.path.parents[1].name for image in examples.evaluation} == {"val"}
 
 
 def test_a_directory_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="there is no image"):
-        of_directory(tmp_path, 3)
+        images_from_directory(tmp_path, 3)

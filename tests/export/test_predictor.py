@@ -12,18 +12,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.ops import nms
 
-import mobile_sam.inference.onnx.predictor as bundle_code
+import mobile_sam.export.predictor as bundle_code
+from mobile_sam.coordinates import upscale_logits as with_torch
 from mobile_sam.data.transforms import PIXEL_MEAN, PIXEL_STD
 from mobile_sam.data.transforms import image_to_model_frame as with_pillow
-from mobile_sam.frames import upscale_logits as with_torch
-from mobile_sam.inference.onnx.predictor import (
+from mobile_sam.export.predictor import (
     BundleError,
     OnnxPredictor,
+    box_nms,
     image_to_model_frame,
     resize,
     upscale_logits,
 )
+from mobile_sam.inference.automatic_masks import SamAutomaticMaskGenerator
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.models.sam import Sam
 
@@ -92,6 +95,121 @@ def test_answers_are_those_of_the_model(
     np.testing.assert_array_equal(masks, found[0] > 0)
 
 
+@pytest.fixture(scope="module")
+def predictor(bundle: Path) -> OnnxPredictor:
+    """With an image of (H, W) (75, 100)."""
+    predictor = OnnxPredictor(bundle, threads=1)
+    predictor.set_image(pixels(75, 100))
+    return predictor
+
+
+def test_a_stored_embedding_gives_the_same_masks(
+    bundle: Path, predictor: OnnxPredictor, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "embedding.npy", predictor.get_image_embedding())
+    other = OnnxPredictor(bundle, threads=1)
+    other.set_image_embedding(np.load(tmp_path / "embedding.npy"), (75, 100))
+    for ours, expected in zip(other.predict(**BOX), predictor.predict(**BOX), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    with pytest.raises(ValueError, match=r"of shape \(32, 4, 4\); it must be \(1, C, 4, 4\)"):
+        other.set_image_embedding(np.zeros((32, 4, 4)), (75, 100))
+
+
+BATCHES = {
+    "boxes": {"boxes": np.array([[10.0, 12.0, 80.0, 60.0], [0, 0, 99, 74], [50, 20, 60, 70]])},
+    "points": {
+        "point_coords": np.array(
+            [[[30.5, 20.0], [70.0, 50.0]], [[1, 2], [3, 4]], [[90, 9], [5, 7]]]
+        ),
+        "point_labels": np.array([[1, 0], [1, 1], [0, 1]]),
+    },
+    "masks": {"mask_input": np.stack([MASK["mask_input"] * factor for factor in (1, -1, 0.1)])},
+}
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize("kinds", [["boxes"], ["points"], ["masks"], [*BATCHES]])
+def test_several_prompts_are_answered_as_one_by_one(
+    predictor: OnnxPredictor, kinds: list[str], multimask: bool
+) -> None:
+    batch = {name: value for kind in kinds for name, value in BATCHES[kind].items()}
+    found = predictor.predict_batch(**batch, multimask_output=multimask, return_logits=True)
+    assert found[0].shape == (3, 3 if multimask else 1, 75, 100)
+    for number in range(3):
+        one = {name.replace("boxes", "box"): value[number] for name, value in batch.items()}
+        alone = predictor.predict(**one, multimask_output=multimask, return_logits=True)
+        for together, expected in zip(found, alone, strict=True):
+            np.testing.assert_allclose(together[number], expected, atol=1e-5)
+    masks = predictor.predict_batch(**batch, multimask_output=multimask)[0]
+    np.testing.assert_array_equal(masks, found[0] > 0)
+
+
+def test_several_prompts_are_those_of_the_model(model: Sam, predictor: OnnxPredictor) -> None:
+    ours = SamPredictor(model)
+    ours.set_image(pixels(75, 100))
+    boxes = torch.from_numpy(ours.transform.apply_boxes(BATCHES["boxes"]["boxes"], (75, 100)))
+    expected = ours.predict_torch(None, None, boxes.float(), return_logits=True)
+    found = predictor.predict_batch(**BATCHES["boxes"], return_logits=True)
+    for array, tensor in zip(found, expected, strict=True):
+        np.testing.assert_allclose(array, tensor, atol=1e-4)
+
+
+EVERY = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
+
+
+@pytest.mark.parametrize("thresholds", [False, True])
+def test_automatic_masks_are_those_of_the_generator(
+    model: Sam, predictor: OnnxPredictor, thresholds: bool
+) -> None:
+    """Random weights make a fine grain all over the image, whose boxes are nearly alike."""
+    generator = SamAutomaticMaskGenerator(
+        model, points_per_side=4, stability_score_offset=0.05, **EVERY
+    )
+    options = {"points_per_side": 4, "stability_score_offset": 0.05} | EVERY
+    if thresholds:  # between the values of two masks, and boxes that differ in a pixel
+        records = generator.generate(pixels(75, 100))
+        for option, key in (
+            ("pred_iou_thresh", "predicted_iou"),
+            ("stability_score_thresh", "stability_score"),
+        ):
+            values = sorted({round(record[key], 4) for record in records})
+            options[option] = (values[len(values) // 3] + values[len(values) // 3 - 1]) / 2
+            setattr(generator, option, options[option])
+        generator.box_nms_thresh = options["box_nms_thresh"] = 0.995
+    expected = generator.generate(pixels(75, 100))
+    found = predictor.automatic_masks(**options)
+    assert 1 <= len(found) < 48 if thresholds else len(found) == 48
+    for ours, other in zip(found, expected, strict=True):
+        assert sorted(ours) == sorted(other)
+        assert ours["segmentation"].dtype == bool
+        assert (ours["segmentation"] != other["segmentation"]).sum() <= 1
+        assert ours["area"] == ours["segmentation"].sum()
+        for key in ("predicted_iou", "stability_score"):
+            assert ours[key] == pytest.approx(other[key], abs=1e-3, nan_ok=True)
+        for key in ("point_coords", "crop_box"):
+            assert ours[key] == other[key]
+        np.testing.assert_allclose(ours["bbox"], other["bbox"], atol=1)
+
+
+def test_points_are_asked_a_few_at_a_time(predictor: OnnxPredictor) -> None:
+    options = EVERY | {"points_per_side": 5}
+    few, many = (predictor.automatic_masks(**options, points_per_batch=n) for n in (2, 25))
+    assert len(few) == len(many) == 75
+    scores = [record["predicted_iou"] for record in few]
+    assert scores == sorted(scores, reverse=True)
+    assert scores == pytest.approx([record["predicted_iou"] for record in many], abs=1e-5)
+
+
+def test_boxes_that_overlap_a_better_one_are_left_out() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [20, 20, 30, 30], [5, 5, 5, 5], [5, 5, 5, 5]])
+    scores = np.array([0.5, 0.9, 0.7, 0.1, 0.1])
+    for box_iou, kept in ((0.5, [1, 2, 3, 4]), (0.95, [1, 2, 0, 3, 4])):
+        found = box_nms(boxes.astype(np.float32), scores, box_iou)
+        assert found == kept
+        other = nms(torch.from_numpy(boxes).double(), torch.from_numpy(scores), box_iou)
+        assert other.tolist() == kept
+
+
 @pytest.mark.parametrize("form", ["float32", "int8"])
 def test_openvino_gives_the_same_masks(bundle: Path, form: str) -> None:
     pytest.importorskip("openvino")
@@ -110,7 +228,7 @@ def test_signals_are_handled_after_openvino(bundle: Path) -> None:
     pytest.importorskip("openvino")
     code = (
         "import faulthandler, signal, subprocess, sys\n"
-        "from mobile_sam.inference.onnx.predictor import OnnxPredictor\n"
+        "from mobile_sam.export.predictor import OnnxPredictor\n"
         "faulthandler.enable()\n"
         "signal.signal(signal.SIGCHLD, lambda *_: None)\n"
         "made = [OnnxPredictor(sys.argv[1], threads=1, runtime='openvino') for _ in range(2)]\n"
@@ -153,10 +271,18 @@ def test_prompts_that_make_no_sense_are_refused(bundle: Path) -> None:
     predictor.set_image(pixels(20, 30))
     with pytest.raises(ValueError, match="give both or neither"):
         predictor.predict(point_coords=[[1, 2]])
-    with pytest.raises(ValueError, match=r"must be \(N, 2\) and \(N,\)"):
+    with pytest.raises(ValueError, match=r"of one prompt \(N, 2\) and \(N,\)"):
         predictor.predict(point_coords=[[1, 2]], point_labels=[1, 0])
-    with pytest.raises(ValueError, match=r"must be \(1, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"of one prompt \(1, 16, 16\)"):
         predictor.predict(mask_input=np.zeros((1, 8, 8)))
+    with pytest.raises(ValueError, match=r"point_labels: \[\[4\]\]; 1 is foreground"):
+        predictor.predict(point_coords=[[1, 2]], point_labels=[4])
+    with pytest.raises(ValueError, match=r"boxes: of shape \(1, 8\)"):
+        predictor.predict(box=np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="points_per_side, points_per_batch: each must be 1"):
+        predictor.automatic_masks(points_per_side=0)
+    with pytest.raises(ValueError, match="boxes of 2, mask_input of 3 prompts; give as many"):
+        predictor.predict_batch(boxes=np.zeros((2, 4)), mask_input=np.zeros((3, 1, 16, 16)))
 
 
 def test_a_damaged_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
@@ -172,7 +298,7 @@ def test_a_damaged_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
     about = json.loads((copy / "bundle.json").read_text())
     for content, message in (
         (json.dumps(about | {"format": 9}), "of format 9"),
-        (json.dumps({k: v for k, v in about.items() if k != "sha256"}), "says nothing of sha256"),
+        (json.dumps({k: v for k, v in about.items() if k != "sha256"}), "sha256 missing"),
         ("{", "damaged"),
     ):
         (copy / "bundle.json").write_text(content)
@@ -198,6 +324,7 @@ from predictor import OnnxPredictor
 predictor = OnnxPredictor(".")
 predictor.set_image(np.load("image.npy"))
 np.save("masks.npy", predictor.predict(box=[10.0, 12.0, 80.0, 60.0])[0])
+predictor.automatic_masks(points_per_side=2)
 """
 
 
@@ -231,7 +358,7 @@ def interpreter_with(packages: list[str], directory: Path) -> Path:
     return directory / "bin" / "python"
 
 
-@pytest.mark.parametrize("module", ["mobile_sam.inference.onnx.predictor", "predictor"])
+@pytest.mark.parametrize("module", ["mobile_sam.export.predictor", "predictor"])
 def test_onnxruntime_is_told_not_to_report_to_its_maker(module: str, tmp_path: Path) -> None:
     """It reads the variable when it is imported; its threads cannot be counted, for in a CI
     (known by the CI's variables) it does not report anyway."""

@@ -16,17 +16,18 @@ import torch
 from PIL import Image
 
 from mobile_sam.__main__ import main
-from mobile_sam.config import RunConfig, UserError
-from mobile_sam.fetch import FetchError
-from mobile_sam.files import file_digest
-from mobile_sam.inference.onnx import bundle as bundles
-from mobile_sam.inference.onnx import web_runtime
-from mobile_sam.inference.onnx.predictor import OnnxPredictor
-from mobile_sam.inference.onnx.web_page import PAGE, write_page
-from mobile_sam.inference.onnx.web_runtime import runtime_archive
-from mobile_sam.layout import RunPaths
+from mobile_sam.config.run import RunConfig
+from mobile_sam.download.files import FetchError
+from mobile_sam.export import bundle as bundles
+from mobile_sam.export import web_page
+from mobile_sam.export.calibration import EvaluationImage
+from mobile_sam.export.predictor import OnnxPredictor
+from mobile_sam.export.web_page import PAGE, runtime_archive, write_page
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import to_original
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.atomic_files import file_digest
+from mobile_sam.system.errors import UserError
 
 Make = Callable[..., RunConfig]
 ELSEWHERE = "../../outside.js"
@@ -45,8 +46,8 @@ def write_archive(path: Path, names: list[str]) -> Path:
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for onnxruntime-web's, with a member that would leave the directory."""
-    path = write_archive(tmp_path / "runtime.tgz", [ELSEWHERE, *web_runtime.FILES])
-    monkeypatch.setattr(web_runtime, "SHA256", file_digest(path))
+    path = write_archive(tmp_path / "runtime.tgz", [ELSEWHERE, *web_page.FILES])
+    monkeypatch.setattr(web_page, "SHA256", file_digest(path))
     return path
 
 
@@ -57,7 +58,9 @@ def write(bundle: Path, directory: Path, archive: Path, examples: list[Path]) ->
         shutil.copytree(bundle, target)
         return json.loads((target / "bundle.json").read_text())
 
-    return write_page(directory, copy, archive, "my run", examples)
+    return write_page(
+        directory, copy, archive, "my run", [EvaluationImage(path) for path in examples]
+    )
 
 
 def test_all_that_the_page_asks_for_lies_beside_it(
@@ -80,7 +83,7 @@ def test_all_that_the_page_asks_for_lies_beside_it(
         name
         for path in page.glob("*.*")
         for name in re.findall(
-            r"""(?:from|import|src=|href=|guarded\() ?"([^"]+)\"""", path.read_text()
+            r"""(?:from|import|src=|href=|withPagePolicy\() ?"([^"]+)\"""", path.read_text()
         )
     }
     assert {"main.js", "style.css", "./worker.js", "./runtime/ort.js"} <= named
@@ -127,13 +130,13 @@ def test_a_model_that_no_browser_holds_is_refused(archive: Path, tmp_path: Path)
 
 
 def test_another_archive_is_refused(archive: Path, tmp_path: Path) -> None:
-    other = write_archive(tmp_path / "other.tgz", list(web_runtime.FILES))
+    other = write_archive(tmp_path / "other.tgz", list(web_page.FILES))
     assert runtime_archive(archive) == archive
     with pytest.raises(
         FetchError, match=r"other.tgz: not the archive of onnxruntime-web .* `npm pack"
     ):
         runtime_archive(other)
-    with pytest.raises(FetchError, match=r"--runtime .*none.tgz: there is no such file"):
+    with pytest.raises(UserError, match=r"--runtime .*none.tgz: there is no such file"):
         runtime_archive(tmp_path / "none.tgz")
 
 
@@ -147,14 +150,14 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
     def make(script: str) -> Path:
         (tmp_path / "bin" / "npm").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "bin" / "npm").chmod(0o755)
-        return tmp_path / "cache" / f"onnxruntime-web-{web_runtime.VERSION}.tgz"
+        return tmp_path / "cache" / f"onnxruntime-web-{web_page.VERSION}.tgz"
 
     return make
 
 
 def test_npm_is_asked_once(npm: Callable[[str], Path], archive: Path) -> None:
-    script = f'test "$2" = onnxruntime-web@{web_runtime.VERSION} && cp {archive} '
-    kept = npm(script + f"onnxruntime-web-{web_runtime.VERSION}.tgz")
+    script = f'test "$2" = onnxruntime-web@{web_page.VERSION} && cp {archive} '
+    kept = npm(script + f"onnxruntime-web-{web_page.VERSION}.tgz")
     assert runtime_archive() == kept
     npm("exit 1")
     assert runtime_archive() == kept
@@ -168,7 +171,7 @@ def test_npm_is_asked_once(npm: Callable[[str], Path], archive: Path) -> None:
     ("script", "message"),
     [
         ("echo 'npm error offline' >&2; exit 1", r"npm cannot fetch .*\(npm error offline\)"),
-        ("exit 0", r"npm cannot fetch onnxruntime-web@.* \(it said nothing\)"),
+        ("exit 0", r"npm cannot fetch onnxruntime-web@.* \(no error message\)"),
         ('echo bad > "$(echo $2 | tr @ -).tgz"', "not the archive of onnxruntime-web"),
     ],
 )
@@ -224,4 +227,4 @@ def test_the_verb_writes_a_page_of_a_run(
 @pytest.mark.parametrize("given", [[], ["--onnx", "b"]])
 def test_a_runtime_is_for_a_page(given: list[str], caplog: pytest.LogCaptureFixture) -> None:
     assert main(["export", "--weights", "a.pt", "--runtime", "r.tgz", *given]) == 1
-    assert "--runtime goes with --web DIRECTORY" in caplog.text
+    assert "--runtime needs --web DIRECTORY" in caplog.text

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from mobile_sam.fetch import FetchError
+from mobile_sam.download.files import FetchError
+from mobile_sam.export.predictor import OnnxPredictor, image_to_model_frame, resize
+from mobile_sam.export.web_page import runtime_archive
 from mobile_sam.inference.grid import point_grid
-from mobile_sam.inference.onnx.predictor import OnnxPredictor, image_to_model_frame, resize
-from mobile_sam.inference.onnx.web_runtime import runtime_archive
 from mobile_sam.metrics.overlap import iou
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
-from tests.browsers import Opened, skip_or_fail, started_browser
-from tests.conftest import draw_image, verb
+from tests.helpers.browsers import Opened, skip_or_fail, started_browser
+from tests.helpers.commands import verb
+from tests.helpers.images import draw_image
 
 pytestmark = pytest.mark.browser
 
@@ -237,7 +238,7 @@ def test_everything_is_found_without_a_prompt(
     opened: Opened, photo: Path, predictor: OnnxPredictor
 ) -> None:
     choose_file(opened, photo)
-    opened.page.get_by_role("button", name="Everything").click()
+    opened.page.get_by_role("button", name="Segment everything").click()
     status = opened.page.locator("#status")
     expect(status).to_contain_text("masks have this predicted IoU or more")
     count = int(status.inner_text().split()[0])

@@ -1,12 +1,15 @@
 """Extraction: planned, resumed, shared between jobs and projects, reading and writing aside."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,24 +19,26 @@ import pytest
 import torch
 from PIL import Image
 
-from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.data.digests import as_digests
-from mobile_sam.data.index import UNLABELLED, Index
-from mobile_sam.data.indexing import index_dataset
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.data.index.digest_lookup import as_digests
+from mobile_sam.data.index.table import UNLABELLED, Index
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.extraction import compute, plan
 from mobile_sam.extraction.compute import extract_features
+from mobile_sam.extraction.maintenance import prune_store
 from mobile_sam.extraction.passes import batch_size
 from mobile_sam.extraction.plan import finish_extraction, plan_extraction
 from mobile_sam.features import arrays
 from mobile_sam.features.arrays import open_arrays
 from mobile_sam.features.identity import identity
-from mobile_sam.features.locks import changing
-from mobile_sam.features.parts import FeatureError
+from mobile_sam.features.locks import write_lock
+from mobile_sam.features.schema import FeatureError
 from mobile_sam.features.store import FeatureStore
-from mobile_sam.layout import RunPaths
-from mobile_sam.models.roles import load_teacher
-from tests.conftest import prepare, tiny_settings
+from mobile_sam.models.student_teacher import load_teacher
+from mobile_sam.paths import RunPaths
+from tests.helpers.feature_stores import add_images, contents, files, make_index, same
+from tests.helpers.runs import prepare, tiny_settings
 
 Make = Callable[..., RunConfig]
 
@@ -45,39 +50,7 @@ def config(tiny: Make) -> RunConfig:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrays, "SHARD", 4)
-
-
-def contents(config: RunConfig) -> dict[str, np.ndarray]:
-    """All arrays of the store of a run."""
-    group = open_arrays(RunPaths(config).features, identity(config)).group
-    return {name: array[:] for name, array in group.arrays()}
-
-
-def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
-    return first.keys() == second.keys() and all(
-        first[name].tobytes() == second[name].tobytes() for name in first
-    )
-
-
-def files(store: Path) -> dict[str, bytes]:
-    """Every chunk file of a store, by its path in it."""
-    found = [p for p in store.rglob("c/**/*") if p.is_file()]
-    return {str(p.relative_to(store)): p.read_bytes() for p in found}
-
-
-def make_index(config: RunConfig) -> None:
-    paths = RunPaths(config)
-    index_dataset(paths.sources, paths.index)
-
-
-def add_images(data: Path, number: int) -> None:
-    """Add so many training images to a copy of `scenes`."""
-    write_scenes(data / "more", 10 + number, 64, seed=3)
-    for part in ("image", "mask"):
-        for path in sorted((data / "more" / part).iterdir())[10:]:
-            shutil.move(path, data / "train" / part / path.name)
-    shutil.rmtree(data / "more")
+    monkeypatch.setattr(arrays, "IMAGES_PER_SHARD", 4)
 
 
 def test_a_given_store_of_another_teacher_is_not_overwritten(config: RunConfig) -> None:
@@ -94,7 +67,7 @@ def test_a_derived_store_of_a_retrained_teacher_starts_anew(
     monkeypatch.setattr("mobile_sam.features.identity.teacher_digest", lambda config: "another")
     with caplog.at_level("INFO"):
         assert plan_extraction(config) == 10
-    assert "starting the feature store anew" in caplog.text
+    assert "rebuilding the feature store" in caplog.text
     with pytest.raises(FeatureError, match="10 of 10 images have no features"):
         finish_extraction(config)
 
@@ -244,11 +217,85 @@ def test_two_projects_share_a_store(scenes: Path, tmp_path: Path) -> None:
     assert len(open_arrays(tmp_path / "shared.zarr", identity(first)).used_by) == 2
 
 
+def shared_by_two(
+    scenes: Path, tmp_path: Path, store: str, **changes: Any
+) -> tuple[RunConfig, RunConfig]:
+    """Runs of one project whose data sets differ by three images and have one store."""
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    add_images(data, 3)
+    given = {"train_img_dir_teacher_features": store, "use_distill": True, **changes}
+    settings = [tiny_settings(d, tmp_path / "results", **given) for d in (scenes, data)]
+    first, second = (parse_config(of_run, "test") for of_run in settings)
+    make_index(first)
+    make_index(second)
+    return first, second
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_two_data_sets_are_extracted_into_one_store_at_a_time(scenes: Path, tmp_path: Path) -> None:
+    store = tmp_path / "shared" / "neck.v2.zarr"
+    first, second = shared_by_two(scenes, tmp_path, str(store))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(prepare, (first, second)))
+    found = open_arrays(store, identity(first))
+    assert len(found.digests()) == found.written().sum() == 13
+    for config, images in ((first, 10), (second, 13)):
+        paths = RunPaths(config)
+        assert json.loads(paths.features_manifest.read_text())["images"] == images
+        assert json.loads(paths.features_plan.read_text())["rows"] in {10, 13}
+        reader, index = FeatureStore(store, identity(config)), Index(paths.index, "train")
+        assert all(reader.read(index[i])["neck"].isfinite().all() for i in range(images))
+    assert {path.name for path in store.parent.iterdir() if not path.name.startswith(".")} == {
+        "neck.v2.zarr"
+    }
+
+
+def test_a_store_is_one_store_by_whatever_path_it_is_given(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative, with a slash at its end, by a link: the same rows, under the same locks."""
+    monkeypatch.chdir(tmp_path)
+    first, second = shared_by_two(scenes, tmp_path, "disk/my.store/")
+    prepare(first)
+    (tmp_path / "link").symlink_to("disk/my.store")
+    linked = second.model_copy(update={"train_img_dir_teacher_features": "link"})
+    assert RunPaths(linked).features == tmp_path / "disk" / "my.store"
+    assert plan_extraction(linked) == 3
+    reading = FeatureStore(RunPaths(first).features, identity(first))
+    reading.read(Index(RunPaths(first).index, "train")[0])
+    with pytest.raises(FeatureError, match="another process reads or writes"):
+        prune_store(linked)
+    assert {path.name for path in (tmp_path / "disk").iterdir() if path.name[0] != "."} == {
+        "my.store"
+    }
+
+
+def test_a_store_that_cannot_be_written_to_is_used_where_it_is_complete(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a colleague, or on a read-only disk."""
+    store = tmp_path / "shared" / "neck.zarr"
+    first, second = shared_by_two(scenes, tmp_path, str(store))
+    prepare(first)
+    before = {path: path.stat().st_mtime_ns for path in store.parent.rglob("*")}
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path) != store.parent and access(path, mode)
+    )
+    another = first.model_copy(update={"project_name": "another"})
+    make_index(another)
+    prepare(another)
+    assert RunPaths(another).features_manifest.is_file()
+    with pytest.raises(FeatureError, match=r"3 of 13 images have no features, and this user can"):
+        plan_extraction(second)
+    assert {path: path.stat().st_mtime_ns for path in store.parent.rglob("*")} == before
+
+
 def test_two_plans_of_a_store_wait_for_each_other(
     config: RunConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     thread = threading.Thread(target=plan_extraction, args=(config,))
-    with caplog.at_level("INFO"), changing(RunPaths(config).features):
+    with caplog.at_level("INFO"), write_lock(RunPaths(config).features):
         thread.start()
         time.sleep(0.5)
         assert thread.is_alive()
@@ -274,7 +321,7 @@ def test_a_full_disk_is_noticed_before_it_begins(
     config = tiny(**changes).model_copy(update={"use_distill": True})
     free = 10 * per_image - 1
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    units = plan.in_units(10 * per_image)
+    units = plan.format_bytes(10 * per_image)
     message = rf"features of 10 images need {units} in .*, .* are free; make room, or choose"
     with pytest.raises(FeatureError, match=message):
         plan_extraction(config)
@@ -285,7 +332,7 @@ def test_a_full_disk_is_noticed_before_it_begins(
 
 
 def test_bytes_for_people() -> None:
-    found = [plan.in_units(n) for n in (0, 1023, 1536, 24 * 2**20, 3 * 2**40)]
+    found = [plan.format_bytes(n) for n in (0, 1023, 1536, 24 * 2**20, 3 * 2**40)]
     assert found == ["0 B", "1023 B", "1.5 KiB", "24.0 MiB", "3.0 TiB"]
 
 
@@ -304,19 +351,112 @@ def test_an_error_of_the_writer_ends_the_extraction(
     assert not open_arrays(RunPaths(config).features, identity(config)).written().any()
 
 
+def planned_on_own_images(
+    scenes: Path, directory: Path, num_workers: int
+) -> tuple[Path, RunConfig]:
+    """Copy the images, which a test may then change, and plan their extraction."""
+    data = Path(shutil.copytree(scenes, directory / "data"))
+    settings = tiny_settings(data, directory / "results", use_distill=True, num_workers=num_workers)
+    config = parse_config(settings, "test")
+    make_index(config)
+    plan_extraction(config)
+    return data, config
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_error_of_reading_ends_the_extraction(
     num_workers: int, scenes: Path, tmp_path: Path
 ) -> None:
-    data = Path(shutil.copytree(scenes, tmp_path / "data"))
-    settings = tiny_settings(data, tmp_path / "results", use_distill=True, num_workers=num_workers)
-    config = parse_config(settings, "test")
-    make_index(config)
-    plan_extraction(config)
+    data, config = planned_on_own_images(scenes, tmp_path, num_workers)
     broken = sorted((data / "train" / "image").iterdir())[4]
     broken.write_bytes(b"no image")
     with pytest.raises(Exception, match=broken.name):
         extract_features(config)
+
+
+@pytest.fixture
+def on_another_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets this machine compute as one with bfloat16 would say of itself."""
+    return lambda: monkeypatch.setattr(compute, "fastest_precision", lambda device: "bf16-mixed")
+
+
+def test_a_store_in_another_precision_is_read_and_not_filled(
+    scenes: Path, tmp_path: Path, on_another_gpu: Callable[[], None]
+) -> None:
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    config = parse_config(tiny_settings(data, tmp_path / "results", use_distill=True), "test")
+    prepare(config)
+    path, expected = RunPaths(config).features, identity(config)
+    assert open_arrays(path, expected).group.attrs["precision"] == "32-true"
+    on_another_gpu()
+    assert extract_features(config) == 0
+    FeatureStore(path, expected).read(Index(RunPaths(config).index, "train")[0])
+    add_images(data, 1)
+    make_index(config)
+    plan_extraction(config)
+    with pytest.raises(FeatureError, match="computed in 32-true, this machine computes in bf16"):
+        extract_features(config)
+
+
+def test_a_store_without_a_recorded_precision_is_read_and_filled(
+    scenes: Path, tmp_path: Path, on_another_gpu: Callable[[], None]
+) -> None:
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    config = parse_config(tiny_settings(data, tmp_path / "results", use_distill=True), "test")
+    prepare(config)
+    path, expected = RunPaths(config).features, identity(config)
+    del open_arrays(path, expected, "r+").group.attrs["precision"]
+    FeatureStore(path, expected).read(Index(RunPaths(config).index, "train")[0])
+    add_images(data, 1)
+    make_index(config)
+    plan_extraction(config)
+    on_another_gpu()
+    assert extract_features(config) == 1
+    assert open_arrays(path, expected).precision is None
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_changed_since_it_was_indexed_is_refused(
+    num_workers: int, scenes: Path, tmp_path: Path
+) -> None:
+    """Its features would be those of other pixels under the digest of the image before."""
+    data, config = planned_on_own_images(scenes, tmp_path, num_workers)
+    images = sorted((data / "train" / "image").iterdir())
+    shutil.copy(images[3], images[4])  # of the same size
+    with pytest.raises(Exception, match=rf"{images[4].name}: the image is not the one that was"):
+        extract_features(config)
+    make_index(config)
+    plan_extraction(config)
+    extract_features(config)
+    finish_extraction(config)
+
+
+def test_what_is_hashed_is_what_is_decoded(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image is read once: between two reads it could change."""
+    before = contents(config)
+    shutil.rmtree(RunPaths(config).features)
+    plan_extraction(config)
+    read, opened = Path.read_bytes, Counter[str]()
+
+    def counted(path: Path) -> bytes:
+        if path.suffix == ".png":
+            opened[path.name] += 1
+            content = read(path)
+            path.rename(path.with_name("." + path.name))
+            return content
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", counted)
+        try:
+            extract_features(config)
+        finally:
+            for path in Path(str(config.train_img_dir)).glob(".*.png"):
+                path.rename(path.with_name(path.name[1:]))
+    assert set(opened.values()) == {1}
+    assert same(contents(config), before)
 
 
 class Hungry(torch.nn.Module):
@@ -330,10 +470,11 @@ class Hungry(torch.nn.Module):
 
 def test_batches_are_as_large_as_memory_allows() -> None:
     meta = torch.device("meta")  # stands for a GPU: no numbers, but another type than the CPU
-    assert batch_size(Hungry(), 64, meta) == 2
+    assert batch_size(Hungry(), Hungry(), 64, meta) == 2
 
 
 def test_sams_encoder_takes_one_image_at_once_on_a_cpu(config: RunConfig) -> None:
     cpu = torch.device("cpu")
-    assert batch_size(load_teacher(config).image_encoder, 64, cpu) == 1
-    assert batch_size(Hungry(), 64, cpu) == 8
+    encoder = load_teacher(config).image_encoder
+    assert batch_size(encoder, encoder, 64, cpu) == 1
+    assert batch_size(Hungry(), Hungry(), 64, cpu) == 8

@@ -1,26 +1,39 @@
 """The verb `features`: damage is named and repaired, and what no index has is dropped."""
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.data.index import Index
-from mobile_sam.extraction import prune
-from mobile_sam.extraction.care import info, repair, size_on_disk, verify
+from mobile_sam.__main__ import main
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.data.index.table import Index
+from mobile_sam.extraction import maintenance
 from mobile_sam.extraction.compute import extract_features
+from mobile_sam.extraction.maintenance import repair_store, size_on_disk, store_info, verify_store
 from mobile_sam.extraction.plan import plan_extraction
 from mobile_sam.features.identity import identity
-from mobile_sam.features.locks import use
-from mobile_sam.features.parts import FeatureError
+from mobile_sam.features.locks import acquire_shared_lock
+from mobile_sam.features.schema import FeatureError
 from mobile_sam.features.store import FeatureStore
-from mobile_sam.layout import RunPaths
-from tests.conftest import prepare, tiny_settings, verb
-from tests.test_extraction import add_images, contents, files, make_index
-from tests.test_features import damage, shard_file
+from mobile_sam.paths import RunPaths
+from tests.helpers.commands import verb
+from tests.helpers.feature_stores import (
+    add_images,
+    contents,
+    damage,
+    files,
+    make_index,
+    same,
+    shard_file,
+)
+from tests.helpers.runs import prepare, tiny_settings
 
 Make = Callable[..., RunConfig]
 
@@ -79,15 +92,15 @@ def test_repair_computes_what_is_damaged(how: str, images: int, dtype: str, tiny
     config = tiny(use_distill=True, distill_feature_level=["neck", 1], feature_dtype=dtype)
     before = files(RunPaths(config).features)
     damage(shard_file(config), how)
-    said = repair(config)
-    assert f"damaged images: {images}, computed anew: {images}" in said
-    assert "all 10 images" in verify(config)
+    said = repair_store(config)
+    assert f"damaged images: {images}, computed again: {images}" in said
+    assert "all 10 images" in verify_store(config)
     assert files(RunPaths(config).features) == before
 
 
 def test_repair_leaves_a_sound_store_alone(config: RunConfig) -> None:
     before = files(RunPaths(config).features)
-    assert "damaged images: 0, computed anew: 0" in repair(config)
+    assert "damaged images: 0, computed again: 0" in repair_store(config)
     assert files(RunPaths(config).features) == before
 
 
@@ -101,7 +114,7 @@ def test_a_damaged_neighbour_is_not_copied_into_a_new_shard(scenes: Path, tmp_pa
     assert plan_extraction(config) == 1
     with pytest.raises(FeatureError, match=r"row 0, .* is damaged .*; run .* features --repair"):
         extract_features(config)
-    assert "damaged images: 1, computed anew: 2" in repair(config)
+    assert "damaged images: 1, computed again: 2" in repair_store(config)
 
 
 def test_info_says_what_there_is(shrunk: RunConfig) -> None:
@@ -114,14 +127,16 @@ def test_info_says_what_there_is(shrunk: RunConfig) -> None:
     assert lines["others"].startswith("2 images")
     assert "1.0 KiB an image" in result.stdout
     plan_extraction(shrunk.model_copy(update={"seed": 3}))
-    assert "0 of the 10 in the index, 10 missing" in info(shrunk.model_copy(update={"seed": 3}))
+    assert "0 of the 10 in the index, 10 missing" in store_info(
+        shrunk.model_copy(update={"seed": 3})
+    )
 
 
 @pytest.mark.parametrize("shard", [4, 64])
 def test_prune_drops_what_no_index_has(
     shard: int, shrunk: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mobile_sam.features.arrays.SHARD", shard)
+    monkeypatch.setattr("mobile_sam.features.arrays.IMAGES_PER_SHARD", shard)
     path = RunPaths(shrunk).features
     before, features = size_on_disk(path), features_of_index(shrunk)
     result = verb("features", "--config", saved(shrunk), "--prune")
@@ -132,7 +147,7 @@ def test_prune_drops_what_no_index_has(
     for old, new in zip(features, features_of_index(shrunk), strict=True):
         assert torch.equal(old, new)
     assert plan_extraction(shrunk) == 0
-    assert "nothing to prune" in prune.prune(shrunk)
+    assert "nothing to prune" in maintenance.prune_store(shrunk)
     assert [
         p.name for p in path.parent.iterdir() if ".zarr." in p.name and "lock" not in p.name
     ] == []
@@ -148,18 +163,72 @@ def test_prune_keeps_what_another_project_needs(shrunk: RunConfig, tmp_path: Pat
     prepare(shrunk)
     before = contents(shrunk)
     plan_extraction(first)
-    assert "2 of 13 images dropped" in prune.prune(first)  # and not the three of the other
+    assert "2 of 13 images dropped" in maintenance.prune_store(
+        first
+    )  # and not the three of the other
     features_of_index(shrunk)
     assert len(contents(shrunk)["digests"]) == len(before["digests"]) - 2
 
 
+def not_mounted(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(index.parents[3])
+
+
+def cut_off(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.write_bytes(index.read_bytes()[:500])
+
+
+def timed_out(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = pq.ParquetFile
+
+    def fail(path: Path, **options: Any) -> pq.ParquetFile:
+        if path == index:
+            raise OSError(errno.ETIMEDOUT, "Connection timed out")
+        return original(path, **options)
+
+    monkeypatch.setattr(pq, "ParquetFile", fail)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (not_mounted, "there is no index"),
+        (cut_off, "not an index, or a damaged one"),
+        (timed_out, "the network disk does not answer"),
+    ],
+)
+def test_prune_drops_nothing_while_an_index_cannot_be_read(
+    change: Callable[[Path, pytest.MonkeyPatch], None],
+    reason: str,
+    shrunk: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {"train_img_dir_teacher_features": str(RunPaths(shrunk).features)}
+    other = shrunk.model_copy(update={"output_dir": str(tmp_path / "other"), **given})
+    make_index(other)
+    plan_extraction(other)
+    index = RunPaths(other).index
+    change(index, monkeypatch)
+    before = contents(shrunk)
+    with pytest.raises(FeatureError, match="nothing was dropped, because an index") as caught:
+        maintenance.prune_store(shrunk)
+    assert f"{index}: {reason}" in str(caught.value)
+    assert f"add --forget {index}" in str(caught.value)
+    assert same(contents(shrunk), before)
+    command = ["features", "--config", str(saved(shrunk)), "--forget", str(index)]
+    assert main([*command, "--info"]) == 1
+    assert main([*command, "--prune"]) == 0
+    assert "nothing to prune" in maintenance.prune_store(shrunk)  # the other is no longer known
+
+
 def test_prune_waits_for_nobody_who_reads(shrunk: RunConfig) -> None:
-    reading = use(RunPaths(shrunk).features)
+    reading = acquire_shared_lock(RunPaths(shrunk).features)
     with pytest.raises(FeatureError, match="another process reads or writes the store"):
-        prune.prune(shrunk)
+        maintenance.prune_store(shrunk)
     assert reading is not None
     reading.close()
-    assert "2 of 12" in prune.prune(shrunk)
+    assert "2 of 12" in maintenance.prune_store(shrunk)
 
 
 @pytest.mark.parametrize("step", ["copying", "between", "after"])
@@ -174,7 +243,7 @@ def test_a_killed_prune_loses_nothing(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         if step == "copying":
-            patched.setattr(prune, "register", killed)
+            patched.setattr(maintenance, "register_index", killed)
         elif step == "between":
             rename = Path.rename
             patched.setattr(
@@ -185,36 +254,36 @@ def test_a_killed_prune_loses_nothing(
         else:
             removing = shutil.rmtree
             patched.setattr(
-                prune.shutil, "rmtree", lambda p, **o: removing(p, **o) if o else killed()
+                maintenance.shutil, "rmtree", lambda p, **o: removing(p, **o) if o else killed()
             )
-        prune.prune(shrunk)
+        maintenance.prune_store(shrunk)
     assert path.exists() == (step != "between")
     assert plan_extraction(shrunk) == 0
     for old, new in zip(features, features_of_index(shrunk), strict=True):
         assert torch.equal(old, new)
-    assert "freed" in prune.prune(shrunk) or step == "after"
+    assert "freed" in maintenance.prune_store(shrunk) or step == "after"
 
 
 def test_images_without_masks_are_looked_after_as_well(
     tiny: Make, unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mobile_sam.features.arrays.SHARD", 4)
+    monkeypatch.setattr("mobile_sam.features.arrays.IMAGES_PER_SHARD", 4)
     images = Path(shutil.copytree(unlabelled, tmp_path / "images"))
     config = tiny(use_distill=True, unlabelled_img_dir=str(images))
     before = files(RunPaths(config).features)
-    assert "15 of the 15 in the index, 0 missing" in info(config)
-    assert "all 15 images" in verify(config)
-    assert "nothing to prune" in prune.prune(config)
+    assert "15 of the 15 in the index, 0 missing" in store_info(config)
+    assert "all 15 images" in verify_store(config)
+    assert "nothing to prune" in maintenance.prune_store(config)
     (RunPaths(config).features / "neck" / "c" / "3" / "0" / "0" / "0" / "0").unlink()
     with pytest.raises(FeatureError, match=r"3 of 15 images are damaged(.|\n)*images/scene_00004"):
-        verify(config)
-    assert "damaged images: 3, computed anew: 3" in repair(config)
+        verify_store(config)
+    assert "damaged images: 3, computed again: 3" in repair_store(config)
     assert files(RunPaths(config).features) == before
     for number in (1, 3):
         (images / f"scene_0000{number}.png").unlink()
     make_index(config)
-    assert "2 of 15 images dropped" in prune.prune(config)
-    assert "all 13 images" in verify(config)
+    assert "2 of 15 images dropped" in maintenance.prune_store(config)
+    assert "all 13 images" in verify_store(config)
     assert plan_extraction(config) == 0
 
 

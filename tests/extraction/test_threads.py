@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mobile_sam.extraction.background import Writer, read_ahead
+from mobile_sam.extraction.threads import BackgroundWriter, read_ahead
 
 
 def test_reading_is_ahead_by_so_many_items_and_keeps_their_order() -> None:
@@ -53,7 +53,7 @@ def test_no_more_items_are_held_than_agreed() -> None:
         time.sleep(0.02)
         written.append(item)
 
-    with Writer(write, most=2) as writer:
+    with BackgroundWriter(write, most=2) as writer:
         for i in range(8):
             writer.reserve()
             assert i - len(written) < 2  # this one, and one that is being written
@@ -63,7 +63,9 @@ def test_no_more_items_are_held_than_agreed() -> None:
 
 def test_writing_goes_on_beside_the_caller() -> None:
     threads = []
-    with Writer(lambda item: threads.append(threading.current_thread()), most=2) as writer:
+    with BackgroundWriter(
+        lambda item: threads.append(threading.current_thread()), most=2
+    ) as writer:
         writer.reserve()
         writer.give(1)
     assert threads != [threading.current_thread()]
@@ -74,7 +76,7 @@ def test_an_error_of_writing_reaches_the_caller(last: bool) -> None:
     def write(item: int) -> None:
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"), Writer(write, most=2) as writer:
+    with pytest.raises(OSError, match="disk full"), BackgroundWriter(write, most=2) as writer:
         for i in range(1 if last else 5):
             writer.reserve()
             writer.give(i)
@@ -89,7 +91,7 @@ def test_after_an_error_of_the_caller_nothing_more_is_written() -> None:
         time.sleep(0.1)
         written.append(item)
 
-    with pytest.raises(KeyboardInterrupt), Writer(write, most=3) as writer:
+    with pytest.raises(KeyboardInterrupt), BackgroundWriter(write, most=3) as writer:
         for i in range(3):
             writer.reserve()
             writer.give(i)

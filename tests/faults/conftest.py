@@ -2,15 +2,13 @@
 
 import itertools
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.disks import Disk
-from tests.faults.projects import Project
-
-Copy = Callable[..., Project]
+from tests.helpers.disks import Disk
+from tests.helpers.fault_projects import Copy, Project
 
 
 @pytest.fixture(scope="session")

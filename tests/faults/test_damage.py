@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +11,7 @@ import pytest
 import torch
 
 from mobile_sam.training import checkpoint
-from tests.faults.conftest import Copy
-from tests.faults.projects import Project
+from tests.helpers.fault_projects import Copy, Project
 
 pytestmark = pytest.mark.faults
 
@@ -24,8 +25,13 @@ def empty(path: Path) -> None:
 
 
 def turn_a_bit(path: Path) -> None:
+    """Turn a bit of the largest tensor: those between records of the ZIP archive do not matter."""
+    with zipfile.ZipFile(path) as archive:
+        record = max(archive.infolist(), key=lambda info: info.file_size)
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    name_length, extra_length = struct.unpack_from("<HH", content, record.header_offset + 26)
+    start = record.header_offset + 30 + name_length + extra_length
+    content[start + record.file_size // 2] ^= 1
     path.write_bytes(content)
 
 
@@ -40,7 +46,10 @@ def test_a_damaged_checkpoint_is_named_and_deleted_it_is_made_anew(
     path = project.run / "stages/00_distill/checkpoint.pt"
     damage(path)
     named = "results/mobile_sam/my/stages/00_distill/checkpoint.pt: "
-    for arguments in (["train", "--stage", "01_finetune"], ["validate", "--what", "00_distill"]):
+    for arguments in (
+        ["train", "--stage", "01_finetune"],
+        ["validate", "--checkpoint", "00_distill"],
+    ):
         sentence = project.verb(*arguments).sentence
         assert sentence.startswith(named)
         assert "delete it" in sentence
@@ -97,7 +106,10 @@ def test_a_checkpoint_of_another_run_is_refused(copy: Copy, undisturbed: Project
     other.finish("train")
     path = project.run / "stages/00_distill/checkpoint.pt"
     shutil.copy(other.run / "stages/00_distill/checkpoint.pt", path)
-    for arguments in (["train", "--stage", "01_finetune"], ["validate", "--what", "00_distill"]):
+    for arguments in (
+        ["train", "--stage", "01_finetune"],
+        ["validate", "--checkpoint", "00_distill"],
+    ):
         assert project.verb(*arguments).sentence == (
             "results/mobile_sam/my/stages/00_distill/checkpoint.pt: of another run, or of other "
             "settings of this one (stage); delete it, and the same command trains the stage again"
@@ -119,7 +131,7 @@ def test_a_resume_state_of_another_run_is_not_used(copy: Copy, undisturbed: Proj
         project.run / "state/00_distill/resume.pt", content | {"key": "other", "progress": {}}
     )
     ended = project.verb("train")
-    assert "resume.pt belongs to other settings or inputs; starting anew" in ended.output
+    assert "resume.pt belongs to other settings or inputs; starting from scratch" in ended.output
     assert project.differing(undisturbed) == project.missing(undisturbed) == []
 
 
@@ -171,7 +183,7 @@ def test_a_damaged_chunk_of_features_is_repaired_and_training_ends_the_same(
     assert "are damaged" in ended.output
     assert "run `python -m mobile_sam features --repair`" in ended.output
     repaired = project.verb("features", "--repair")
-    assert "damaged images: 1, computed anew: 1" in repaired.output
+    assert "damaged images: 1, computed again: 1" in repaired.output
     project.finish_workflow()
     assert project.differing(undisturbed) == project.missing(undisturbed) == []
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.faults.disks import Disk
-from tests.faults.projects import OUTPUTS, Project
+from tests.helpers.commands import ROOT
+from tests.helpers.disks import Disk
+from tests.helpers.fault_projects import OUTPUTS, Project
 
 pytestmark = pytest.mark.faults
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mobile_sam import fetch
-from mobile_sam.fetch import KnownCheckpoint
-from tests.faults.disks import Disk
-from tests.faults.processes import Running
-from tests.test_fetch import CONTENT, Server
+from mobile_sam.config.catalog import KnownCheckpoint
+from mobile_sam.download import files
+from tests.helpers.disks import Disk
+from tests.helpers.disturbed_commands import Running
+from tests.helpers.servers import CONTENT, Server
 
 pytestmark = pytest.mark.faults
 
@@ -28,7 +28,7 @@ class Here:
     def __call__(self) -> None:
         os.environ["MOBILE_SAM_CACHE"] = str(self.cache)
         digest = hashlib.sha256(CONTENT).hexdigest()
-        fetch.KNOWN_CHECKPOINTS["mobile_sam"] = KnownCheckpoint("vit_t", self.url, digest)
+        files.KNOWN_CHECKPOINTS["mobile_sam"] = KnownCheckpoint("vit_t", self.url, digest)
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from tests.faults.conftest import Copy
-from tests.faults.processes import ended_at_random
-from tests.faults.projects import OUTPUTS, Project
+from tests.helpers.disturbed_commands import ended_at_random
+from tests.helpers.fault_projects import OUTPUTS, Copy, Project
 
 pytestmark = pytest.mark.faults
 
@@ -62,7 +61,7 @@ def test_ctrl_c_ends_a_verb_in_a_line(verb: str, copy: Copy, undisturbed: Projec
     ended = running.signal(signal.SIGINT)
     assert ended.status == 128 + signal.SIGINT
     assert "Traceback" not in ended.output
-    assert "interrupted; the same command begins again" in ended.output
+    assert "interrupted; run the same command to start again" in ended.output
     assert project.unfinished() == project.differing(undisturbed, verb) == []
     project.finish(verb)
     assert project.missing(undisturbed) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mobile_sam.data.synthetic import write_scenes
-from tests.faults.projects import OUTPUTS, Project
+from tests.helpers.fault_projects import OUTPUTS, Project
 
 pytestmark = pytest.mark.faults
 
@@ -14,7 +14,7 @@ MEMORY = {
     "index": (24, "fewer --workers"),
     "extract": (700, "lower num_workers"),  # the store is there by then
     "train": (250, "lower num_workers or set recompute_encoder to true"),
-    "validate": (250, "lower num_workers, or raise validate_jobs"),
+    "validate": (250, "lower num_workers, or give Snakemake fewer --cores"),
     "report": (60, "lower report_examples"),
 }
 

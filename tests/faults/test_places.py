@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Copy
-from tests.faults.projects import Project
+from tests.helpers.fault_projects import Copy, Project
 
 pytestmark = pytest.mark.faults
 

@@ -6,12 +6,10 @@ import signal
 import subprocess
 import time
 
-import psutil
 import pytest
 
-from tests.faults.conftest import Copy
-from tests.faults.processes import Running
-from tests.faults.projects import Project
+from tests.helpers.disturbed_commands import Running, kill_all
+from tests.helpers.fault_projects import Copy, Project
 
 pytestmark = pytest.mark.faults
 
@@ -27,15 +25,6 @@ def begun(project: Project, name: str, running: "subprocess.Popen[str] | Running
         assert alive, "it ended before"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def kill_all(running: "subprocess.Popen[str]") -> None:
-    """Snakemake and its jobs at once, as the system does when a machine is lost."""
-    jobs = psutil.Process(running.pid).children(recursive=True)
-    for process in [psutil.Process(running.pid), *jobs]:
-        process.send_signal(signal.SIGKILL)
-    running.communicate()
-    psutil.wait_procs(jobs, timeout=30)
 
 
 def test_snakemake_killed_with_its_jobs_goes_on_after_unlock(

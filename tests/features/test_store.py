@@ -2,27 +2,27 @@
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import zarr
 
-from mobile_sam.config import RunConfig
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.sections import level_name
 from mobile_sam.data.images import read_image
-from mobile_sam.data.index import Index
+from mobile_sam.data.index.table import Index
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.extraction.plan import plan_extraction
 from mobile_sam.features import arrays
 from mobile_sam.features.arrays import open_arrays
-from mobile_sam.features.encoding import decode, encode, to_parts
+from mobile_sam.features.encoding import decode, encode, to_arrays
 from mobile_sam.features.identity import identity
-from mobile_sam.features.parts import FeatureError
+from mobile_sam.features.schema import FeatureError
 from mobile_sam.features.store import FeatureStore
-from mobile_sam.layout import RunPaths
-from mobile_sam.models.roles import load_teacher
-from mobile_sam.options import level_name
+from mobile_sam.models.student_teacher import load_teacher
+from mobile_sam.paths import RunPaths
+from tests.helpers.feature_stores import damage, shard_file
 
 Make = Callable[..., RunConfig]
 
@@ -38,12 +38,6 @@ def index(config: RunConfig) -> Index:
 
 def store(config: RunConfig) -> FeatureStore:
     return FeatureStore(RunPaths(config).features, identity(config))
-
-
-def shard_file(config: RunConfig, array: str = "neck") -> Path:
-    """The only shard of an array of features."""
-    (path,) = [p for p in (RunPaths(config).features / array / "c").rglob("*") if p.is_file()]
-    return path
 
 
 @pytest.mark.parametrize("levels", ["neck", 1, ["neck", 1], [0, 2]])
@@ -92,9 +86,9 @@ def test_layout_of_the_store(dtype: str, tiny: Make) -> None:
         array = opened.group[level]
         assert array.metadata.zarr_format == 3
         assert array.dtype == dtype
-        assert array.shape == (arrays.SHARD, 2, channels, 4, 4)
+        assert array.shape == (arrays.IMAGES_PER_SHARD, 2, channels, 4, 4)
         assert array.chunks == (1, 1, channels, 4, 4)
-        assert array.shards == (arrays.SHARD, 2, channels, 4, 4)
+        assert array.shards == (arrays.IMAGES_PER_SHARD, 2, channels, 4, 4)
         assert (f"{level}_scale" in opened.group) == (dtype == "int8")
     for _, array in opened.group.arrays():
         assert "crc32c" in str(array.metadata.to_dict()).lower()
@@ -103,7 +97,7 @@ def test_layout_of_the_store(dtype: str, tiny: Make) -> None:
 def test_int8_is_the_nearest_of_255_steps_of_each_channel() -> None:
     torch.manual_seed(0)
     features = torch.randn(2, 3, 4, 4) * torch.tensor([1.0, 100.0, 0.0])[:, None, None]
-    stored = to_parts(encode(features, "int8"))
+    stored = to_arrays(encode(features, "int8"))
     assert stored[""].dtype == np.int8
     assert np.abs(stored[""]).max() == 127
     step = features.abs().amax((-2, -1), keepdim=True) / 127
@@ -126,13 +120,13 @@ def test_features_that_are_not_finite_are_an_error(dtype: str, value: float) -> 
     features = torch.ones(1, 2, 4, 4)
     features[0, 1, 2, 3] = value
     with pytest.raises(FeatureError, match="not finite"):
-        to_parts(encode(features, dtype))
+        to_arrays(encode(features, dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_features_beyond_float16_are_an_error(dtype: str) -> None:
     with pytest.raises(FeatureError, match="too large"):
-        to_parts(encode(torch.full((1, 2, 4, 4), 70000.0), dtype))
+        to_arrays(encode(torch.full((1, 2, 4, 4), 70000.0), dtype))
 
 
 @pytest.mark.parametrize(
@@ -163,18 +157,6 @@ def test_missing_and_unfinished_stores_say_what_to_do(config: RunConfig) -> None
     plan_extraction(config)
     with pytest.raises(FeatureError, match=r"no features for .*; run `extract` again"):
         store(config).read(index(config)[0])
-
-
-def damage(path: Path, how: str) -> None:
-    """Flip a bit of the first chunk, cut the file in half, or remove it."""
-    content = bytearray(path.read_bytes())
-    if how == "flipped":
-        content[100] ^= 1
-        path.write_bytes(content)
-    elif how == "cut":
-        path.write_bytes(content[: len(content) // 2])
-    else:
-        path.unlink()
 
 
 def damaged_images(config: RunConfig) -> list[str]:
@@ -220,7 +202,7 @@ def test_a_store_in_a_place_that_cannot_be_written_to_is_read(
     def refuse(*args: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mobile_sam.features.locks._open", refuse)
+    monkeypatch.setattr("mobile_sam.features.locks._open_lock_file", refuse)
     assert store(config).read(index(config)[0])["neck"].shape == (32, 4, 4)
 
 

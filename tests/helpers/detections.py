@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from mobile_sam.data.masks import encode
-from tests.metrics.masks import Mask
+from tests.helpers.mask_pairs import Mask
 
 Json = dict[str, Any]
 SIZE = (150, 200)

@@ -5,6 +5,8 @@ import os
 import random
 import resource
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,13 +16,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import torch
 
 from mobile_sam.__main__ import main
 
 # Forks of a process that has imported everything: a verb's work is disturbed, and no import.
 _SERVER = multiprocessing.get_context("forkserver")
-_PRELOADED = ["training.run", "training.export", "validation", "report", "extraction", "fetch"]
+_PRELOADED = ["training.run", "training.export", "evaluation.validate_run", "report.write"]
+_PRELOADED += ["extraction.compute", "download.files"]
 
 
 class Ended(NamedTuple):
@@ -103,3 +107,16 @@ def ended_at_random(running: Running, seconds: float, number: int, rng: random.R
     running.wait_for_work()
     time.sleep(rng.uniform(0, seconds))
     return running.signal(number)
+
+
+def kill_all(running: "subprocess.Popen[str]") -> str:
+    """Snakemake and its jobs at once, as the system does when a machine is lost.
+
+    Returns what they printed.
+    """
+    jobs = psutil.Process(running.pid).children(recursive=True)
+    for process in [psutil.Process(running.pid), *jobs]:
+        process.send_signal(signal.SIGKILL)
+    output, _ = running.communicate()
+    psutil.wait_procs(jobs, timeout=30)
+    return output

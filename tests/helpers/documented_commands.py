@@ -4,7 +4,7 @@ import re
 import shlex
 from typing import NamedTuple
 
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md"),
@@ -15,7 +15,6 @@ PROGRAMS = frozenset(
     [
         *("apptainer", "bash", "cd", "conda", "cp", "curl", "docker", "git", "jupyter", "make"),
         *(
-            "mkdocs",
             "mobile-sam",
             "mv",
             "npm",

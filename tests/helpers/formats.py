@@ -11,6 +11,10 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
+from mobile_sam.data.index.table import Index
+
+SQUARE = [[1, 1, 9, 1, 9, 9, 1, 9]]
+
 
 def masks_of(split: Path) -> Iterator[tuple[Path, list[np.ndarray]]]:
     """Each image of `<split>/image` with the masks in `<split>/mask/<id>/`, in order of names."""
@@ -111,3 +115,23 @@ def as_yolo(split: Path) -> Path:
                 lines.append(f"{number % 2} {numbers}")
         (split / "labels" / f"{image.stem}.txt").write_text("\n".join(lines) + "\n")
     return split / "labels"
+
+
+def ids(path: Path, split: str) -> list[str]:
+    index = Index(path, split)
+    return [index[position].image_id for position in range(len(index))]
+
+
+def coco_of_one(
+    directory: Path, segmentation: Any, size: tuple[int, int] = (64, 64), **changes: Any
+) -> dict[str, tuple[Path, Path]]:
+    """A data set of one COCO image with one annotation, for both splits."""
+    (directory / "images").mkdir()
+    Image.new("RGB", (64, 64)).save(directory / "images" / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": size[0], "width": size[1]}],
+        "annotations": [{"id": 5, "image_id": 1, "segmentation": segmentation}],
+    }
+    content |= changes
+    (directory / "coco.json").write_text(json.dumps(content))
+    return dict.fromkeys(("train", "val"), (directory / "images", directory / "coco.json"))

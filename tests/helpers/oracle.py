@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 ORACLE = Path(os.environ.get("MOBILE_SAM_ORACLE", ROOT / ".venv" / "oracle"))
 
@@ -19,7 +19,7 @@ def original(name: str, task: dict[str, Any], directory: Path) -> Any:
     source, target = directory / f"{name}.in.pt", directory / f"{name}.out.pt"
     torch.save(task, source)
     subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("original.py")), name, source, target],
+        [sys.executable, str(Path(__file__).with_name("original_code.py")), name, source, target],
         check=True,
         cwd=directory,
         env=os.environ | {"PYTHONPATH": str(ORACLE)},

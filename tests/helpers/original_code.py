@@ -1,6 +1,6 @@
 """Runs the original MobileSAM, SAM and LVIS code; started as a script in a process of its own.
 
-    PYTHONPATH=ORACLE python original.py TASK INPUT OUTPUT
+    PYTHONPATH=ORACLE python original_code.py TASK INPUT OUTPUT
 
 ORACLE holds the original packages, one of which has the name of ours. INPUT and OUTPUT are files
 of `torch.save`.

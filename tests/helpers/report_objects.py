@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from mobile_sam.report.measured import Kind, Measured, What
+from mobile_sam.report.inputs.report_data import Checkpoint, Kind, ReportData
 
 KINDS: dict[str, Kind] = {
     "box_filled": "baseline",
@@ -33,27 +33,29 @@ def table(rows: list[dict]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(names, "category"))
 
 
-def measured(rows: list[dict], **changes: Any) -> Measured:
+def report(rows: list[dict], **changes: Any) -> ReportData:
     """A run of the stages that are in the rows; the last is the main one."""
     objects = table(rows)
     names = [name for name in KINDS if name in set(objects["checkpoint"])]
-    whats = tuple(What(name, KINDS[name], f"what {name} is", Path(name)) for name in names)
-    stages = [w.name for w in whats if w.kind == "stage"]
+    checkpoints = tuple(
+        Checkpoint(name, KINDS[name], f"what {name} is", Path(name)) for name in names
+    )
+    stages = [w.name for w in checkpoints if w.kind == "stage"]
     steps = tuple(zip(stages, ["start", *stages], strict=False))
     main = stages[-1]
     others = [name for name in names if KINDS[name] not in {"stage", "best"}]
     pairs = dict.fromkeys([*((s, "start") for s in stages), *steps, *((main, o) for o in others)])
     values: dict[str, Any] = {
         "title": "title",
-        "whats": whats,
+        "checkpoints": checkpoints,
         "main": main,
         "pairs": tuple(pairs),
         "steps": steps,
-        "worse": "Where a stage made it worse",
+        "worse": "Images where a stage reduced mean IoU",
         "objects": objects,
         "sweeps": pd.DataFrame(columns=["checkpoint", "prompt", "threshold", "miou"]),
         "mask_threshold": 0.0,
         "examples": 2,
         "chain": True,
     }
-    return Measured(**values | changes)
+    return ReportData(**values | changes)

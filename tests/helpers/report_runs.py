@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.data.index import Index
-from mobile_sam.data.indexing import index_dataset
-from mobile_sam.layout import RunPaths, validated
-from mobile_sam.schedule import normalise
+from mobile_sam.config.checkpoints import checkpoint_names
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.table import Index
+from mobile_sam.paths import RunPaths
 from mobile_sam.training import checkpoint
-from tests.conftest import TWO_STAGES, tiny_settings
-from tests.report.tables import PLAIN, write_made_up
+from tests.helpers.report_tables import PLAIN, write_made_up
+from tests.helpers.runs import TWO_STAGES, tiny_settings
 
 ERRORS = {
     "box_filled": 0.0,
@@ -40,9 +42,9 @@ def write_run(
     config = parse_config(tiny_settings(scenes, output_dir, **settings), "test")
     paths = RunPaths(config)
     if not paths.index.is_file():
-        index_dataset(paths.sources, paths.index, config.data, config.seed)
+        index_dataset(paths.sources, paths.index, config.data)
     index = Index(paths.index, "val")
-    for what in validated(config):
+    for what in checkpoint_names(config):
         write_made_up(index, paths.validation(what), what, (ERRORS | (errors or {}))[what], prompts)
     for stage in normalise(config):
         epochs = np.arange(stage.start_epoch, stage.end_epoch)

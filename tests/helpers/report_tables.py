@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mobile_sam.data.index import Index, IndexedImage
+from mobile_sam.data.index.table import Index, IndexedImage
 from mobile_sam.data.masks import Mask, bounding_box, encode
 from mobile_sam.evaluation.tables import write_table
 from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou

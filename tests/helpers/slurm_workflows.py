@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,25 +13,30 @@ from typing import NamedTuple
 import psutil
 
 from mobile_sam.training import checkpoint
-from tests.conftest import ROOT, equal_states
-from tests.slurm.cluster import jobs, wait_until
+from tests.helpers.commands import ROOT
+from tests.helpers.equality import equal_states
+from tests.helpers.slurm_cluster import jobs, wait_until
 
 # One thread each, so that sums are made in one order.
 _COMMON = ("--snakefile", str(ROOT / "Snakefile"), "--max-threads", "1")
 
 
 class Long(NamedTuple):
-    """A training of half a minute, and where it leaves what."""
+    """A training as long as a test needs it, and where it leaves what."""
 
     run: Path = Path("results/mobile_sam/mobileSAM-tiny")
-    arguments: tuple[str, ...] = (
-        *("--config", "run=mobileSAM", "overlay=tiny", "num_epochs=300", "val_images=0"),
-        "save_every_minutes=0.02",
-    )
+
+    def arguments(self, epochs: int) -> tuple[str, ...]:
+        named = ("--config", "run=mobileSAM", "overlay=tiny", f"num_epochs={epochs}")
+        return (*named, "val_images=0", "save_every_minutes=0.02")
 
     @property
     def checkpoint(self) -> Path:
         return self.run / "stages/00_finetune/checkpoint.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.run / "stages/00_finetune/metrics.csv"
 
     @property
     def resume(self) -> Path:
@@ -67,7 +73,14 @@ class Submitted:
         self.directory.mkdir(exist_ok=True)
         profile = ("--workflow-profile", str(ROOT / "profiles" / "slurm"))
         looking = ("--slurm-status-command", "squeue", "--latency-wait", "10")
-        command = [sys.executable, "-m", "tests.slurm.impatient", *_COMMON, *profile, *looking]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.helpers.slurm_snakemake",
+            *_COMMON,
+            *profile,
+            *looking,
+        ]
         command += ["--slurm-keep-successful-logs", "--directory", str(self.directory)]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -77,6 +90,19 @@ class Submitted:
                 cwd=ROOT,
                 env=os.environ | environment,
             )
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def trainer(self) -> psutil.Process:
+        """The process that trains, on this machine whatever its node."""
+        (found,) = (
+            process
+            for process in psutil.process_iter(["cmdline", "cwd"])
+            if (process.info["cmdline"] or [])[1:4] == ["-m", "mobile_sam", "train"]
+            and process.info["cwd"] == str(self.directory)
+        )
+        return found
 
     def wait(self, seconds: float = 420) -> None:
         """To the end, which has to be a good one."""
@@ -135,9 +161,14 @@ class Submitted:
 
 def first_epoch(attempt: str) -> int:
     """The epoch at which a training has begun or gone on."""
-    begun = re.search(r"stage 00_finetune: epochs (\d+) to 300", attempt)
+    begun = re.search(r"stage 00_finetune: epochs (\d+) to", attempt)
     assert begun is not None, attempt
     return int(begun[1])
+
+
+def trained_epochs(attempts: Iterable[str]) -> list[int]:
+    """The epochs that were trained to their end, counted from 1, in the order of attempts."""
+    return [int(n) for attempt in attempts for n in re.findall(r"epoch (\d+) done", attempt)]
 
 
 def same_end(first: Path, second: Path) -> bool:

@@ -1,6 +1,6 @@
 """Plans commands of Snakemake, each in a fork of one process that has imported it.
 
-    python -m tests.docs.plans < commands.json
+    python -m tests.helpers.snakemake_plans < commands.json
 
 Reads a list of lists of words; prints a list of [exit status, what Snakemake said].
 """

@@ -13,9 +13,9 @@ from multiprocessing.process import BaseProcess
 import torch
 
 from mobile_sam.__main__ import main
-from mobile_sam.config import RunConfig
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import normalise
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.paths import RunPaths
 from mobile_sam.training import checkpoint
 
 # Forks of a process that has imported everything and trained nothing: a start costs no seconds.

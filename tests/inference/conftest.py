@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mobile_sam.models.build import build_sam_model
+from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import to_original
-from tests.conftest import draw_image
+from tests.helpers.discs import HEIGHT, WIDTH, Discs
+from tests.helpers.images import draw_image
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +30,15 @@ def images(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_image(path, 80, 60 + number, seed=number)
     return directory
+
+
+@pytest.fixture(scope="module")
+def model() -> Sam:
+    model = build_sam_model("tiny_sam", 64)
+    parts = model.image_encoder, model.prompt_encoder, model.mask_decoder
+    return Discs(*parts).eval()
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)

@@ -14,49 +14,11 @@ from mobile_sam.inference.automatic_masks import (
     automatic_masks,
 )
 from mobile_sam.inference.grid import Crop
-from mobile_sam.inference.memory import POINTS_ON_CPU
 from mobile_sam.inference.predictor import SamPredictor
-from mobile_sam.inference.proposals import is_cut_off, stability_scores
+from mobile_sam.inference.proposals import CPU_POINTS_PER_PASS, is_near_crop_edge, stability_scores
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
-
-HEIGHT, WIDTH = 90, 120
-# Of the three discs around each point, in pixels of the model frame, and what is predicted.
-RADII, IOU, SLOPE = (6.0, 12.0, 20.0), (0.92, 0.96, 0.7), (2.0, 4.0, 0.5)
-ALL = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
-ALL |= {"box_nms_thresh": 1.0, "crop_nms_thresh": 1.0}
-
-
-class Discs(Sam):
-    """Answers each point with three discs around it; the IoU of each falls a little from the left.
-
-    Logits fall by SLOPE with each pixel from the middle.
-    """
-
-    def decode(self, image_embedding: Tensor, points: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        side = self.img_size // 4
-        x = y = (torch.arange(side) + 0.5) * 4
-        away_x, away_y = (x - points[:, :1, 0]).square(), (y - points[:, :1, 1]).square()
-        distance = (away_y[:, :, None] + away_x[:, None]).sqrt()[:, None]  # (N, 1, S/4, S/4)
-        radii, slopes = (torch.tensor(v)[:, None, None] for v in (RADII, SLOPE))
-        low_res_logits = (radii - distance) * slopes
-        return low_res_logits, torch.tensor(IOU) - points[:, 0, :1] / 10_000
-
-
-@pytest.fixture(scope="module")
-def model() -> Sam:
-    model = build_sam_model("tiny_sam", 64)
-    parts = model.image_encoder, model.prompt_encoder, model.mask_decoder
-    return Discs(*parts, img_size=64).eval()
-
-
-@pytest.fixture(scope="module")
-def image() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-
-
-def found(model: Sam, image: np.ndarray, **options: Any) -> list[proposals.AutomaticMask]:
-    return automatic_masks(model, image, AutomaticOptions(**{"points_per_side": 4} | options))
+from tests.helpers.discs import ALL, HEIGHT, RADII, WIDTH, Discs, found
 
 
 def test_a_mask_is_where_its_point_is(model: Sam, image: np.ndarray) -> None:
@@ -125,7 +87,7 @@ def watch_upscaling(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize(("batch", "most"), [(3, 3), (64, POINTS_ON_CPU)])
+@pytest.mark.parametrize(("batch", "most"), [(3, 3), (64, CPU_POINTS_PER_PASS)])
 def test_few_points_are_decoded_at_a_time(
     model: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, batch: int, most: int
 ) -> None:
@@ -146,7 +108,7 @@ def test_few_pixels_are_held_at_a_time(
     expected = found(model, image, **ALL)
     upscaled = watch_upscaling(monkeypatch)
     for masks in (3, 0.5):
-        monkeypatch.setattr(proposals, "PIXELS_AT_ONCE", masks * HEIGHT * WIDTH)
+        monkeypatch.setattr(proposals, "PIXELS_PER_PASS", masks * HEIGHT * WIDTH)
         upscaled.clear()
         assert found(model, image, **ALL) == expected
         assert max(upscaled) == math.ceil(masks)
@@ -191,7 +153,7 @@ def test_masks_of_crops_lie_where_the_crops_are(model: Sam, image: np.ndarray) -
         x, y = mask.point
         assert decode(mask.code, (HEIGHT, WIDTH))[int(y), int(x)]
         assert mask.crop.x0 <= mask.box[0] <= mask.box[2] < mask.crop.x1
-        assert not is_cut_off(mask.box, mask.crop, (HEIGHT, WIDTH))
+        assert not is_near_crop_edge(mask.box, mask.crop, (HEIGHT, WIDTH))
     fewer = found(model, image, **options | {"crop_nms_thresh": 0.3})
     assert 4 < len(fewer) < len(masks)
 
@@ -209,8 +171,8 @@ def test_masks_of_crops_lie_where_the_crops_are(model: Sam, image: np.ndarray) -
 def test_a_mask_at_an_edge_of_the_crop_is_cut_off(
     box: tuple[int, int, int, int], cut: bool
 ) -> None:
-    assert is_cut_off(box, Crop(0, 0, 100, 100, 1), (200, 200)) == cut
-    assert not is_cut_off(box, Crop(0, 0, 100, 100, 0), (100, 100))
+    assert is_near_crop_edge(box, Crop(0, 0, 100, 100, 1), (200, 200)) == cut
+    assert not is_near_crop_edge(box, Crop(0, 0, 100, 100, 0), (100, 100))
 
 
 def test_stability_is_the_iou_of_a_higher_and_a_lower_mask() -> None:
@@ -231,7 +193,7 @@ class Rings(Discs):
 
 def test_small_regions_are_removed(model: Sam, image: np.ndarray) -> None:
     parts = model.image_encoder, model.prompt_encoder, model.mask_decoder
-    rings, best = Rings(*parts, img_size=64).eval(), ALL | {"pred_iou_thresh": 0.94}
+    rings, best = Rings(*parts).eval(), ALL | {"pred_iou_thresh": 0.94}
     middle = {"points_per_side": None, "point_grids": [np.array([[0.5, 0.5]])]}
     (ring,) = found(rings, image, **best, **middle)
     (few,) = found(rings, image, **best, **middle, min_mask_region_area=3)
@@ -270,6 +232,70 @@ def test_output_modes_say_the_same(model: Sam, image: np.ndarray) -> None:
         assert np.array_equal(decode(text.encode(), (HEIGHT, WIDTH)), pixels)
         rest = [{k: v for k, v in r.items() if k != "segmentation"} for r in (mask, run, code)]
         assert rest[0] == rest[1] == rest[2]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("points_per_side", 8),
+        ("point_grids", [np.array([[0.5, 0.5], [0.2, 0.3]])]),
+        ("pred_iou_thresh", 0.0),
+        ("stability_score_thresh", 0.0),
+        ("stability_score_offset", 0.2),
+        ("box_nms_thresh", 0.2),
+        ("crop_n_layers", 1),
+        ("min_mask_region_area", 100_000),
+        ("mask_threshold", 1.0),
+        ("coarse_points_per_side", 2),
+        ("output_mode", "coco_rle"),
+    ],
+)
+def test_options_set_later_take_effect(
+    model: Sam, image: np.ndarray, option: str, value: Any
+) -> None:
+    """The generator answers like one made with them; once they were silently ignored."""
+    options = {"points_per_side": 4, "pred_iou_thresh": 0.75, "stability_score_thresh": 0.7}
+    generator = SamAutomaticMaskGenerator(model, **options)
+    before = generator.generate(image)
+    setattr(generator, option, value)
+    if option == "point_grids":
+        options["points_per_side"] = None
+    made = SamAutomaticMaskGenerator(model, **options | {option: value})
+    found = [records_as_text(g.generate(image)) for g in (generator, made)]
+    assert found[0] == found[1]
+    if option not in {"min_mask_region_area", "stability_score_offset"}:  # discs are whole
+        assert found[0] != records_as_text(before)
+
+
+def records_as_text(records: list[dict[str, Any]]) -> str:
+    return repr([{k: np.asarray(v).tolist() for k, v in record.items()} for record in records])
+
+
+def test_options_are_read_as_attributes(model: Sam) -> None:
+    generator = SamAutomaticMaskGenerator(model, points_per_side=3, crop_n_layers=1)
+    assert [grid.shape for grid in generator.point_grids] == [(9, 2), (9, 2)]
+    assert (generator.pred_iou_thresh, generator.points_per_batch) == (0.88, 64)
+    generator.crop_n_layers = 0
+    assert len(generator.point_grids) == 1
+    generator.output_mode = "png"
+    with pytest.raises(ValueError, match="output_mode: 'png'"):
+        generator.generate(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_the_generators_predictor_is_the_one_that_encodes(model: Sam, image: np.ndarray) -> None:
+    generator = SamAutomaticMaskGenerator(model, 2, **ALL)
+    assert generator.predictor.model is generator.model is model
+    sizes = []
+
+    class Watched(SamPredictor):
+        def set_image(self, image: np.ndarray, image_format: str = "RGB") -> None:
+            sizes.append(image.shape[:2])
+            super().set_image(image, image_format)
+
+    generator.predictor = Watched(model)
+    assert len(generator.generate(image)) == 12
+    assert sizes == [(HEIGHT, WIDTH)]
+    assert not generator.predictor.is_image_set
 
 
 @pytest.mark.parametrize(

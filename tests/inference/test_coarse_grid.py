@@ -8,11 +8,10 @@ from mobile_sam.data.masks import decode, union
 from mobile_sam.inference.automatic_masks import AutomaticOptions, SamAutomaticMaskGenerator
 from mobile_sam.inference.grid import Crop
 from mobile_sam.inference.predictor import SamPredictor
-from mobile_sam.inference.proposals import AutomaticMask, masks_of_crop, uncovered
+from mobile_sam.inference.proposals import AutomaticMask, propose_masks, uncovered_points
 from mobile_sam.models.sam import Sam
-from tests.inference.test_automatic_masks import ALL, HEIGHT, WIDTH, Discs, found, image, model
+from tests.helpers.discs import ALL, HEIGHT, WIDTH, Discs, found
 
-__all__ = ["image", "model"]
 SIZE = (HEIGHT, WIDTH)
 KEPT = ALL | {"pred_iou_thresh": 0.9}
 
@@ -83,10 +82,10 @@ def test_points_on_the_far_edge_are_asked(model: Sam, image: np.ndarray) -> None
     predictor.set_image(image)
     corner = np.array([[1.0, 1.0]])
     grids = [np.array([[0.25, 0.25]]), corner]
-    masks = masks_of_crop(predictor, grids, crop, SIZE, AutomaticOptions(**ALL))
+    masks = propose_masks(predictor, grids, crop, SIZE, AutomaticOptions(**ALL))
     assert {mask.point for mask in masks} == {(30.0, 22.5), (120.0, 90.0)}
     everything = AutomaticMask(masks[0].code, 0, (0, 0, 0, 0), 1.0, 1.0, (0.0, 0.0), crop)
-    assert len(uncovered(corner * (WIDTH, HEIGHT), [everything], crop, SIZE)) == 1
+    assert len(uncovered_points(corner * (WIDTH, HEIGHT), [everything], crop, SIZE)) == 1
 
 
 def test_a_coarse_grid_without_points_is_an_error(model: Sam) -> None:
@@ -95,4 +94,4 @@ def test_a_coarse_grid_without_points_is_an_error(model: Sam) -> None:
             crop_n_layers=1, crop_n_points_downscale_factor=2, coarse_points_per_side=1
         )
     generator = SamAutomaticMaskGenerator(model, coarse_points_per_side=2)
-    assert [len(grid) for grid in generator.options.rounds()[0]] == [4, 1024]
+    assert [len(grid) for grid in generator.options.grid_passes()[0]] == [4, 1024]

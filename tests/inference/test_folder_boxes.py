@@ -13,7 +13,7 @@ from mobile_sam.data.masks import encode
 from mobile_sam.data.records import find_records
 from mobile_sam.inference.loading import build_sam
 from mobile_sam.inference.predictor import SamPredictor
-from tests.inference.segmenting import coco_of, segment_photos
+from tests.helpers.segmenting import coco_of, segment_photos
 
 BOXES: list[dict[str, Any]] = [
     {"image_id": 7, "category_id": 3, "bbox": [10, 5, 40.5, 30], "score": 0.75},
@@ -122,7 +122,7 @@ def test_files_of_a_grid_are_refused_and_so_are_its_options(
 ) -> None:
     given = ("--boxes", boxes, "--points-per-side", 4)
     assert segment_photos(images, finished_weights, *given) == 1
-    assert "--points-per-side is of a grid; leave out --boxes" in caplog.text
+    assert "--points-per-side is an option of automatic masks; leave out --boxes" in caplog.text
     assert segment_photos(images, finished_weights, "--points-per-side", 1) == 0
     assert segment_photos(images, finished_weights, "--boxes", boxes) == 1
     assert 'prompts "grid", now "boxes"' in caplog.text

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mobile_sam.inference.grid import Crop, crops, point_grid, point_grids
+from mobile_sam.inference.grid import Crop, generate_crops, point_grid, point_grids
 
 
 def test_points_are_the_centres_of_equal_cells_row_by_row() -> None:
@@ -23,7 +23,7 @@ def test_a_layer_without_points_is_an_error(side: int, layers: int, downscale: i
 
 @pytest.mark.parametrize("size", [(100, 160), (97, 61), (480, 640)])
 def test_crops_cover_the_image_and_overlap(size: tuple[int, int]) -> None:
-    found = crops(size, 2, 512 / 1500)
+    found = generate_crops(size, 2, 512 / 1500)
     assert found[0] == Crop(0, 0, size[1], size[0], 0)
     for layer, count in ((0, 1), (1, 4), (2, 16)):
         seen = np.zeros(size, dtype=int)
@@ -39,11 +39,11 @@ def test_crops_cover_the_image_and_overlap(size: tuple[int, int]) -> None:
 
 
 def test_crops_overlap_by_a_share_of_the_shorter_side() -> None:
-    first, below, right, _ = crops((100, 160), 1, 0.2)[1:]
+    first, below, right, _ = generate_crops((100, 160), 1, 0.2)[1:]
     assert first.y1 - below.y0 == 20
     assert first.x1 - right.x0 == 20
 
 
 def test_too_many_crops_of_a_small_image_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"3 layers cut an image of 5 x 9 pixels"):
-        crops((9, 5), 3, 0.0)
+        generate_crops((9, 5), 3, 0.0)

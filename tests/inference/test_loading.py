@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobile_sam import fetch
-from mobile_sam.config import ConfigError, RunConfig, parse_config
+from mobile_sam.config.load import Runs
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.download import files
 from mobile_sam.inference import loading
 from mobile_sam.inference.loading import (
     build_sam,
@@ -16,13 +18,14 @@ from mobile_sam.inference.loading import (
     sam_model_registry,
     settings_of_run,
 )
-from mobile_sam.layout import RunPaths
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import to_original
-from mobile_sam.plan import write_settings
-from mobile_sam.runs import Runs
-from tests.conftest import equal_states, tiny_settings
+from mobile_sam.paths import RunPaths
+from mobile_sam.pipeline.settings_files import write_settings
+from mobile_sam.system.errors import ConfigError
+from tests.helpers.equality import equal_states
+from tests.helpers.runs import tiny_settings
 
 Finished = Callable[..., tuple[RunConfig, Sam]]
 
@@ -129,7 +132,7 @@ class Named:
 def test_a_known_name_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_sam_model("vit_t", 64, seed=2)
     torch.save(to_original(model), tmp_path / "mobile_sam.pt")
-    monkeypatch.setattr(fetch, "fetch_checkpoint", lambda name: tmp_path / f"{name}.pt")
+    monkeypatch.setattr(files, "fetch_checkpoint", lambda name: tmp_path / f"{name}.pt")
     for found in (build_sam("mobile_sam", 64), sam_model_registry["vit_t"]("mobile_sam")):
         assert equal_states(found.state_dict(), model.state_dict())
 
@@ -154,5 +157,7 @@ def test_settings_of_an_unknown_or_renamed_run_are_refused(finished: Finished) -
     with pytest.raises(ConfigError, match=r"there is no 'other' in .*finished runs there: my_run"):
         settings_of_run("other")
     RunPaths(config).run.rename("results/mobile_sam/other")
-    with pytest.raises(ConfigError, match="the settings of mobile_sam/my_run; call the directory"):
+    with pytest.raises(
+        ConfigError, match="the settings of mobile_sam/my_run; rename the directory"
+    ):
         settings_of_run("other")

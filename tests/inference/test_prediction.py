@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from mobile_sam.__main__ import main
-from mobile_sam.config import ConfigError
 from mobile_sam.data.masks import decode
 from mobile_sam.inference.loading import build_sam
 from mobile_sam.inference.predictor import SamPredictor
-from mobile_sam.inference.prompt import Prompt, check_within, prompts_of
-from tests.conftest import draw_image
+from mobile_sam.inference.prompt import Prompt, build_prompts, check_within
+from mobile_sam.system.directories import OUTPUT_MARK, is_output
+from mobile_sam.system.errors import ConfigError
+from tests.helpers.images import draw_image
 
 Predict = Callable[..., int]
 
@@ -33,13 +34,18 @@ def predict(image: Path, tmp_path: Path, finished_weights: Path) -> Predict:
     return run
 
 
+def files_in(directory: Path) -> list[str]:
+    """Names of the files of predictions in a directory, which is marked as one of results."""
+    assert is_output(directory)
+    return sorted(path.name for path in directory.iterdir() if path.name != OUTPUT_MARK)
+
+
 def test_a_box_gives_the_mask_of_the_predictor(
     predict: Predict, image: Path, tmp_path: Path, finished_weights: Path
 ) -> None:
     assert predict("--box", 10, 12, 80, 60) == 0
     out = tmp_path / "out"
-    names = sorted(path.name for path in out.iterdir())
-    assert names == ["photo.json", "photo_mask_1.png", "photo_overlay.jpg"]
+    assert files_in(out) == ["photo.json", "photo_mask_1.png", "photo_overlay.jpg"]
     predictor = SamPredictor(build_sam(finished_weights, 64))
     predictor.set_image(np.asarray(Image.open(image)))
     wanted = predictor.predict(box=np.array([10, 12, 80, 60]), multimask_output=False)
@@ -80,11 +86,87 @@ def test_fewer_masks_leave_none_of_before(predict: Predict, tmp_path: Path) -> N
     assert masks == ["photo_mask_1.png", "photo_mask_2.png"]
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_images_of_one_name_have_files_of_their_own(
+    predict: Predict, tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In two directories, and with two suffixes."""
+    others = [tmp_path / "b" / "photo.png", tmp_path / "photo.jpg"]
+    for seed, other in enumerate(others, start=1):
+        other.parent.mkdir(exist_ok=True)
+        draw_image(other, 100, 80, seed=seed)
+    assert predict("--point", 30, 30, "--multimask") == 0
+    first, out = contents(tmp_path / "out"), tmp_path / "out"
+    for number, other in enumerate(others, start=2):
+        capsys.readouterr()
+        assert predict("--box", 1, 1, 50, 50, "--image", other) == 0
+        names = [f"photo_{number}{end}" for end in ("_mask_1.png", "_overlay.jpg", ".json")]
+        assert capsys.readouterr().out.split() == [str(out / name) for name in names]
+        assert json.loads((out / names[-1]).read_text())["image"] == str(other)
+    # Asked again, each image has the same names, and the others' files stay.
+    for other in others:
+        assert predict("--box", 1, 1, 60, 60, "--image", other) == 0
+    assert {name: (out / name).read_bytes() for name in first} == first
+    assert len(files_in(out)) == 5 + 2 * 3
+
+
+@pytest.mark.parametrize("name", ["photo.json", "photo_mask_1.png", "photo_overlay.jpg"])
+def test_a_file_of_somebody_else_is_not_replaced(
+    predict: Predict, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert predict("--box", 1, 1, 50, 50) == 0
+    for path in (tmp_path / "out").glob("photo*"):
+        path.unlink()
+    (tmp_path / "out" / name).write_text('{"my": "own"}')
+    assert predict("--box", 1, 1, 50, 50) == 1
+    assert f"{tmp_path / 'out' / name}: predict did not write this file" in caplog.text
+    assert files_in(tmp_path / "out") == [name]
+    assert (tmp_path / "out" / name).read_text() == '{"my": "own"}'
+
+
+def test_a_prediction_that_was_killed_is_completed(predict: Predict, tmp_path: Path) -> None:
+    assert predict("--box", 1, 1, 50, 50) == 0
+    (tmp_path / "out" / "photo.json").unlink()  # the last to get its place
+    assert predict("--box", 1, 1, 50, 50) == 0
+    assert len(files_in(tmp_path / "out")) == 3
+
+
+def test_a_directory_of_other_files_is_refused(
+    predict: Predict, tmp_path: Path, image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert predict("--box", 1, 1, 50, 50, "--out", image.parent) == 1
+    assert f"--out {image.parent}: the input {image} lies there" in caplog.text
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert predict("--box", 1, 1, 50, 50) == 1
+    assert "the directory holds other files, such as notes.txt" in caplog.text
+    assert contents(tmp_path / "out") == {"notes.txt": b"mine"}
+
+
+def test_a_directory_of_predictions_without_the_mark_is_used(
+    predict: Predict, tmp_path: Path
+) -> None:
+    """As versions before the mark wrote it."""
+    assert predict("--box", 1, 1, 50, 50, "--box", 1, 1, 9, 9) == 0
+    told = tmp_path / "out" / "photo.json"
+    about = json.loads(told.read_text())
+    told.write_text(json.dumps({k: v for k, v in about.items() if k not in _NEW}))
+    (tmp_path / "out" / OUTPUT_MARK).unlink()
+    assert predict("--box", 1, 1, 50, 50) == 0
+    assert files_in(tmp_path / "out") == ["photo.json", "photo_mask_1.png", "photo_overlay.jpg"]
+
+
+_NEW = {"image_path", "overlay"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "nothing is asked"),
-        (("--background", 3, 3), "nothing is asked"),
+        ((), "there is no prompt"),
+        (("--background", 3, 3), "there is no prompt"),
         (("--box", 50, 10, 40, 60), "it has no area"),
         (("--box", 1, 1, 9, 9, "--box", 2, 2, 8, 8, "--point", 3, 3), "with 2 boxes"),
         (("--point", 130, 10), "the image is 120 x 90 pixels"),
@@ -105,10 +187,10 @@ def test_what_cannot_be_asked_is_a_sentence(
 
 
 def test_prompts_hold_what_was_typed() -> None:
-    assert prompts_of([[1, 2, 3, 4]], [[5, 6]], [[7, 8]]) == [
+    assert build_prompts([[1, 2, 3, 4]], [[5, 6]], [[7, 8]]) == [
         Prompt((1, 2, 3, 4), ((5, 6), (7, 8)), (1, 0))
     ]
-    assert prompts_of([[1, 2, 3, 4], [5, 6, 7, 8]], [], []) == [
+    assert build_prompts([[1, 2, 3, 4], [5, 6, 7, 8]], [], []) == [
         Prompt((1, 2, 3, 4)),
         Prompt((5, 6, 7, 8)),
     ]

@@ -114,6 +114,47 @@ def test_a_model_of_half_precision_answers_nearly_the_same(images: list[np.ndarr
     assert np.abs(logits(first)).max() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("dtype", "given"), [(torch.float16, np.float16), (torch.bfloat16, np.float32)]
+)
+def test_models_of_16_bits_take_all_prompts(
+    images: list[np.ndarray], dtype: torch.dtype, given: type
+) -> None:
+    """numpy has no bfloat16: its results are float32."""
+    whole = build_sam_model("tiny_sam", 64, seed=3).eval()
+    first, second = SamPredictor(whole), SamPredictor(copy.deepcopy(whole).to(dtype))
+    prompt = {"point_coords": np.array([[30, 40]]), "point_labels": np.array([1]), "box": BOX}
+    mask = np.random.default_rng(0).normal(0, 4, (1, 16, 16)).astype(np.float32)
+    found = []
+    for predictor in (first, second):
+        predictor.set_image(images[0])
+        found.append(predictor.predict(**prompt, mask_input=mask, return_logits=True))
+    assert [array.dtype for array in found[1]] == [given] * 3
+    for ours, exact in zip(found[1], found[0], strict=True):
+        np.testing.assert_allclose(ours, exact, atol=0.1)
+    again = second.predict(mask_input=found[1].low_res_logits[:1], multimask_output=False)
+    assert again.masks.dtype == bool
+    second.set_image_embedding(first.get_image_embedding(), SIZES[0])  # of 32 bits
+    assert second.predict(box=BOX).masks.shape == (3, *SIZES[0])
+    pixels = torch.from_numpy(first.transform.apply_image(images[0])).permute(2, 0, 1).float()
+    second.set_torch_image(pixels[None], SIZES[0])
+    answer = second.model(
+        [{"image": pixels, "original_size": SIZES[0], "mask_inputs": torch.from_numpy(mask)[None]}],
+        multimask_output=False,
+    )
+    assert answer[0]["masks"].shape == (1, 1, *SIZES[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*autocast:UserWarning")
+def test_results_under_autocast_are_arrays(model: Sam, images: list[np.ndarray]) -> None:
+    predictor = SamPredictor(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        predictor.set_image(images[0])
+        found = predictor.predict(box=BOX, return_logits=True)
+    predictor.set_image(images[0])
+    np.testing.assert_allclose(found.masks, logits(predictor), atol=0.1)
+
+
 def test_without_an_image_nothing_is_predicted(model: Sam, images: list[np.ndarray]) -> None:
     predictor = SamPredictor(model)
     for _ in range(2):
@@ -130,11 +171,19 @@ def test_without_an_image_nothing_is_predicted(model: Sam, images: list[np.ndarr
     [
         (lambda p, i: p.set_image(i[..., 0]), r"image: uint8 of shape \(90, 120\)"),
         (lambda p, i: p.set_images([i, i / 2]), r"image: float64 of shape \(90, 120, 3\)"),
-        (lambda p, i: p.set_images([]), "images: there is none"),
+        (lambda p, i: p.set_images([]), "images: empty"),
         (lambda p, i: p.set_image(i, "GRAY"), "image_format: 'GRAY'"),
         (lambda p, i: p.select_image(1), "number: 1, but 1 images are set"),
         (lambda p, i: p.predict(box=np.zeros((2, 4))), r"box: of shape \(2, 4\)"),
         (lambda p, i: p.predict(point_labels=np.array([1])), "go together"),
+        (
+            lambda p, i: p.predict(point_coords=np.array([[1, 2]]), point_labels=np.array([5])),
+            "labels: there is no 5",
+        ),
+        (
+            lambda p, i: p.predict(point_coords=np.array([[1, 2]]), point_labels=np.array([1, 0])),
+            r"labels: of shape \(1, 2\)",
+        ),
         (lambda p, i: p.set_torch_image(torch.zeros(2, 3, 48, 64), (90, 120)), "set_images"),
         (lambda p, i: p.set_torch_image(torch.zeros(1, 3, 90, 120), (90, 120)), "64 pixels"),
     ],

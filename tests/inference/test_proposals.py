@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mobile_sam.inference.memory import POINTS_ON_CPU, points_at_once
+from mobile_sam.inference.proposals import CPU_POINTS_PER_PASS, points_per_pass
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 
@@ -17,7 +17,7 @@ class OnGpu(Sam):
 @pytest.fixture
 def on_gpu() -> Sam:
     model = build_sam_model("tiny_sam", 64)
-    return OnGpu(model.image_encoder, model.prompt_encoder, model.mask_decoder, img_size=64)
+    return OnGpu(model.image_encoder, model.prompt_encoder, model.mask_decoder)
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,14 @@ def test_a_gpu_gets_what_half_of_its_free_memory_holds(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2**41))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: kept + 1000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
-    assert points_at_once(on_gpu, None) == points
-    assert points_at_once(on_gpu, 64) == 64
+    assert points_per_pass(on_gpu, None) == points
+    assert points_per_pass(on_gpu, 64) == 64
 
 
 def test_a_cpu_gets_few_points() -> None:
     model = build_sam_model("tiny_sam", 64)
-    assert [points_at_once(model, n) for n in (None, 64, 3)] == [POINTS_ON_CPU, POINTS_ON_CPU, 3]
+    assert [points_per_pass(model, n) for n in (None, 64, 3)] == [
+        CPU_POINTS_PER_PASS,
+        CPU_POINTS_PER_PASS,
+        3,
+    ]

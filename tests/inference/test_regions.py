@@ -3,14 +3,14 @@ import pytest
 from scipy import ndimage
 
 from mobile_sam.data.masks import Mask, decode, encode
+from mobile_sam.inference.automatic_masks import (
+    fill_holes,
+    remove_duplicates,
+    remove_islands,
+    remove_small_regions,
+)
 from mobile_sam.inference.grid import Crop
 from mobile_sam.inference.proposals import AutomaticMask, box_and_area
-from mobile_sam.inference.regions import (
-    without_duplicates,
-    without_holes,
-    without_islands,
-    without_small_regions,
-)
 
 SIZE = (40, 50)
 WHOLE = Crop(0, 0, 50, 40, 0)
@@ -41,26 +41,26 @@ def test_small_regions_are_those_that_scipy_finds(seed: int) -> None:
     mask = np.random.default_rng(seed).random(SIZE) < (0.2 + 0.05 * seed)
     expected = large_regions(mask, 4)
     assert expected.any()
-    assert np.array_equal(without_islands(mask, 4), expected)
-    assert np.array_equal(without_holes(~mask, 4), ~expected)
+    assert np.array_equal(remove_islands(mask, 4), expected)
+    assert np.array_equal(fill_holes(~mask, 4), ~expected)
 
 
 def test_the_largest_region_stays_however_small() -> None:
     mask = mask_of((3, 3, 5, 5)) | mask_of((10, 10, 12, 13))
-    assert np.array_equal(without_islands(mask, 100), mask_of((10, 10, 12, 13)))
+    assert np.array_equal(remove_islands(mask, 100), mask_of((10, 10, 12, 13)))
 
 
 @pytest.mark.parametrize("value", [False, True])
 def test_empty_and_full_masks_have_no_small_regions(value: bool) -> None:
     mask = np.full(SIZE, value)
-    assert without_holes(mask, 9) is mask
-    assert without_islands(mask, 9) is mask
+    assert fill_holes(mask, 9) is mask
+    assert remove_islands(mask, 9) is mask
 
 
 def test_a_mask_with_a_hole_and_a_speck_becomes_one_without() -> None:
     square = mask_of((10, 10, 20, 20))
     ragged = (square & ~mask_of((14, 14, 16, 16))) | mask_of((40, 30, 41, 31))
-    (found,) = without_small_regions([record(ragged)], SIZE, 5, 0.7)
+    (found,) = remove_small_regions([record(ragged)], SIZE, 5, 0.7)
     assert np.array_equal(decode(found.code, SIZE), square)
     assert (found.area, found.box) == (100, (10, 10, 19, 19))
 
@@ -70,26 +70,26 @@ def test_of_masks_that_become_duplicates_the_unchanged_one_stays() -> None:
     speckled = square | mask_of((40, 30, 41, 31))
     far = mask_of((30, 2, 40, 8)) & ~mask_of((33, 4, 34, 5))
     found = [record(far, 0.99), record(speckled, 0.95), record(square, 0.9)]
-    assert len(without_duplicates(found, [1, 1, 1], 0.7)) == 3
-    kept = without_small_regions(found, SIZE, 5, 0.7)
+    assert len(remove_duplicates(found, [1, 1, 1], 0.7)) == 3
+    kept = remove_small_regions(found, SIZE, 5, 0.7)
     assert [mask.predicted_iou for mask in kept] == [0.9, 0.99]  # changed ones last
 
 
 def test_the_better_of_duplicates_stays() -> None:
     boxes = [(0, 0, 10, 10), (0, 0, 10, 11), (20, 0, 30, 10)]
     found = [record(mask_of(box)) for box in boxes]
-    assert without_duplicates(found, [0.5, 0.7, 0.6], 0.7) == [found[1], found[2]]
-    assert without_duplicates(found, [0.5, 0.7, 0.6], 0.95) == [found[1], found[2], found[0]]
+    assert remove_duplicates(found, [0.5, 0.7, 0.6], 0.7) == [found[1], found[2]]
+    assert remove_duplicates(found, [0.5, 0.7, 0.6], 0.95) == [found[1], found[2], found[0]]
 
 
 def test_equal_scores_keep_their_order() -> None:
     found = [record(mask_of((x, y, x + 1, y + 1))) for y in range(40) for x in range(50)]
-    assert without_duplicates(found, [0.5] * len(found), 0.7) == found
+    assert remove_duplicates(found, [0.5] * len(found), 0.7) == found
     scores = [i % 3 for i in range(len(found))]
     order = sorted(range(len(found)), key=lambda i: -scores[i])
-    assert without_duplicates(found, scores, 0.7) == [found[i] for i in order]
+    assert remove_duplicates(found, scores, 0.7) == [found[i] for i in order]
 
 
 def test_no_masks_have_no_duplicates() -> None:
-    assert without_duplicates([], [], 0.7) == []
-    assert without_small_regions([], SIZE, 5, 0.7) == []
+    assert remove_duplicates([], [], 0.7) == []
+    assert remove_small_regions([], SIZE, 5, 0.7) == []

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobile_sam.data.index import Index
-from mobile_sam.data.indexing import index_dataset
+from mobile_sam.config.sections import Data
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.table import Index
 from mobile_sam.inference.automatic_masks import OUTPUT_MODES, SamAutomaticMaskGenerator
 from mobile_sam.inference.sa1b import write_sa1b
 from mobile_sam.models.sam import Sam
-from tests.inference.test_automatic_masks import ALL, HEIGHT, WIDTH, image, model
+from tests.helpers.discs import ALL, HEIGHT, WIDTH
 
-__all__ = ["image", "model"]
 SIZE = (HEIGHT, WIDTH)
 KEYS = {"segmentation", "area", "bbox", "predicted_iou", "point_coords"}
 KEYS |= {"stability_score", "crop_box", "id"}
@@ -35,7 +35,8 @@ def test_what_is_written_is_read_as_a_data_set(
         Image.fromarray(image).save(images / f"{name}.png")
         found = records(model, image, mode)[name == "b" :]
         write_sa1b(masks / f"{name}.json", found, f"{name}.png", SIZE)
-    index_dataset({"train": (images, masks), "val": (images, masks)}, tmp_path / "index.parquet")
+    places = {"train": (images, masks), "val": (images, masks)}
+    index_dataset(places, tmp_path / "index.parquet", Data(duplicates="allow"))
     read = Index(tmp_path / "index.parquet", "train")
     assert [read[place].image_id for place in range(len(read))] == ["a", "b"]
     expected = [record["segmentation"] for record in records(model, image)]

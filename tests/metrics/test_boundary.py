@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.morphology import dilation, disk
 
 from mobile_sam.metrics import boundary_f, boundary_iou
-from tests.metrics.masks import SIZES, Mask, blobs, pairs
+from tests.helpers.mask_pairs import SIZES, Mask, blobs, pairs
 
 Measure = Callable[[Mask, Mask], float]
 CASES = [*SIZES, (400, 30), (300, 500)]

@@ -12,7 +12,7 @@ def test_the_first_click_that_reaches_the_target_counts() -> None:
 def test_a_target_never_reached_costs_all_clicks() -> None:
     assert number_of_clicks([0.5] * 20, 0.9) == 20
     assert number_of_clicks([0.5] * 3, 0.9) == 20  # a session that ended before
-    assert number_of_clicks([0.5] * 3, 0.9, most=10) == 10
+    assert number_of_clicks([0.5] * 3, 0.9, max_clicks=10) == 10
     assert number_of_clicks([0.5] * 19 + [0.9], 0.9) == 20
 
 

@@ -4,7 +4,7 @@ from pycocotools import mask as coco
 
 from mobile_sam.data.masks import decode, encode
 from mobile_sam.metrics import dice, iou
-from tests.metrics.masks import SIZES, pairs
+from tests.helpers.mask_pairs import SIZES, pairs
 
 
 def test_overlap_by_hand() -> None:

@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 from mobile_sam.data.masks import encode
 from mobile_sam.metrics import iou
 from mobile_sam.metrics.proposals import THRESHOLDS, best_overlaps, recall_shares
-from tests.metrics.masks import Mask, blobs
+from tests.helpers.mask_pairs import Mask, blobs
 
 SIZE = (48, 64)
 Image = tuple[list[Mask], list[Mask], list[float]]

@@ -82,14 +82,14 @@ def plainly(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `decode_all` gives of all masks."""
     decoder = model.mask_decoder
-    sparse, dense = model.prompt_encoder(points, labels, masks, has_mask)
+    sparse, dense = model.prompt_encoder.embed(points, labels, masks, has_mask)
     own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = own = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
     present = torch.cat([torch.ones(len(labels), 5, dtype=torch.bool), labels != ABSENT], dim=1)
     image = embedding.repeat_interleave(len(sparse) // len(embedding), dim=0) + dense
     size = image.shape[-2:]
     image = image.flatten(2).transpose(1, 2)
-    places = model.prompt_encoder.dense_positions().flatten(2).transpose(1, 2)
+    places = model.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
     for module in decoder.transformer.layers:
         tokens, image = block(module, tokens, image, own, places, present)
     every_cell = torch.ones(image.shape[:2], dtype=torch.bool)

@@ -5,30 +5,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from mobile_sam.architectures import architectures
-from mobile_sam.config import ConfigError
-from mobile_sam.models import weights
+from mobile_sam.config.architectures import architectures
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.models.recognise import load_any, recognised
-from mobile_sam.models.weights import to_original
-from tests.conftest import equal_states
+from mobile_sam.models.detect_architecture import detect_model_type, load_any
+from mobile_sam.models.weights import original_name, to_original
+from mobile_sam.system.errors import ConfigError
+from tests.helpers.equality import equal_states
 
 SMALL = [name for name in architectures() if name not in {"vit_h", "vit_l"}]
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_architecture_is_recognised(name: str) -> None:
-    assert recognised(to_original(build_sam_model(name, 64)), "x") == name
+    assert detect_model_type(to_original(build_sam_model(name, 64)), "x") == name
 
 
 @pytest.mark.parametrize("name", ["vit_h", "vit_l"])
 def test_the_largest_are_recognised_by_names_and_shapes_alone(name: str) -> None:
     with torch.device("meta"):
         model = build_sam_model(name, 64)
-    rules = weights._rules(model)
-    state = {weights._rename(key, rules): value for key, value in model.state_dict().items()}
+    state = {original_name(model, key): value for key, value in model.state_dict().items()}
     assert state.keys() != model.state_dict().keys()
-    assert recognised(state, "x") == name
+    assert detect_model_type(state, "x") == name
 
 
 def test_another_iou_head_is_read_off(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from mobile_sam.config import ConfigError
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.mask_decoder import ALL, MULTI, SINGLE
 from mobile_sam.models.sam import Sam
+from mobile_sam.system.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,15 @@ import pytest
 import timm
 import torch
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.layout import RunPaths
+from mobile_sam.config.run import RunConfig
 from mobile_sam.models.build import build_sam_model, load_imagenet
-from mobile_sam.models.state_files import load_file
+from mobile_sam.models.safe_load import load_file
 from mobile_sam.models.weights import from_original, load_state, load_weights, to_original
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import ConfigError
 from mobile_sam.training.export import export_weights
 from mobile_sam.training.run import train_run
-from tests.conftest import equal_states
+from tests.helpers.equality import equal_states
 
 
 @pytest.mark.parametrize(

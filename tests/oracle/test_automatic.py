@@ -10,8 +10,8 @@ from mobile_sam.data.masks import Mask, decode, encode_runs
 from mobile_sam.inference.automatic_masks import SamAutomaticMaskGenerator
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.weights import to_original
-from tests.oracle.drawn import MASK_THRESHOLD, patchy_model, photograph
-from tests.oracle.processes import original
+from tests.helpers.oracle import original
+from tests.helpers.photographs import MASK_THRESHOLD, patchy_model, photograph
 
 TOLERANCE = 1e-5
 KEPT = {"pred_iou_thresh": 0.75, "stability_score_thresh": 0.5, "stability_score_offset": 0.02}

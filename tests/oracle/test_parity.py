@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mobile_sam.architectures import architectures
+from mobile_sam.config.architectures import architectures
 from mobile_sam.data.transforms import image_to_model_frame
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.sam_vit import SamViTEncoder
 from mobile_sam.models.weights import load_state, to_original
-from tests.oracle.drawn import photograph, randomise
-from tests.oracle.processes import original
+from tests.helpers.oracle import original
+from tests.helpers.photographs import photograph, randomise
 
 TOLERANCE = 1e-4
 
@@ -91,10 +91,12 @@ def test_prompt_encoder(model: Sam, tmp_path: Path) -> None:
         ((corners[0],), (corners[1],), masks),
     ]
     for (places, kinds, mask), (sparse, dense) in zip(ours, theirs, strict=True):
-        found, found_dense = model.prompt_encoder(torch.cat(places, 1), torch.cat(kinds, 1), mask)
+        found, found_dense = model.prompt_encoder.embed(
+            torch.cat(places, 1), torch.cat(kinds, 1), mask
+        )
         assert difference(found, sparse) <= TOLERANCE
         assert difference(found_dense.expand_as(dense), dense) <= TOLERANCE
-    assert difference(model.prompt_encoder.dense_positions(), positions) <= TOLERANCE
+    assert difference(model.prompt_encoder.get_dense_pe(), positions) <= TOLERANCE
 
 
 @torch.no_grad()

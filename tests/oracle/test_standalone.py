@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from mobile_sam.assessment import assess
-from mobile_sam.evaluation.measuring import Measuring
-from tests.oracle.processes import original
+from mobile_sam.evaluation.options import EvaluationOptions
+from mobile_sam.evaluation.standalone import EvaluationPaths, evaluate_weights
+from tests.helpers.oracle import original
 
-HOW = Measuring(0.0, (0.0,), ("box", "point"))
+HOW = EvaluationOptions(0.0, (0.0,), ("box", "point"))
 
 
 def test_original_checkpoints_are_recognised_and_measured(
@@ -21,8 +21,8 @@ def test_original_checkpoints_are_recognised_and_measured(
         files.append(tmp_path / f"{name}.pth")
         torch.save(state, files[-1])
     caplog.set_level("INFO")
-    places = scenes / "val" / "image", scenes / "val" / "mask"
-    tables = assess(files, *places, tmp_path / "out", HOW, img_size=128)
+    data = scenes / "val" / "image", scenes / "val" / "mask"
+    tables = evaluate_weights(files, *data, EvaluationPaths(tmp_path / "out"), HOW, img_size=128)
     assert [table.name for table in tables] == [
         *("box_filled.parquet", "mobile.parquet", "sam.parquet")
     ]

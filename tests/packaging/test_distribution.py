@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.packaging.conftest import TINY, Distribution, build, outside
+from tests.helpers.commands import ROOT
+from tests.helpers.distributions import TINY, Distribution, build, outside
 
 # Of the package, beside its own files.
 BROUGHT_ALONG = {

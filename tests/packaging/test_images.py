@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.packaging.conftest import TINY
+from tests.helpers.commands import ROOT
+from tests.helpers.distributions import TINY
 
 pytestmark = pytest.mark.package
 

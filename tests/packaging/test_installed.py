@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import mobile_sam
-from tests.packaging.conftest import TINY, TORCH, Distribution, outside
+from tests.helpers.distributions import TINY, TORCH, Distribution, outside
 
 pytestmark = pytest.mark.package
 

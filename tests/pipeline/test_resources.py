@@ -8,9 +8,9 @@ from typing import Any
 from snakemake.cli import parse_set_resources
 from snakemake.resources import Resources
 
-from mobile_sam.cluster import ask_by_beginning, distributed
-from mobile_sam.config import parse_config
-from tests.conftest import ROOT, snakemake
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.pipeline.resources import ask_by_beginning, training_resources
+from tests.helpers.commands import ROOT, snakemake
 
 PROFILE = ("--workflow-profile", ROOT / "profiles" / "slurm")
 
@@ -40,6 +40,13 @@ def test_devices_are_those_of_the_rule() -> None:
     assert rules[1].resources["gpu"].value == 1
 
 
+def test_gpus_are_asked_for_once() -> None:
+    rules = [rule("train_a", devices=2, gpu=2), rule("validate_a", gpu=1), rule("cost_a", gpu=1)]
+    asked = parse_set_resources(["train:gres=gpu:{devices}", "cost:gpu=0"])
+    ask_by_beginning(rules, asked, {})
+    assert [rule.resources["gpu"].value for rule in rules] == [None, 1, 0]
+
+
 def planned(directory: Path, *settings: str) -> dict[str, dict[str, str]]:
     """Resources by rule, of a dry run with the profile that ships."""
     run = ("--config", "run=distill_then_finetune", "overlay=tiny", *settings)
@@ -57,7 +64,7 @@ def planned(directory: Path, *settings: str) -> dict[str, dict[str, str]]:
 
 
 def test_the_profile_gives_each_rule_its_resources(tmp_path: Path) -> None:
-    rules = planned(tmp_path, "devices=2")
+    rules = planned(tmp_path, "devices=2", "benchmark_repeats=1")
     train = rules["train_distill_then_finetune_tiny_01_finetune"]
     assert (train["slurm_partition"], train["gres"], train["runtime"]) == ("gpu", "gpu:2", "1440")
     assert rules["train_demo_teacher_tiny_00_finetune"]["gres"] == "gpu:1"
@@ -66,8 +73,9 @@ def test_the_profile_gives_each_rule_its_resources(tmp_path: Path) -> None:
     assert "gres" not in report
     for name, resources in rules.items():
         assert resources["slurm_extra"] == "--signal=TERM@120", name
-        wants_gpu = name.startswith(("train_", "extract_", "validate_"))
+        wants_gpu = name.startswith(("train_", "extract_", "validate_", "cost_"))
         assert ("gres" in resources) == wants_gpu, name
+        assert resources.get("gpu", "0") == "0", name  # `gres` asks for it
 
 
 def test_over_several_nodes_srun_starts_the_processes(tmp_path: Path) -> None:
@@ -80,11 +88,11 @@ def test_over_several_nodes_srun_starts_the_processes(tmp_path: Path) -> None:
 
 
 def test_one_process_on_each_of_several_nodes() -> None:
-    resources = distributed(parse_config({"run_name": "x", "num_nodes": 3}, "test"))
+    resources = training_resources(parse_config({"run_name": "x", "num_nodes": 3}, "test"))
     assert (resources["nodes"], resources["tasks"]) == (3, 3)
     assert "tasks_per_node" not in resources
 
 
 def test_one_node_needs_no_launcher() -> None:
-    resources = distributed(parse_config({"run_name": "x", "devices": 4}, "test"))
-    assert resources == {"devices": 4, "launcher": ""}
+    resources = training_resources(parse_config({"run_name": "x", "devices": 4}, "test"))
+    assert resources == {"devices": 4, "gpu": 4, "launcher": ""}

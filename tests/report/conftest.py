@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from mobile_sam.config import RunConfig
+from mobile_sam.config.run import RunConfig
 from mobile_sam.data.synthetic import write_scenes
-from mobile_sam.layout import RunPaths
-from mobile_sam.report import write_report
-from tests.report.runs import write_extras, write_run
-from tests.report.tables import EVERY
+from mobile_sam.paths import RunPaths
+from mobile_sam.report.write import write_report
+from tests.helpers.report_runs import write_extras, write_run
+from tests.helpers.report_tables import EVERY
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator
 
-from mobile_sam.report.words import DASH, MINUS
-from tests.browsers import Opened, started_browser
+from mobile_sam.report.labels import DASH, MINUS
+from tests.helpers.browsers import Opened, started_browser
 
 pytestmark = pytest.mark.browser
 
@@ -76,7 +76,7 @@ def test_tables_sort_up_and_down_with_what_is_missing_last(opened: Opened) -> No
     table = opened.page.locator("#results table").first
     before = column(table, 1)
     heading = table.locator("thead th").nth(3)
-    assert heading.inner_text().split() == ["mIoU", "by", "point"]
+    assert heading.inner_text().split() == ["mIoU,", "point"]
     assert heading.get_attribute("aria-sort") == "none"
     assert DASH in column(table, 4)
     heading.locator("button").click()
@@ -166,8 +166,8 @@ def test_a_phone_scrolls_in_one_direction(opened: Opened, unfolded: bool) -> Non
 
 
 def test_paper_has_every_overlay_and_what_is_folded(opened: Opened) -> None:
-    folded = opened.page.locator("details pre").first
-    assert not folded.evaluate("element => element.checkVisibility()")
+    collapsed = opened.page.locator("details pre").first
+    assert not collapsed.evaluate("element => element.checkVisibility()")
     opened.page.emulate_media(media="print")
     first = opened.page.locator(".shot").first
     assert len(shown(first)) == first.locator(".cell").count() == 8

@@ -1,5 +1,6 @@
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,18 +8,36 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.index import Index
-from mobile_sam.data.masks import encode
-from mobile_sam.data.overlays import COLOURS, blended, coloured, layer_uri, outlined, photo_uri
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.sections import ImageOptions
+from mobile_sam.data.index.table import Index
+from mobile_sam.data.masks import EncodedMasks, Mask, encode
+from mobile_sam.data.overlays import (
+    COLOURS,
+    blend_layers,
+    colour_layer,
+    layer_uri,
+    outline_layer,
+    photo_uri,
+)
 from mobile_sam.data.synthetic import scene
-from mobile_sam.layout import RunPaths
-from mobile_sam.report.contact_sheets import write_sheet
-from mobile_sam.report.gallery import TRUTH, _masks, _thumbnail, choose, shots
-from mobile_sam.report.of_run import measured_run
-from tests.report.objects import measured, row
-from tests.report.runs import ERRORS
-from tests.report.tables import disturbed
+from mobile_sam.paths import RunPaths
+from mobile_sam.report.inputs.from_run import read_run
+from mobile_sam.report.sections.gallery import (
+    TRUTH,
+    _masks,
+    _thumbnail,
+    load_images,
+    select_images,
+    write_sheet,
+)
+from tests.helpers.report_objects import report, row
+from tests.helpers.report_runs import ERRORS
+from tests.helpers.report_tables import disturbed
+
+
+def codes_of(masks: Sequence[Mask]) -> EncodedMasks:
+    return EncodedMasks(map(encode, masks), masks[0].shape)
 
 
 def images(start: list[float], last: list[float], **changes: int) -> dict[str, list[str]]:
@@ -28,11 +47,11 @@ def images(start: list[float], last: list[float], **changes: int) -> dict[str, l
         for name, values in (("start", start), ("00_distill", last))
         for n, value in enumerate(values)
     ]
-    chosen = choose(measured(rows, **changes))
+    chosen = select_images(report(rows, **changes))
     return {name: [choice.image_id for choice in some] for name, some in chosen.items()}
 
 
-def test_images_are_ranked_by_the_main_what() -> None:
+def test_images_are_ranked_by_the_main_checkpoint() -> None:
     last = [0.5, 0.9, 0.1, 0.6, 0.8, 0.2, 0.4]
     found = images([0.0] * 7, last)
     assert found["best"] == ["b", "e"]
@@ -58,9 +77,9 @@ def test_where_a_stage_made_it_worse_the_largest_drop_comes_first() -> None:
 def test_an_image_that_got_worse_twice_is_shown_once_with_its_larger_drop() -> None:
     values = {"start": 0.9, "00_distill": 0.7, "01_finetune": 0.2}
     rows = [row(name, "a", value) for name, value in values.items()]
-    (choice,) = choose(measured(rows))["worse"]
-    assert choice.chosen == "01_finetune"
-    assert choice.words == "00_distill 0.700 → 01_finetune 0.200 (\N{MINUS SIGN}0.500)"
+    (choice,) = select_images(report(rows))["worse"]
+    assert choice.initial_layer == "01_finetune"
+    assert choice.caption == "00_distill 0.700 → 01_finetune 0.200 (\N{MINUS SIGN}0.500)"
 
 
 def test_no_example_is_no_gallery() -> None:
@@ -68,8 +87,8 @@ def test_no_example_is_no_gallery() -> None:
 
 
 def test_a_shot_has_the_truth_and_every_model(finished: RunConfig) -> None:
-    one = measured_run(finished)
-    found = shots(one, choose(one))
+    one = read_run(finished)
+    found = load_images(one, select_images(one))
     index = Index(RunPaths(finished).index, "val")
     records = {index[n].image_id: index[n] for n in range(len(index))}
     for shot in found["best"]:
@@ -79,8 +98,8 @@ def test_a_shot_has_the_truth_and_every_model(finished: RunConfig) -> None:
         ordered = sorted(record.segments, key=lambda segment: segment.segment_id)
         truth = [record.mask(segment) for segment in ordered]
         assert len(truth) > 1
-        assert np.array_equal(shot.layers[0].pixels, coloured(truth, record.size))
-        assert np.array_equal(shot.outline, outlined(truth, record.size))
+        assert np.array_equal(shot.layers[0].pixels, colour_layer(codes_of(truth)))
+        assert np.array_equal(shot.outline, outline_layer(truth, record.size))
         assert not np.array_equal(shot.layers[1].pixels, shot.layers[0].pixels)
         boxes = one.objects[(one.objects["prompt"] == "box")]
         rows = boxes[(boxes["image_id"] == shot.image_id) & (boxes["checkpoint"] == "start")]
@@ -91,7 +110,7 @@ def test_large_images_become_thumbnails(tmp_path: Path) -> None:
     pixels = np.zeros((700, 1400, 3), dtype=np.uint8)
     pixels[:, :700] = 200
     Image.fromarray(pixels).save(tmp_path / "large.png")
-    small = _thumbnail(tmp_path / "large.png")
+    small = _thumbnail(tmp_path / "large.png", ImageOptions())
     assert small.shape == (256, 512, 3)
     left = np.zeros((700, 1400), dtype=bool)
     left[:, :700] = True
@@ -107,7 +126,7 @@ def test_objects_keep_their_colours_and_small_ones_lie_on_top() -> None:
     large, small = np.ones((9, 9), dtype=bool), np.zeros((9, 9), dtype=bool)
     small[3:6, 3:6] = True
     for masks in ([large, small], [small, large]):
-        layer = coloured(masks, (9, 9))
+        layer = colour_layer(codes_of(masks))
         colours = len(COLOURS)
         place_of_small = 1 + [m is small for m in masks].index(True)
         place_of_large = 1 + [m is large for m in masks].index(True)
@@ -115,7 +134,7 @@ def test_objects_keep_their_colours_and_small_ones_lie_on_top() -> None:
         assert layer[3, 3] == place_of_small + colours
         assert layer[1, 1] == place_of_large
         assert layer[0, 0] == place_of_large + colours
-    assert not coloured([], (9, 9)).any()
+    assert not colour_layer(EncodedMasks([], (9, 9))).any()
 
 
 def test_a_layer_in_the_page_is_what_is_drawn_beside_it() -> None:
@@ -123,13 +142,13 @@ def test_a_layer_in_the_page_is_what_is_drawn_beside_it() -> None:
     pixels = rng.integers(0, 256, (20, 30, 3)).astype(np.uint8)
     mask = np.zeros((20, 30), dtype=bool)
     mask[5:15, 5:20] = True
-    layer = coloured([mask], (20, 30))
+    layer = colour_layer(codes_of([mask]))
     encoded = layer_uri(layer).removeprefix("data:image/png;base64,")
     shown = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA")
     under = Image.fromarray(pixels).convert("RGBA")
     expected = np.asarray(Image.alpha_composite(under, shown).convert("RGB")).astype(int)
-    assert np.abs(expected - blended(pixels, layer)).max() <= 2
-    assert np.array_equal(blended(pixels, np.zeros((20, 30), dtype=np.uint8)), pixels)
+    assert np.abs(expected - blend_layers(pixels, layer)).max() <= 2
+    assert np.array_equal(blend_layers(pixels, np.zeros((20, 30), dtype=np.uint8)), pixels)
 
 
 def test_the_outline_of_the_truth_shows_on_any_ground() -> None:
@@ -137,14 +156,14 @@ def test_the_outline_of_the_truth_shows_on_any_ground() -> None:
     mask[5:15, 5:15] = True
     for ground in (0, 255):
         pixels = np.full((20, 20, 3), ground, dtype=np.uint8)
-        drawn = blended(pixels, outlined([mask], (20, 20)))
+        drawn = blend_layers(pixels, outline_layer([mask], (20, 20)))
         assert (drawn[5, 5:15] == 255).all()
         assert (drawn[10, 10] == ground).all()
         contrast = np.abs(drawn[5, 5:15].astype(int) - drawn[4, 5:15]).min()
         assert contrast > 100
 
 
-def test_a_page_of_24_full_images_and_8_whats_stays_below_8_megabytes() -> None:
+def test_a_page_of_24_full_images_and_8_checkpoints_stays_below_8_megabytes() -> None:
     pixels, _ = scene(512, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:512, :512]
@@ -153,12 +172,12 @@ def test_a_page_of_24_full_images_and_8_whats_stays_below_8_megabytes() -> None:
         for _ in range(60)
     ]
     masks = [disturbed(circle, 0.05, rng) for circle in circles]
-    photo, outline = len(photo_uri(pixels)), len(layer_uri(outlined(masks, (512, 512))))
-    layer = len(layer_uri(coloured(masks, (512, 512))))
+    photo, outline = len(photo_uri(pixels)), len(layer_uri(outline_layer(masks, (512, 512))))
+    layer = len(layer_uri(colour_layer(codes_of(masks))))
     assert min(photo, outline, layer) > 5000
     assert 24 * (photo + outline + 9 * layer) < 8e6
 
 
-def test_a_group_without_images_still_has_its_picture(tmp_path: Path) -> None:
-    write_sheet([], tmp_path / "gallery_worse.png", "Where a stage made it worse")
+def test_a_group_without_images_still_has_its_figure(tmp_path: Path) -> None:
+    write_sheet([], tmp_path / "gallery_worse.png", "Images where a stage reduced mean IoU")
     assert Image.open(tmp_path / "gallery_worse.png").size[0] > 100

@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mobile_sam.config import UserError
-from mobile_sam.layout import RunPaths
-from mobile_sam.report import write_report
-from mobile_sam.schedule import normalise
-from tests.report.runs import write_extras, write_run
+from mobile_sam.config.schedule import normalise
+from mobile_sam.paths import RunPaths
+from mobile_sam.report.write import write_report
+from mobile_sam.system.errors import UserError
+from tests.helpers.report_runs import write_extras, write_run
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_tables_of_another_form_are_refused(
     path = {"metrics.csv": paths.metrics(normalise(config)[0]), "cost.csv": paths.cost}[name]
     table = pd.read_csv(path)
     table.drop(columns=column).to_csv(path, index=False)
-    with pytest.raises(UserError, match=rf"{name}: the table has no {column}: .*{remedy}"):
+    with pytest.raises(UserError, match=rf"{name}: the table has no column {column}: .*{remedy}"):
         write_report(config)
     for content in ("", "a,b\n1,2,3,4\n5\n"):
         path.write_text(content)

@@ -9,18 +9,24 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mobile_sam.config import ConfigError, RunConfig, UserError
-from mobile_sam.evaluation.tables import read_about, write_table
-from mobile_sam.layout import RunPaths, validated
-from mobile_sam.plan import report_pictures
-from mobile_sam.report import write_comparison, write_evaluation, write_report
-from mobile_sam.report.of_run import measured_run
-from mobile_sam.report.of_runs import measured_runs
-from mobile_sam.report.of_tables import measured_tables
+from mobile_sam.config.checkpoints import checkpoint_names
+from mobile_sam.config.run import RunConfig
+from mobile_sam.evaluation.tables import read_metadata, write_table
+from mobile_sam.paths import RunPaths
+from mobile_sam.report.inputs.from_run import read_run
+from mobile_sam.report.inputs.from_runs import read_runs
+from mobile_sam.report.labels import PROMPTS
+from mobile_sam.report.outputs import report_pictures
 from mobile_sam.report.tables import summary
-from mobile_sam.report.words import PROMPTS
-from tests.conftest import ROOT
-from tests.report.runs import ERRORS, write_extras, write_run
+from mobile_sam.report.write import (
+    read_tables,
+    write_comparison,
+    write_evaluation,
+    write_report,
+)
+from mobile_sam.system.errors import ConfigError, UserError
+from tests.helpers.commands import ROOT
+from tests.helpers.report_runs import ERRORS, write_extras, write_run
 
 ALWAYS = (
     *("results", "differences", "sizes", "iou_histogram", "epochs", "calibration", "thresholds"),
@@ -48,24 +54,24 @@ def test_the_page_has_everything_and_needs_no_network(finished: RunConfig, page:
         *("results", "differences", "gallery", "sizes", "distribution", "clicks", "automatic"),
         *("precision", "cost", "training", "calibration", "thresholds", "data", "origin"),
     ]
-    for what in validated(finished):
-        assert what in text
+    for checkpoint in checkpoint_names(finished):
+        assert checkpoint in text
     for prompt in PROMPTS.values():
         assert prompt.label in text
-    for words in ("0.1.0", "abc1234", "train_00_distill", "tiny_teacher_vit", "val_img_dir"):
-        assert words in text
+    for printed in ("0.1.0", "abc1234", "train_00_distill", "tiny_teacher_vit", "val_img_dir"):
+        assert printed in text
 
 
 def test_numbers_are_those_of_the_tables(finished: RunConfig, page: Path) -> None:
-    for what in ("start", "teacher"):
-        rows = pd.read_parquet(RunPaths(finished).validation(what))
+    for checkpoint in ("start", "teacher"):
+        rows = pd.read_parquet(RunPaths(finished).validation(checkpoint))
         for prompt in ("box", "point"):
             mean = rows[rows["prompt"] == prompt]["iou"].mean()
-            assert f'data-value="{mean:.6g}">{mean:.3f}</td>' in page.read_text()
+            assert f'data-value="{mean:.6g}"><bdi>{mean:.3f}</bdi></td>' in page.read_text()
 
 
 def test_png_and_csv_lie_beside_the_page(page: Path) -> None:
-    for name in (*ALWAYS, "clicks", "cost"):
+    for name in (*ALWAYS, "clicks", "quality_and_cost"):
         assert Image.open(page.with_name(f"{name}.png")).size[0] > 300
         assert len(pd.read_csv(page.with_name(f"{name}.csv"))) > 0
         assert f'href="{name}.png"' in page.read_text()
@@ -110,14 +116,14 @@ def test_a_run_of_plain_prompts_has_no_clicks(six_scenes: Path, tmp_path: Path) 
     write_report(config)
     text = (RunPaths(config).report / "index.html").read_text()
     assert not {"clicks", "automatic", "precision", "cost"} & set(sections(text))
-    assert "Every prompt" not in text
+    assert "All prompts" not in text
     for name in ALWAYS:
         assert (RunPaths(config).report / f"{name}.png").is_file()
 
 
 def test_a_missing_table_says_how_to_make_it(copied: RunConfig) -> None:
     RunPaths(copied).validation("teacher").unlink()
-    with pytest.raises(UserError, match="run `validate --what teacher` first"):
+    with pytest.raises(UserError, match="run `validate --checkpoint teacher` first"):
         write_report(copied)
 
 
@@ -129,11 +135,11 @@ def test_missing_epochs_say_how_to_make_them(copied: RunConfig) -> None:
 
 def test_every_teacher_is_shown(six_scenes: Path, tmp_path: Path) -> None:
     more = [{"checkpoint": "random", "model_type": "tiny_teacher_vit"}]
-    config = write_run(six_scenes, tmp_path, {"teacher_2": 0.02}, more_teachers=more)
-    words = write_report(config)
+    config = write_run(six_scenes, tmp_path, {"teacher_2": 0.02}, extra_teachers=more)
+    printed = write_report(config)
     text = (RunPaths(config).report / "index.html").read_text()
     assert "<dt>teacher_2</dt><dd>random:1 (tiny_teacher_vit)</dd>" in text
-    assert "teacher_2" in words
+    assert "teacher_2" in printed
     assert re.search(r"above teacher_2|below teacher_2", text)
 
 
@@ -157,7 +163,7 @@ def two_runs(six_scenes: Path, tmp_path: Path) -> list[RunConfig]:
 
 
 def test_runs_are_compared_by_their_final_weights(two_runs: list[RunConfig]) -> None:
-    one = measured_runs(two_runs)
+    one = read_runs(two_runs)
     assert one.names == ["box_filled", "start", "second", "first", "teacher"]
     assert one.main == "first"
     miou = summary(one.objects).set_index(["checkpoint", "prompt"])["miou"]
@@ -169,14 +175,14 @@ def test_runs_are_compared_by_their_final_weights(two_runs: list[RunConfig]) -> 
 
 
 def test_the_comparison_is_one_page(two_runs: list[RunConfig], tmp_path: Path) -> None:
-    words = write_comparison(two_runs, tmp_path / "both")
+    printed = write_comparison(two_runs, tmp_path / "both")
     text = (tmp_path / "both" / "index.html").read_text()
-    assert "Of 2, first reaches" in text
-    assert "Where another run is better than first" in text
+    assert "Of 2 checkpoints, first reaches" in text
+    assert "Images where another run is better than first" in text
     assert "first: training loss" in text
     assert "second: training loss" in text
     assert {"results", "gallery", "cost", "training", "origin"} <= set(sections(text))
-    assert str(tmp_path / "both" / "index.html") in words
+    assert str(tmp_path / "both" / "index.html") in printed
 
 
 def test_what_is_not_shared_is_there_for_each_run(two_runs: list[RunConfig]) -> None:
@@ -185,7 +191,7 @@ def test_what_is_not_shared_is_there_for_each_run(two_runs: list[RunConfig]) -> 
     other = RunPaths(two_runs[0]).validation("start")
     shutil.copy(other, path)
     assert rows["iou"].tolist() != pd.read_parquet(path)["iou"].tolist()
-    one = measured_runs(two_runs)
+    one = read_runs(two_runs)
     assert one.names[-2:] == ["teacher of second", "teacher of first"]
     assert ("first", "teacher of second") in one.pairs
 
@@ -193,24 +199,39 @@ def test_what_is_not_shared_is_there_for_each_run(two_runs: list[RunConfig]) -> 
 def test_runs_of_other_data_do_not_compare(
     two_runs: list[RunConfig], tiny: Callable[..., RunConfig]
 ) -> None:
-    with pytest.raises(ConfigError, match="have another data set"):
-        measured_runs([two_runs[0], tiny(run_name="other")])
-    with pytest.raises(ConfigError, match="name two different runs or more"):
-        measured_runs(two_runs[:1])
+    with pytest.raises(ConfigError, match="differ in data set"):
+        read_runs([two_runs[0], tiny(run_name="other")])
+    with pytest.raises(ConfigError, match="name at least two different runs"):
+        read_runs(two_runs[:1])
     changed = two_runs[1].model_copy(update={"mask_threshold": 0.5})
-    with pytest.raises(ConfigError, match="another mask_threshold"):
-        measured_runs([two_runs[0], changed])
+    with pytest.raises(ConfigError, match="differ in mask_threshold"):
+        read_runs([two_runs[0], changed])
 
 
 def test_tables_alone_make_a_page(finished: RunConfig, tmp_path: Path) -> None:
     tables = [RunPaths(finished).validation(w) for w in ("box_filled", "01_finetune", "teacher")]
-    words = write_evaluation(tables, tmp_path / "alone", "my weights")
+    costs = RunPaths(finished).cost
+    printed = write_evaluation(tables, tmp_path / "alone", "my weights", costs=costs)
     text = (tmp_path / "alone" / "index.html").read_text()
     assert "<h1>my weights</h1>" in text
     assert "01_finetune reaches a mean IoU of" in text
     assert "training" not in sections(text)
     assert {"results", "differences", "gallery", "cost", "clicks"} <= set(sections(text))
-    assert "mIoU box" in words
+    assert "mIoU box" in printed
+
+
+def test_a_table_of_costs_brings_no_mean_iou_along(finished: RunConfig, tmp_path: Path) -> None:
+    """The table behind the figure of an earlier page has a mean IoU, which was true then."""
+    table = RunPaths(finished).validation("01_finetune")
+    earlier = pd.read_csv(RunPaths(finished).cost).head(1)
+    earlier = earlier.assign(miou=0.913, checkpoint="01_finetune")
+    earlier.to_csv(tmp_path / "cost.csv", index=False)
+    write_evaluation([table], tmp_path / "page", "mine", costs=tmp_path / "cost.csv")
+    figure = pd.read_csv(tmp_path / "page" / "quality_and_cost.csv")
+    summary = pd.read_csv(tmp_path / "page" / "summary.csv").set_index("prompt")["miou"]
+    assert figure["miou"].tolist() == [pytest.approx(summary["box"])]
+    write_evaluation([table], tmp_path / "page", "mine")
+    assert "cost" not in sections((tmp_path / "page" / "index.html").read_text())
 
 
 def test_one_table_alone_makes_a_page(finished: RunConfig, tmp_path: Path) -> None:
@@ -224,29 +245,29 @@ def test_one_table_alone_makes_a_page(finished: RunConfig, tmp_path: Path) -> No
 def test_tables_that_do_not_belong_together_are_refused(finished: RunConfig) -> None:
     start, box = (RunPaths(finished).validation(w) for w in ("start", "box_filled"))
     with pytest.raises(UserError, match="several tables of start"):
-        measured_tables([start, start], "twice")
+        read_tables([start, start], "twice")
     with pytest.raises(UserError, match="no table of a model"):
-        measured_tables([box], "nothing")
+        read_tables([box], "nothing")
 
 
-def test_what_is_exported_is_the_main_what(finished: RunConfig) -> None:
-    assert measured_run(finished).main == "01_finetune"
-    assert ("01_finetune", "00_distill") in measured_run(finished).pairs
+def test_what_is_exported_is_the_main_checkpoint(finished: RunConfig) -> None:
+    assert read_run(finished).main == "01_finetune"
+    assert ("01_finetune", "00_distill") in read_run(finished).pairs
 
 
 @pytest.mark.parametrize("kept", ["last", "best"])
 def test_a_best_epoch_that_is_the_last_is_shown_once(copied: RunConfig, kept: str) -> None:
     config = copied.model_copy(update={"use_checkpoint": kept})
     paths = RunPaths(config)
-    assert measured_run(config).main == {"last": "01_finetune", "best": "01_finetune_best"}[kept]
-    for what in ("01_finetune", "01_finetune_best"):
-        rows = pq.read_table(paths.validation(what)).to_pylist()
-        about = read_about(paths.validation(what)) | {"weights": "the same"}
-        write_table(paths.validation(what), rows, about)
-    measured = measured_run(config)
-    assert measured.main == "01_finetune"
-    assert "00_distill_best" in measured.names
-    assert "01_finetune_best" not in measured.names
-    meaning = {what.name: what.meaning for what in measured.whats}
-    assert meaning["01_finetune"] == "after epoch 4, the last and the best of the stage"
-    assert meaning["00_distill"] == "after epoch 2, the last of the stage"
+    assert read_run(config).main == {"last": "01_finetune", "best": "01_finetune_best"}[kept]
+    for checkpoint in ("01_finetune", "01_finetune_best"):
+        rows = pq.read_table(paths.validation(checkpoint)).to_pylist()
+        about = read_metadata(paths.validation(checkpoint)) | {"weights": "the same"}
+        write_table(paths.validation(checkpoint), rows, about)
+    report = read_run(config)
+    assert report.main == "01_finetune"
+    assert "00_distill_best" in report.names
+    assert "01_finetune_best" not in report.names
+    description = {checkpoint.name: checkpoint.description for checkpoint in report.checkpoints}
+    assert description["01_finetune"] == "after epoch 4, the last and the best of the stage"
+    assert description["00_distill"] == "after epoch 2, the last of the stage"

@@ -7,16 +7,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mobile_sam.config import RunConfig, UserError
-from mobile_sam.evaluation.tables import SCHEMA
-from mobile_sam.layout import RunPaths
-from mobile_sam.report.behaviour import calibration_tables, threshold_table
-from mobile_sam.report.cost_plots import with_quality
-from mobile_sam.report.differences import all_differences
-from mobile_sam.report.reading import joined, read_masks, read_objects, read_sweep, read_times
+from mobile_sam.config.run import RunConfig
+from mobile_sam.evaluation.tables import write_table
+from mobile_sam.paths import RunPaths
+from mobile_sam.report.differences import compare_checkpoints
+from mobile_sam.report.inputs.reading import (
+    concat_objects,
+    read_masks,
+    read_objects,
+    read_sweep,
+    read_times,
+)
+from mobile_sam.report.plots.cost import cost_table
+from mobile_sam.report.sections.prompts import calibration_tables, threshold_table
 from mobile_sam.report.tables import automatic, by_class, by_image, by_size, clicks, summary
-from tests.report.objects import measured, row, table
-from tests.report.tables import EVERY, THRESHOLDS
+from mobile_sam.system.errors import UserError
+from tests.helpers.report_objects import report, row, table
+from tests.helpers.report_tables import EVERY, THRESHOLDS
 
 
 def test_the_summary_is_the_mean_over_segments_by_what_and_prompt() -> None:
@@ -34,7 +41,7 @@ def test_the_summary_is_the_mean_over_segments_by_what_and_prompt() -> None:
 def test_whats_keep_the_order_of_the_tables() -> None:
     rows = [row(name, "a", 0.5) for name in ("start", "00_b", "teacher", "a_compared")]
     frames = [table([one]) for one in rows]
-    assert summary(joined(frames))["checkpoint"].tolist() == [r["checkpoint"] for r in rows]
+    assert summary(concat_objects(frames))["checkpoint"].tolist() == [r["checkpoint"] for r in rows]
 
 
 def test_sizes_are_those_of_coco() -> None:
@@ -88,38 +95,38 @@ def test_an_image_has_the_mean_of_its_segments() -> None:
 
 
 def test_a_difference_is_of_segments_and_beyond_chance_when_all_images_agree() -> None:
-    rows = [row("start", image, 0.5) for image in "abcdef"]
-    rows += [row("00_distill", image, 0.6 + 0.01 * n) for n, image in enumerate("abcdef")]
-    rows += [row("01_finetune", image, 0.5 + 0.1 * (-1) ** n) for n, image in enumerate("abcdef")]
-    found = {(d.what, d.against): d for d in all_differences(measured(rows))}
+    rows = [row("start", image, 0.5) for image in "abcdefgh"]
+    rows += [row("00_distill", image, 0.6 + 0.01 * n) for n, image in enumerate("abcdefgh")]
+    rows += [row("01_finetune", image, 0.5 + 0.1 * (-1) ** n) for n, image in enumerate("abcdefgh")]
+    found = {(d.checkpoint, d.against): d for d in compare_checkpoints(report(rows))}
     first = found["00_distill", "start"]
-    assert first.difference == pytest.approx(0.125)
-    assert (first.images, first.objects, first.miou_against) == (6, 6, 0.5)
-    assert 0.1 <= first.low < first.difference < first.high <= 0.15
-    assert first.beyond_chance
+    assert first.difference == pytest.approx(0.135)
+    assert (first.units, first.objects, first.miou_against) == (8, 8, 0.5)
+    assert 0.1 < first.low < first.difference < first.high < 0.17
+    assert first.significant
     second = found["01_finetune", "start"]
     assert second.difference == pytest.approx(0, abs=1e-12)
-    assert not second.beyond_chance
+    assert not second.significant
     assert ("01_finetune", "00_distill") in found
 
 
 def test_one_image_says_nothing_about_chance() -> None:
     rows = [row("start", "a", 0.1), row("00_distill", "a", 0.9)]
-    (found,) = all_differences(measured(rows))
+    (found,) = compare_checkpoints(report(rows))
     assert np.isnan(found.low)
-    assert not found.beyond_chance
+    assert not found.significant
 
 
 def test_other_segments_do_not_compare() -> None:
     rows = [row("start", "a", 0.1), row("00_distill", "b", 0.9)]
-    with pytest.raises(UserError, match="not measured on the same segments by box"):
-        all_differences(measured(rows))
+    with pytest.raises(UserError, match="not evaluated on the same objects with prompt box"):
+        compare_checkpoints(report(rows))
 
 
 def test_calibration_leaves_out_what_predicts_nothing() -> None:
     rows = [row("box_filled", "a", 0.5, predicted_iou=float("nan"))]
     rows += [row("start", "a", 0.5, predicted_iou=0.75), row("00_distill", "a", 0.5)]
-    curves, errors = calibration_tables(measured(rows))
+    curves, errors = calibration_tables(report(rows))
     assert errors["checkpoint"].tolist() == ["start", "00_distill"]
     assert errors["expected_error"].tolist() == pytest.approx([0.25, 0])
     assert curves.iloc[0][["predicted_iou", "iou", "objects"]].tolist() == [0.75, 0.5, 1]
@@ -146,8 +153,8 @@ def test_a_stage_costs_what_the_start_costs() -> None:
     )
     rows = [row(name, "a", v) for name, v in (("start", 0.1), ("00_distill", 0.6), ("teacher", 1))]
     rows += [row("box_filled", "a", 0.5), row("mobile_sam", "a", 0.5)]
-    one = measured(rows, costs=costs)
-    found = with_quality(one, summary(one.objects)).set_index("checkpoint")
+    one = report(rows, costs=costs)
+    found = cost_table(one, summary(one.objects)).set_index("checkpoint")
     assert found["total_ms"].to_dict() == {"start": 25, "00_distill": 25, "teacher": 805}
     assert found.loc["00_distill", "miou"] == 0.6
 
@@ -194,14 +201,14 @@ def test_the_filled_box_has_no_sweep(finished: RunConfig) -> None:
 def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "start.parquet"
     pq.write_table(pa.table({"checkpoint": ["start"], "iou": [0.5]}), path)
-    with pytest.raises(UserError, match=r"has no area, boundary_f.*validate again"):
+    with pytest.raises(UserError, match=r"format version 1, .*validate again"):
         read_objects(path, "start")
-    with pytest.raises(UserError, match="run `validate --what teacher` first"):
+    with pytest.raises(UserError, match="run `validate --checkpoint teacher` first"):
         read_objects(tmp_path / "teacher.parquet", "teacher")
     path.write_text(json.dumps({}))
-    with pytest.raises(UserError, match="not a table of validation"):
+    with pytest.raises(UserError, match="not a validation table"):
         read_objects(path, "start")
-    pq.write_table(SCHEMA.empty_table(), path)
+    write_table(path, [], {"thresholds": []})
     with pytest.raises(UserError, match="the table is empty"):
         read_objects(path, "start")
 

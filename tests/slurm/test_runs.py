@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mobile_sam.training import checkpoint
-from tests.conftest import equal_states
-from tests.slurm.cluster import Cluster
-from tests.slurm.workflows import LONG, Submitted, run_locally
+from tests.helpers.equality import equal_states
+from tests.helpers.slurm_cluster import Cluster
+from tests.helpers.slurm_workflows import LONG, Submitted, run_locally
 
 pytestmark = pytest.mark.slurm
 

@@ -5,14 +5,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.layout import RunPaths
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.schedule import normalise
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import ConfigError
 from mobile_sam.training import checkpoint
-from mobile_sam.training.recompute import recompute_encoder
+from mobile_sam.training.activation_checkpointing import recompute_encoder
 from mobile_sam.training.run import train_run
-from tests.conftest import equal_states
+from tests.helpers.equality import equal_states
 
 Make = Callable[..., RunConfig]
 

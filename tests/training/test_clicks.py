@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobile_sam.data.dataset import Sample
 from mobile_sam.data.masks import Mask
+from mobile_sam.data.sampling.dataset import Sample
 from mobile_sam.training.clicks import click, largest_region, with_clicks
-from mobile_sam.training.rounds import answer_prompts
-from tests.training.steps import batch, encoder_gradient, learner
+from mobile_sam.training.step import decode_round, encode
+from tests.helpers.training_steps import batch, encoder_gradient, training_module
 
 NOTHING, ANYWHERE = np.zeros((16, 16), dtype=bool), np.ones((16, 16), dtype=bool)
 
@@ -156,12 +156,12 @@ def test_a_click_knows_nothing_of_its_batch() -> None:
 @pytest.mark.parametrize("rounds", [2, 3])
 def test_every_round_counts_and_reaches_the_encoder(rounds: int) -> None:
     """By hand: the rounds one after another, each on the batch that the clicks of the last made."""
-    model, sample = learner(rounds=rounds).train(), batch()
+    model, sample = training_module(prompt_rounds=rounds).train(), batch()
     losses = model(sample)
-    embedding = model.student.image_encoder(sample.image)
+    embedding = encode(model.student, sample)
     each = []
     for number in range(rounds):
-        answers = answer_prompts(model.student, (), model.objective, embedding, sample)
+        answers = decode_round(model.student, (), model.objective, embedding, sample)
         each.append(answers.losses["focal"].mean(1))
         sample = with_clicks(
             sample, answers.low_res_logits, answers.predicted, answers.target, number

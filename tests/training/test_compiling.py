@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import normalise
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import ConfigError
 from mobile_sam.training import checkpoint, compiling
 from mobile_sam.training.run import new_fabric, train_run
-from mobile_sam.training.start import new_learner
-from tests.conftest import equal_states
+from mobile_sam.training.setup import new_training_module
+from tests.helpers.equality import equal_states
 
 Make = Callable[..., RunConfig]
 
@@ -40,8 +41,8 @@ def test_a_measurement_leaves_no_trace_and_the_encoder_alone_is_compiled(
     tiny: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = tiny()
-    learner = new_learner(config, normalise(config)[0], torch.device("cpu"))
-    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    module = new_training_module(config, normalise(config)[0], torch.device("cpu"))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
     counter = CompileCounter()
     original = torch.nn.Module.compile
     compiled: list[torch.nn.Module] = []
@@ -56,11 +57,11 @@ def test_a_measurement_leaves_no_trace_and_the_encoder_alone_is_compiled(
     monkeypatch.setattr(compiling, "_seconds", lambda *args: (seconds(*args), next(times))[1])
     torch._dynamo.reset()
     with caplog.at_level("INFO"):
-        compiling.compile_encoder(learner.student, 2, new_fabric(config, "cpu"))
-    assert compiled == [learner.student.image_encoder]
+        compiling.compile_encoder(module.student, 2, new_fabric(config, "cpu"))
+    assert compiled == [module.student.image_encoder]
     assert counter.frame_count > 0
-    assert equal_states(learner.state_dict(), before)
-    assert all(parameter.grad is None for parameter in learner.parameters())
+    assert equal_states(module.state_dict(), before)
+    assert all(parameter.grad is None for parameter in module.parameters())
     assert "2 images forward and backward take 0.500 s, 0.250 s without" in caplog.text
     assert "compile: true makes the encoder slower here; set it to false" in caplog.text
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mobile_sam.config import RunConfig
-from mobile_sam.training.learner import Learner
-from mobile_sam.training.reproducible import same_order
+from mobile_sam.config.run import RunConfig
+from mobile_sam.training.determinism import same_order
 from mobile_sam.training.run import train_run
+from mobile_sam.training.step import TrainingModule
 
 
 def is_asked() -> bool:
@@ -38,13 +38,13 @@ def test_a_gpu_is_left_as_it_is() -> None:
 def test_training_asks_for_it_in_each_step(
     tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, forward = [], Learner.forward
+    found, forward = [], TrainingModule.forward
 
-    def watched(self: Learner, *args: object, **kwargs: object) -> object:
+    def watched(self: TrainingModule, *args: object, **kwargs: object) -> object:
         found.append(is_asked())
         return forward(self, *args, **kwargs)
 
-    monkeypatch.setattr(Learner, "forward", watched)
+    monkeypatch.setattr(TrainingModule, "forward", watched)
     train_run(tiny(num_epochs=1))
     assert found
     assert all(found)

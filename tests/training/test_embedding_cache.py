@@ -3,6 +3,7 @@
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,22 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.index import Index
-from mobile_sam.features.parts import FeatureError
-from mobile_sam.layout import RunPaths
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.data.images import RecordError
+from mobile_sam.data.index.table import Index
+from mobile_sam.extraction.passes import batch_size
+from mobile_sam.features.schema import FeatureError
 from mobile_sam.models.tiny_vit import TinyViTEncoder
-from mobile_sam.schedule import normalise
+from mobile_sam.paths import RunPaths
 from mobile_sam.training import checkpoint
-from mobile_sam.training.frozen import frozen_encoder
-from mobile_sam.training.interruption import Interrupted, Interruption
-from mobile_sam.training.run import train_run
-from mobile_sam.training.start import new_learner, training_set
-from tests.conftest import equal_states
-from tests.training.processes import end_in_last_stage, train
+from mobile_sam.training.embedding_cache import stage_embedding_cache
+from mobile_sam.training.run import new_fabric, train_run
+from mobile_sam.training.setup import new_training_module, training_set
+from mobile_sam.training.signals import Interrupted, SignalHandler
+from tests.helpers.equality import equal_states
+from tests.helpers.runs import directories
+from tests.helpers.training_processes import end_in_last_stage, train
 
 Make = Callable[..., RunConfig]
 ANSWERS: dict[str, Any] = {"distill_losses": {"mse": 0, "cosine": 0, "mask_bce": 1}}
@@ -53,8 +57,12 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return passes
 
 
+def store_directory(config: RunConfig) -> Path:
+    return RunPaths(config).dataset / "embeddings"
+
+
 def store(config: RunConfig) -> Path:
-    (path,) = (RunPaths(config).dataset / "embeddings").glob("*.zarr")
+    (path,) = store_directory(config).glob("*.zarr")
     return path
 
 
@@ -68,6 +76,15 @@ def test_each_image_is_encoded_once(tiny: Make, encoded: list[int]) -> None:
     assert sum(encoded) == 10 + 2
 
 
+def test_each_precision_has_a_store_of_its_own(tiny: Make, encoded: list[int]) -> None:
+    """So that runs on a GPU and on a CPU do not take it from each other."""
+    for number, precision in enumerate(("32-true", "bf16-mixed", "auto")):
+        train_run(tiny(run_name=f"run{number}", **FROZEN, precision=precision))
+    assert sum(encoded) == 2 * 12  # on a CPU, `auto` is 32-true
+    names = [path.name for path in store_directory(tiny()).glob("*.zarr")]
+    assert len(names) == 2
+
+
 def test_images_without_masks_are_encoded_where_a_stage_distils(
     tiny: Make, unlabelled: Path, encoded: list[int]
 ) -> None:
@@ -79,8 +96,8 @@ def test_images_without_masks_are_encoded_where_a_stage_distils(
     config = tiny(**common, stage_schedule=stages)
     fabric = Fabric(accelerator="cpu")
     for stage, images in zip(normalise(config), (10, 15), strict=True):
-        learner = new_learner(config, stage, torch.device("cpu"))
-        encoder = frozen_encoder(config, stage, learner.student, fabric)
+        module = new_training_module(config, stage, torch.device("cpu"))
+        encoder = stage_embedding_cache(config, stage, module.student, fabric)
         assert encoder is not None
         encoded.clear()
         read = encoder.embeddings(lambda: None)
@@ -109,7 +126,7 @@ def test_only_float16_lies_between_cached_and_computed_embeddings(tiny: Make) ->
         {"augment": {"scale": 0.3}},
         {"cache_embeddings": False},
         {"freeze": {"mask_decoder": True}},
-        {"use_distill": True, "teacher": "online"},
+        {"use_distill": True, "teacher_features": "online"},
     ],
 )
 def test_what_changes_from_epoch_to_epoch_is_not_kept(
@@ -136,6 +153,28 @@ def test_an_encoder_that_an_earlier_stage_trained_has_a_store_that_ends_with_the
     assert not (RunPaths(config).dataset / "embeddings").exists()
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype", "in_16_bits"),
+    [("64-true", torch.float64, False), ("bf16-mixed", torch.float32, True)],
+)
+def test_the_batch_size_is_probed_in_the_precision_of_the_pass(
+    precision: str, dtype: torch.dtype, in_16_bits: bool, tiny: Make
+) -> None:
+    config = tiny(precision=precision, **FROZEN)
+    stage, fabric = normalise(config)[0], new_fabric(config, "cpu")
+    student = new_training_module(config, stage, fabric.device).student.to(dtype)
+    frozen = stage_embedding_cache(config, stage, student, fabric)
+    assert frozen is not None
+    seen = []
+    frozen.encoder.to("meta").register_forward_pre_hook(
+        lambda _, images: seen.append((images[0].dtype, torch.is_autocast_enabled("cpu")))
+    )
+    look = partial(frozen._look, lambda: None)
+    # Stands for a GPU: no numbers, but another type than the CPU.
+    assert batch_size(frozen.encoder, look, config.img_size, torch.device("meta")) == 16
+    assert seen == [(dtype, in_16_bits)]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_images_themselves_are_no_longer_read(
     workers: int, tiny: Make, scenes: Path, tmp_path: Path
@@ -155,6 +194,17 @@ def test_the_images_themselves_are_no_longer_read(
     assert equal_states(weights(again), weights(config))
 
 
+def test_an_image_that_changed_since_it_was_indexed_is_refused(
+    tiny: Make, scenes: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    config = tiny(**FROZEN, **directories(data))
+    images = sorted((data / "train" / "image").iterdir())
+    shutil.copy(images[3], images[4])
+    with pytest.raises(RecordError, match=rf"{images[4].name}: the image is not the one that was"):
+        train_run(config)
+
+
 def test_damage_is_named_with_what_to_do(tiny: Make) -> None:
     config = tiny(**FROZEN)
     train_run(config)
@@ -171,20 +221,20 @@ def test_damage_is_named_with_what_to_do(tiny: Make) -> None:
 def test_asked_to_end_while_embeddings_are_computed_it_goes_on_from_there(
     tiny: Make, monkeypatch: pytest.MonkeyPatch, encoded: list[int]
 ) -> None:
-    monkeypatch.setattr("mobile_sam.features.arrays.SHARD", 4)
+    monkeypatch.setattr("mobile_sam.features.arrays.IMAGES_PER_SHARD", 4)
     undisturbed = tiny(run_name="undisturbed", **FROZEN)
     train_run(undisturbed)
     shutil.rmtree(store(undisturbed))
     config = tiny(run_name="ended", **FROZEN)
-    original, calls = Interruption.end_if_asked, []
+    original, calls = SignalHandler.end_if_requested, []
 
-    def fourth_batch(self: Interruption) -> None:
+    def fourth_batch(self: SignalHandler) -> None:
         calls.append(self)
-        self.asked = len(calls) == 4
+        self.requested = len(calls) == 4
         original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Interruption, "end_if_asked", fourth_batch)
+        patch.setattr(SignalHandler, "end_if_requested", fourth_batch)
         with pytest.raises(Interrupted):
             train_run(config)
     encoded.clear()

@@ -7,10 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobile_sam.training.losses import boundary, dice, focal, iou_error, measured_iou
+from mobile_sam.config.losses import LOSSES, DistillLosses, LossWeights
+from mobile_sam.training.losses import FUNCTIONS, boundary, dice, focal, iou, measured_iou
 
 LOGIT = math.log(3.0)  # probability 3/4
 ONES = torch.ones(1, 1, 2)
+
+
+def test_every_row_has_a_function() -> None:
+    assert tuple(FUNCTIONS) == tuple(LOSSES)
+    assert set(LossWeights.model_fields) | set(DistillLosses.model_fields) == set(LOSSES)
 
 
 def test_focal_by_hand() -> None:
@@ -78,7 +84,7 @@ def test_boundary_looks_at_nothing_far_from_the_edge() -> None:
 def test_iou_error_by_hand() -> None:
     measured = torch.tensor([0.5], requires_grad=True)
     guess = torch.tensor([0.8], requires_grad=True)
-    loss = iou_error(guess, measured)
+    loss = iou(guess, measured)
     assert loss.item() == pytest.approx(0.09)
     loss.sum().backward()
     assert guess.grad is not None

@@ -7,7 +7,7 @@ import pytest
 
 ACCOUNT = """
 import ctypes, sys, torch
-from mobile_sam.training.allocation import keep_freed_memory
+from mobile_sam.training.malloc import keep_freed_memory
 
 class Account(ctypes.Structure):
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"

@@ -1,36 +1,49 @@
+import math
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
+from timm.layers import convert_sync_batchnorm
+from torch import nn
 
-from mobile_sam.config import parse_config
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.schedule import normalise
+from mobile_sam.config.sections import Freeze
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.options import Freeze
-from mobile_sam.training.distillation import Distiller
-from mobile_sam.training.learner import Learner
+from mobile_sam.system.errors import ConfigError
 from mobile_sam.training.optim import (
     adamw,
+    batchnorm_statistics,
+    batchnorms,
     blocks_above,
+    drop_gradients_of_no_loss,
     freeze_parts,
+    keep_unreached_rows,
+    largest_gradients,
     lr_factor,
     set_learning_rate,
 )
-from tests.training import steps
+from mobile_sam.training.step import TrainingModule
+from mobile_sam.training.teacher import FeatureProjections
+from tests.helpers import training_steps as steps
 
 
 @pytest.fixture
-def learner() -> Learner:
-    return steps.learner()
+def module() -> TrainingModule:
+    return steps.training_module()
 
 
-def test_every_parameter_is_in_the_optimiser_once(learner: Learner) -> None:
-    freeze_parts(learner, Freeze(image_encoder=True), freeze_batchnorm=False)
-    optimizer = adamw(learner, 0.1, 1.0)
+def test_every_parameter_is_in_the_optimiser_once(module: TrainingModule) -> None:
+    freeze_parts(module, Freeze(image_encoder=True), freeze_batchnorm=False)
+    optimizer = adamw(module, 0.1, 1.0)
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in learner.parameters())
+    assert sorted(held) == sorted(id(p) for p in module.parameters())
 
 
-def test_only_matrices_are_decayed(learner: Learner) -> None:
-    names = {id(p): name for name, p in learner.named_parameters()}
-    for group in adamw(learner, 0.1, 1.0).param_groups:
+def test_only_matrices_are_decayed(module: TrainingModule) -> None:
+    names = {id(p): name for name, p in module.named_parameters()}
+    for group in adamw(module, 0.1, 1.0).param_groups:
         for parameter in group["params"]:
             name = names[id(parameter)]
             if name.endswith(".bias") or "norm" in name or "tokens." in name or "biases" in name:
@@ -39,10 +52,10 @@ def test_only_matrices_are_decayed(learner: Learner) -> None:
                 assert group["weight_decay"] == 0.1
 
 
-def test_the_encoder_gets_its_share_of_the_learning_rate(learner: Learner) -> None:
-    optimizer = adamw(learner, 0.1, encoder_lr_scale=0.25)
+def test_the_encoder_gets_its_share_of_the_learning_rate(module: TrainingModule) -> None:
+    optimizer = adamw(module, 0.1, encoder_lr_scale=0.25)
     set_learning_rate(optimizer, 0.4)
-    encoder = {id(p) for p in learner.student.image_encoder.parameters()}
+    encoder = {id(p) for p in module.student.image_encoder.parameters()}
     for group in optimizer.param_groups:
         expected = 0.1 if id(group["params"][0]) in encoder else 0.4
         assert group["lr"] == pytest.approx(expected)
@@ -54,19 +67,18 @@ def test_the_course_of_the_learning_rate() -> None:
 
     assert course(6, 2, "constant") == [0.5, 1, 1, 1, 1, 1]
     assert course(6, 2, "linear") == [0.5, 1, 1, 0.75, 0.5, 0.25]
-    assert course(6, 0.34, "linear") == course(6, 2, "linear")  # a share of the span
     cosine = course(5, 1, "cosine")
     assert cosine[:2] == [1.0, 1.0]
     assert cosine[3] == pytest.approx(0.5)
 
 
-def test_frozen_parts_stay_and_unfrozen_parts_move_again(learner: Learner) -> None:
-    optimizer = adamw(learner, 0.1, 1.0)
+def test_frozen_parts_stay_and_unfrozen_parts_move_again(module: TrainingModule) -> None:
+    optimizer = adamw(module, 0.1, 1.0)
     set_learning_rate(optimizer, 0.01)
 
     def moved(freeze: Freeze) -> dict[str, bool]:
-        freeze_parts(learner, freeze, freeze_batchnorm=False)
-        student = learner.student
+        freeze_parts(module, freeze, freeze_batchnorm=False)
+        student = module.student
         before = {part: _copy(getattr(student, part)) for part in _PARTS}
         embedding = student.image_encoder(torch.randn(2, 3, 64, 64))
         logits, iou = student.decode(
@@ -101,34 +113,153 @@ def _differs(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return any(not torch.equal(a[key], b[key]) for key in a)
 
 
-def test_batchnorm_statistics_can_be_kept(learner: Learner) -> None:
+def test_batchnorm_statistics_can_be_kept(module: TrainingModule) -> None:
     def statistics() -> torch.Tensor:
-        return next(b for n, b in learner.named_buffers() if n.endswith("running_mean")).clone()
+        return next(b for n, b in module.named_buffers() if n.endswith("running_mean")).clone()
 
-    freeze_parts(learner, Freeze(), freeze_batchnorm=True)
+    freeze_parts(module, Freeze(), freeze_batchnorm=True)
     before = statistics()
-    learner.student.image_encoder(torch.randn(2, 3, 64, 64))
+    module.student.image_encoder(torch.randn(2, 3, 64, 64))
     assert torch.equal(statistics(), before)
-    freeze_parts(learner, Freeze(), freeze_batchnorm=False)
-    learner.student.image_encoder(torch.randn(2, 3, 64, 64))
+    freeze_parts(module, Freeze(), freeze_batchnorm=False)
+    module.student.image_encoder(torch.randn(2, 3, 64, 64))
     assert not torch.equal(statistics(), before)
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "checkpoint", "given", "kept"),
+    ("changes", "kept"),
     [
-        (8, "mobile_sam", None, False),
-        (4, "mobile_sam", None, True),
-        (4, None, None, False),  # random statistics have to be learned
-        (4, "mobile_sam", False, False),
-        (8, None, True, True),
+        ({"batch_size": 8}, False),
+        ({"batch_size": 4}, True),
+        ({"batch_size": 4, "checkpoint": None}, False),  # random statistics have to be learned
+        ({"batch_size": 4, "freeze_batchnorm": False}, False),
+        ({"batch_size": 8, "checkpoint": None, "freeze_batchnorm": True}, True),
+        ({"batch_size": 16, "devices": 2}, False),
+        ({"batch_size": 15, "devices": 2}, True),  # 8 images and 7
+        ({"batch_size": 16, "devices": 2, "num_nodes": 2}, True),
+        ({"batch_size": 16, "devices": 2, "num_nodes": 2, "sync_batchnorm": True}, False),
+        ({"batch_size": 4, "devices": 2, "sync_batchnorm": True}, True),
     ],
 )
-def test_the_default_of_freeze_batchnorm(
-    batch_size: int, checkpoint: str | None, given: bool | None, kept: bool
+def test_the_default_of_freeze_batchnorm_counts_images_that_statistics_are_of(
+    changes: dict[str, Any], kept: bool
 ) -> None:
-    settings = {"batch_size": batch_size, "checkpoint": checkpoint, "freeze_batchnorm": given}
-    assert parse_config(settings, "test").keeps_batchnorm is kept
+    assert parse_config({"checkpoint": "mobile_sam", **changes}, "test").keeps_batchnorm is kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch_size": 4}, "frozen; they would be of 4 images on each device"),
+        ({"batch_size": 16, "devices": 4}, "frozen; they would be of 4 images on each device"),
+        ({"batch_size": 16}, "learned by each device, of 16 images"),
+        ({"batch_size": 16, "devices": 2}, "learned by each device, of 8 images"),
+        (
+            {"batch_size": 16, "devices": 2, "num_nodes": 2, "sync_batchnorm": True},
+            "synchronised, of 16 images on 4 devices",
+        ),
+        ({"freeze": {"image_encoder": True}}, "frozen, as the image encoder is"),
+    ],
+)
+def test_the_log_says_what_becomes_of_batchnorm_statistics(
+    changes: dict[str, Any], words: str
+) -> None:
+    config = parse_config({"checkpoint": "mobile_sam", **changes}, "test")
+    assert batchnorm_statistics(config, normalise(config)[0]) == words
+
+
+def test_shared_and_frozen_batchnorm_contradict_each_other() -> None:
+    with pytest.raises(ConfigError, match="sync_batchnorm: true, but with freeze_batchnorm: true"):
+        parse_config({"sync_batchnorm": True, "freeze_batchnorm": True}, "test")
+
+
+def test_synchronised_batchnorm_has_the_same_parameters_under_the_same_names() -> None:
+    for model_type in ("tiny_sam", "timm/efficientnet_lite0"):  # with an activation within, too
+        model = build_sam_model(model_type, 64)
+        plain, before = dict(model.named_parameters()), model.state_dict().keys()
+        number = len(list(batchnorms(model)))
+        assert convert_sync_batchnorm(model) is model
+        assert model.state_dict().keys() == before
+        assert all(plain[name] is p for name, p in model.named_parameters())
+        synchronised = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm)]
+        assert len(synchronised) == number > 0
+
+
+def _moved(model: TrainingModule, optimizer: torch.optim.Optimizer) -> set[str]:
+    """Names of the parameters of which a step of training changes anything."""
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model(steps.batch())["loss"].sum().backward()
+    assert drop_gradients_of_no_loss(model)
+    with keep_unreached_rows(model.student.mask_decoder):
+        optimizer.step()
+    optimizer.zero_grad()
+    return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+
+
+def test_what_has_no_weight_stays_as_it_is_whatever_a_stage_before_has_done() -> None:
+    """Neither decay nor momentum moves it, after steps that have trained all of it."""
+    model = steps.training_module()
+    optimizer = adamw(model, weight_decay=0.5, encoder_lr_scale=1.0)
+    set_learning_rate(optimizer, 0.01)
+    head = "student.mask_decoder.iou_prediction_head."
+    assert any(name.startswith(head) for name in _moved(model, optimizer))
+    model.objective = replace(steps.GOAL, truth_losses={"focal": 1.0, "dice": 1.0, "iou": 0.0})
+    found = _moved(model, optimizer)
+    assert found
+    assert not any(name.startswith(head) for name in found)
+    model.objective = replace(steps.GOAL, multimask=False)
+    decoder = model.student.mask_decoder
+    last = decoder.iou_prediction_head.layers[-1]
+    tables = [decoder.mask_tokens.weight, last.weight, last.bias]
+    before = [table.detach().clone() for table in tables]
+    found = _moved(model, optimizer)
+    for mask in range(1, 4):
+        assert not any(f"output_hypernetworks_mlps.{mask}." in name for name in found)
+    for table, values in zip(tables, before, strict=True):
+        moved = (table != values).reshape(4, -1).any(1)
+        assert moved.tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("goal", "reached"),
+    [
+        ({}, 4),
+        ({"multimask": False}, 1),
+        ({"multimask": False, "prompt_losses": {"mask_bce": 1.0}}, 4),
+    ],
+)
+def test_tokens_of_masks_without_a_loss_have_no_gradient(
+    goal: dict[str, Any], reached: int
+) -> None:
+    """Though all tokens look at each other."""
+    model = steps.training_module(teachers=(steps.teacher_decoder(),), **goal)
+    model(steps.batch())["loss"].sum().backward()
+    assert drop_gradients_of_no_loss(model)
+    gradient = model.student.mask_decoder.mask_tokens.weight.grad
+    assert (gradient != 0).any(1).tolist() == [mask < reached for mask in range(4)]
+
+
+def test_a_gradient_of_zero_is_none(module: TrainingModule) -> None:
+    """Nothing has masks: no term moves the decoder."""
+    nobody = torch.tensor([False, False])
+    module.objective = replace(steps.GOAL, feature_losses={"mse": 1.0})
+    module(steps.batch()._replace(labelled=nobody))["loss"].sum().backward()
+    assert drop_gradients_of_no_loss(module)
+    assert all(p.grad is None for p in module.student.mask_decoder.parameters())
+    assert steps.encoder_gradient(module) > 0
+    module.objective = steps.GOAL
+    module.zero_grad()
+    module(steps.batch()._replace(labelled=nobody))["loss"].sum().backward()
+    assert not drop_gradients_of_no_loss(module)
+
+
+def test_the_largest_gradient_is_found_and_what_is_no_number() -> None:
+    layer = nn.Linear(2, 2)
+    layer.weight.grad = torch.tensor([[1.0, -3.0], [2.0, 0.0]])
+    assert largest_gradients(layer)[1].tolist() == [3.0]
+    for wrong in (math.nan, -math.inf):
+        layer.bias.grad = torch.tensor([1.0, wrong])
+        assert largest_gradients(layer)[1].isfinite().tolist() == [True, False]
 
 
 def test_blocks_above_in_each_family_of_encoders() -> None:
@@ -150,10 +281,10 @@ def test_blocks_above_in_each_family_of_encoders() -> None:
 )
 def test_learning_rates_fall_towards_the_image(model_type: str, blocks: int) -> None:
     student = build_sam_model(model_type, 64)
-    learner = Learner(student, Distiller(32, {}, seed=0), steps.GOAL)
+    module = TrainingModule(student, FeatureProjections(32, {}, seed=0), steps.GOAL)
     scale = {
         id(parameter): group["lr_scale"]
-        for group in adamw(learner, 0.1, encoder_lr_scale=0.5, layer_decay=0.8).param_groups
+        for group in adamw(module, 0.1, encoder_lr_scale=0.5, layer_decay=0.8).param_groups
         for parameter in group["params"]
     }
     encoder = [scale[id(p)] for p in student.image_encoder.parameters()]
@@ -161,17 +292,17 @@ def test_learning_rates_fall_towards_the_image(model_type: str, blocks: int) -> 
     assert encoder[0] == pytest.approx(0.5 * 0.8**blocks)
     assert encoder[-1] == 0.5
     assert {scale[id(p)] for p in student.mask_decoder.parameters()} == {1.0}
-    assert len(scale) == len(list(learner.parameters()))
+    assert len(scale) == len(list(module.parameters()))
 
 
-def test_groups_are_the_same_whatever_is_frozen(learner: Learner) -> None:
+def test_groups_are_the_same_whatever_is_frozen(module: TrainingModule) -> None:
     """So that the state of the optimiser fits from stage to stage."""
 
     def groups() -> list[tuple[float, list[int]]]:
-        optimizer = adamw(learner, 0.1, 1.0, 0.9)
+        optimizer = adamw(module, 0.1, 1.0, 0.9)
         return [(g["lr_scale"], [id(p) for p in g["params"]]) for g in optimizer.param_groups]
 
     before = groups()
-    freeze_parts(learner, Freeze(image_encoder=True), freeze_batchnorm=True)
+    freeze_parts(module, Freeze(image_encoder=True), freeze_batchnorm=True)
     assert groups() == before
     assert len(before) > 4

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.dataset import Sample
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import normalise
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.data.sampling.dataset import Sample
+from mobile_sam.paths import RunPaths
 from mobile_sam.training import checkpoint, precision
-from mobile_sam.training.learner import Learner
 from mobile_sam.training.run import train_run
-from tests.conftest import equal_states
+from mobile_sam.training.step import TrainingModule
+from tests.helpers.equality import equal_states
 
 Make = Callable[..., RunConfig]
 
@@ -23,13 +23,13 @@ Make = Callable[..., RunConfig]
 def test_points_are_not_rounded(setting: str, tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bfloat16 has eight bits: at 1024 pixels it would move points by up to two."""
     seen: list[torch.dtype] = []
-    original = Learner.forward
+    original = TrainingModule.forward
 
-    def look(self: Learner, batch: Sample, *args: Any) -> Any:
+    def look(self: TrainingModule, batch: Sample, *args: Any) -> Any:
         seen.append(batch.points.dtype)
         return original(self, batch, *args)
 
-    monkeypatch.setattr(Learner, "forward", look)
+    monkeypatch.setattr(TrainingModule, "forward", look)
     train_run(tiny(precision=setting))
     assert set(seen) == {torch.float64 if setting == "64-true" else torch.float32}
 
@@ -46,9 +46,9 @@ def test_64_bits_are_kept_from_stage_to_stage(tiny: Make) -> None:
         states.append(checkpoint.load(last))
     for part in ("learner", "average"):
         assert equal_states(states[0][part], states[1][part])
-    learner = states[0]["learner"].values()
-    assert {v.dtype for v in learner if v.is_floating_point()} == {torch.float64}
-    rounded = [torch.equal(v, v.float().double()) for v in learner if v.is_floating_point()]
+    module = states[0]["learner"].values()
+    assert {v.dtype for v in module if v.is_floating_point()} == {torch.float64}
+    rounded = [torch.equal(v, v.float().double()) for v in module if v.is_floating_point()]
     assert not all(rounded)
 
 

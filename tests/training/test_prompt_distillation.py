@@ -7,24 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from mobile_sam.config.losses import PROMPT_LOSSES
 from mobile_sam.models.mask_decoder import Decoded
-from mobile_sam.options import PROMPT_LOSSES
-from mobile_sam.training.answers import (
-    ANSWER_LOSSES,
-    answer_losses,
-    mask_bce,
-    mask_dice,
-    mask_tokens,
-    predicted_iou,
-)
-from tests.training.steps import (
+from mobile_sam.training.losses import FUNCTIONS, mask_bce, mask_dice, mask_tokens, predicted_iou
+from mobile_sam.training.step import encode, prompt_losses
+from tests.helpers.training_steps import (
     batch,
     course_of_descent,
     decoded,
     encoder_gradient,
-    learner,
     own_decoder,
     teacher_decoder,
+    training_module,
 )
 
 LOGIT = math.log(3.0)  # probability 3/4
@@ -35,10 +29,6 @@ def answers(*logits: float) -> Decoded:
     """One prompt with one mask of some pixels in a row, and nothing else."""
     pixels = torch.tensor(logits).view(1, 1, 1, -1)
     return Decoded(pixels, torch.zeros(1, 1), torch.zeros(1, 1, 2))
-
-
-def test_every_loss_of_the_settings_is_in_the_table() -> None:
-    assert tuple(ANSWER_LOSSES) == PROMPT_LOSSES
 
 
 def test_mask_bce_by_hand() -> None:
@@ -64,7 +54,7 @@ def test_tokens_and_iou_by_hand() -> None:
 @pytest.mark.parametrize("name", PROMPT_LOSSES)
 def test_each_is_least_where_both_answer_the_same(name: str) -> None:
     """Also where the teacher is unsure, which plain cross-entropy and Dice do not have."""
-    teacher, loss = decoded(0), ANSWER_LOSSES[name]
+    teacher, loss = decoded(0), FUNCTIONS[name]
     assert loss(teacher, teacher, EVERYWHERE).tolist() == pytest.approx([0] * 3, abs=1e-6)
     for seed in range(1, 20):
         moved = Decoded(*(a + 0.1 * (b - a) for a, b in zip(teacher, decoded(seed), strict=True)))
@@ -92,16 +82,16 @@ def test_all_four_masks_of_a_prompt_are_compared() -> None:
 
 def test_teachers_count_by_their_shares() -> None:
     student, first, second = decoded(0), decoded(1), decoded(2)
-    found = answer_losses(student, [(0.75, first), (0.25, second)], EVERYWHERE[:, 0], ["mask_bce"])
+    found = prompt_losses(student, [(0.75, first), (0.25, second)], EVERYWHERE[:, 0], ["mask_bce"])
     expected = 0.75 * mask_bce(student, first, EVERYWHERE)
     expected += 0.25 * mask_bce(student, second, EVERYWHERE)
-    assert torch.allclose(found["mask_bce"], expected)
+    assert torch.allclose(found["distill_mask_bce"], expected)
 
 
 @pytest.mark.parametrize("name", PROMPT_LOSSES)
 def test_each_reaches_the_encoder_and_not_the_teacher(name: str) -> None:
     teacher = teacher_decoder()
-    model = learner(teachers=(teacher,), supervised={}, answers={name: 1.0}).train()
+    model = training_module(teachers=(teacher,), truth_losses={}, prompt_losses={name: 1.0}).train()
     losses = model(batch())
     assert set(losses) == {f"distill_{name}", "distillation", "loss"}
     losses["loss"].sum().backward()
@@ -112,11 +102,11 @@ def test_each_reaches_the_encoder_and_not_the_teacher(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROMPT_LOSSES)
 def test_a_student_that_is_the_teacher_has_no_loss(name: str) -> None:
-    model = learner(supervised={}, answers={name: 1.0}).eval()
+    model = training_module(truth_losses={}, prompt_losses={name: 1.0}).eval()
     model.decoders = (own_decoder(model),)
     sample = batch()
     with torch.no_grad():
-        embedding = model.student.image_encoder(sample.image)
+        embedding = encode(model.student, sample)
     losses = model(sample._replace(teacher={"neck": embedding}))
     assert losses["loss"].tolist() == pytest.approx([0, 0], abs=1e-9)
 
@@ -124,7 +114,7 @@ def test_a_student_that_is_the_teacher_has_no_loss(name: str) -> None:
 @pytest.mark.parametrize("name", PROMPT_LOSSES)
 def test_descending_from_a_perturbed_student_comes_back(name: str) -> None:
     torch.manual_seed(0)
-    model = learner(supervised={}, answers={name: 1.0}).train()
+    model = training_module(truth_losses={}, prompt_losses={name: 1.0}).train()
     model.decoders = (own_decoder(model),)
     course = course_of_descent(model, model.student, noise=0.2, steps=60)
     assert course[-1] < 0.05 * course[0]

@@ -17,16 +17,18 @@ import pytest
 import torch
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import canonical, normalise
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import canonical, normalise
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import ConfigError
 from mobile_sam.training import checkpoint
-from mobile_sam.training.batches import epoch_batches, steps_per_epoch
-from mobile_sam.training.interruption import Interrupted
-from mobile_sam.training.learner import Learner
-from mobile_sam.training.run import launched, new_fabric, train_run
-from tests.training.processes import log_of, start, start_ranks, train_ranks, wait_for
-from tests.training.test_stage import RANDOM
+from mobile_sam.training.batches import epoch_batches
+from mobile_sam.training.run import launch_fabric, new_fabric, train_run
+from mobile_sam.training.signals import Interrupted
+from mobile_sam.training.step import TrainingModule
+from tests.helpers.training_processes import log_of, start, start_ranks, train_ranks, wait_for
+from tests.helpers.training_runs import RANDOM
 
 Make = Callable[..., RunConfig]
 # Float32 rounds otherwise in each order of summation, and Adam makes that noise as large as a step
@@ -83,9 +85,59 @@ def test_an_epoch_has_an_order_of_its_own() -> None:
 
 @pytest.mark.parametrize(("images", "steps"), [(1, 1), (8, 1), (9, 2), (16, 2), (17, 3)])
 def test_steps_are_those_of_the_optimiser(images: int, steps: int) -> None:
-    assert steps_per_epoch(images, batch_size=4, accumulation=2) == steps
     batches = epoch_batches(images, 4, 2, 0, 0)
+    assert batches.steps == steps
     assert sum(batches.ends_step(number) for number in range(len(batches))) == steps
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("fraction", [None, 0.3])
+def test_supervision_is_a_mean_over_the_labelled_images_of_a_step(
+    ranks: int, accumulation: int, fraction: float | None
+) -> None:
+    """By hand: what each image of a step counts, summed over batches, and averaged over ranks."""
+    batches = epoch_batches(11, 4, accumulation, 3, 1, labelled=3, labelled_fraction=fraction)
+    for first in range(0, len(batches), accumulation):
+        numbers = range(first, min(first + accumulation, len(batches)))
+        supervised = distilled = 0.0
+        labelled = sum((batches.batches[number] % 11 < 3).sum() for number in numbers)
+        for number in numbers:
+            for rank in range(ranks):
+                part = batches.part(number, rank, ranks)
+                weights = batches.weights(number, rank, ranks).numpy() / ranks
+                distilled += weights.sum()
+                supervised += batches.per_labelled(number) * weights[part % 11 < 3].sum()
+        assert distilled == pytest.approx(1)
+        assert supervised == pytest.approx(1 if labelled else 0)
+
+
+def test_a_share_of_each_batch_has_masks() -> None:
+    """30 of 600, half of each batch: 143 batches of 4 and 4, in which each labelled one is drawn
+    19 or 20 times, each time as another sample."""
+    batches = epoch_batches(600, 8, 1, 0, 5, labelled=30, labelled_fraction=0.5)
+    assert len(batches) == batches.steps == 143
+    drawn = np.concatenate(batches.batches)
+    assert len(drawn) == len(set(drawn)) == 8 * 143
+    assert all((batch % 600 < 30).sum() == 4 for batch in batches.batches)
+    times = np.bincount(drawn % 600, minlength=600)
+    assert set(times[:30]) == {19, 20}
+    assert set(times[30:]) == {1, 2}
+    assert times[30:].sum() == 572
+    assert set(range(600)) <= set(drawn)  # first of all as any epoch draws them
+    for epoch, equal in ((5, True), (6, False)):
+        again = epoch_batches(600, 8, 1, 0, epoch, labelled=30, labelled_fraction=0.5)
+        assert np.array_equal(np.concatenate(again.batches), drawn) == equal
+
+
+@pytest.mark.parametrize(("fraction", "with_masks"), [(0.01, 1), (0.5, 2), (0.99, 3)])
+def test_a_batch_has_images_of_both_kinds(fraction: float, with_masks: int) -> None:
+    batches = epoch_batches(20, 4, 1, 0, 0, labelled=15, labelled_fraction=fraction)
+    assert {int((batch % 20 < 15).sum()) for batch in batches.batches} == {with_masks}
+    assert {len(batch) for batch in batches.batches} == {4}
+    assert set(np.concatenate(batches.batches) % 20) == set(range(20))
+    plain = epoch_batches(20, 4, 1, 0, 0, labelled=20, labelled_fraction=fraction)
+    assert np.array_equal(plain.batches, epoch_batches(20, 4, 1, 0, 0).batches)
 
 
 def test_accumulated_batches_are_one_large_batch(tiny: Make) -> None:
@@ -114,7 +166,7 @@ def test_a_last_group_with_a_batch_that_is_smaller(tiny: Make) -> None:
 
 DISTIL: dict[str, Any] = {
     "use_distill": True,
-    "teacher": "online",
+    "teacher_features": "online",
     "distill_losses": {"mse": 1, "cosine": 1, "mask_bce": 1},
 }
 
@@ -182,15 +234,15 @@ def test_a_signal_to_any_rank_saves_once_and_ends_all(asked: int, tiny: Make) ->
 
 
 def _second_rank_finds_no_number() -> None:
-    original = Learner.forward
+    original = TrainingModule.forward
 
-    def forward(self: Learner, *args: Any) -> Any:
+    def forward(self: TrainingModule, *args: Any) -> Any:
         losses = original(self, *args)
         if os.environ["RANK"] == "1":
             losses = losses | {"loss": losses["loss"] * math.nan}
         return losses
 
-    Learner.forward = forward  # type: ignore[method-assign]
+    TrainingModule.forward = forward  # type: ignore[method-assign]
 
 
 def test_a_loss_of_one_rank_that_is_not_finite_ends_all_with_the_sentence(tiny: Make) -> None:
@@ -205,22 +257,40 @@ def test_a_loss_of_one_rank_that_is_not_finite_ends_all_with_the_sentence(tiny: 
     assert "Traceback" not in log
 
 
-def _first_rank_alone_validates() -> None:
-    import mobile_sam.training.stage as stage_module
+def _second_rank_has_an_infinite_gradient() -> None:
+    original = TrainingModule.forward
 
-    def found(*args: Any) -> dict[str, float]:
-        assert os.environ["RANK"] == "0"
-        return {"box": 0.5, "point": 0.5}
+    def forward(self: TrainingModule, *args: Any) -> Any:
+        losses = original(self, *args)
+        if os.environ["RANK"] == "1":
+            losses["loss"].register_hook(lambda gradient: gradient * math.inf)
+        return losses
 
-    stage_module.validation_iou = found  # type: ignore[assignment]
+    TrainingModule.forward = forward  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("accumulation", "images"), [(1, 4), (2, 2)])
+def test_a_gradient_of_one_rank_that_is_not_finite_ends_all_with_the_sentence(
+    accumulation: int, images: int, tiny: Make
+) -> None:
+    """It names the images of that rank, or of all where their gradients have been added up."""
+    config = tiny(**EXACT | {"devices": 2, "gradient_accumulation": accumulation})
+    processes = start_ranks(config, before=_second_rank_has_an_infinite_gradient)
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [1, 0], log_of(config)
+    log = log_of(config)
+    assert log.count(" in epoch 1, batch 1 (images scene_") == 1
+    assert "a gradient is nan" in log or "a gradient is inf" in log
+    assert log.count("scene_") == images
+    assert "Traceback" not in log
+    assert not list(RunPaths(config).run.glob("st*/*/*.pt"))
 
 
 def test_early_stopping_is_one_decision(tiny: Make) -> None:
-    config = tiny(**EXACT | {"devices": 2, "num_epochs": 9, "early_stopping": 2})
-    processes = start_ranks(config, before=_first_rank_alone_validates)
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0], log_of(config)
+    still = {"learning_rate": 1e-300, "early_stopping": 2, "num_epochs": 9}
+    config = tiny(**EXACT | still | {"devices": 2})
+    train_ranks(config)
     assert len(metrics(config)) == 3
 
 
@@ -284,6 +354,28 @@ def _wait(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss_weights": {"iou": 0, "dice": 0}},
+        {"labelled_fraction": 0.5, "distill_losses": {"mse": 1, "cosine": 0, "relation": 1}},
+        {"batch_size": 2},  # often without any labelled image on a rank
+    ],
+    ids=["weights-of-0", "fraction", "few-labelled"],
+)
+def test_two_processes_learn_what_one_learns_where_not_all_is_reached(
+    changes: dict[str, Any], tiny: Make, unlabelled: Path
+) -> None:
+    features = {"mse": 1, "cosine": 1}
+    common = EXACT | {"use_distill": True, "teacher_features": "online", "distill_losses": features}
+    common |= {"unlabelled_img_dir": str(unlabelled), "num_epochs": 1}
+    one, two = (tiny(run_name=f"{n}", devices=n, **common | changes) for n in (1, 2))
+    train_run(one)
+    train_ranks(two)
+    assert largest_difference(one, two) < 1e-5
+    pd.testing.assert_frame_equal(metrics(one), metrics(two), rtol=1e-5)
+
+
 def test_fewer_images_than_devices_are_refused_at_once(tiny: Make) -> None:
     for changes in ({"devices": 5}, {"devices": 2, "num_nodes": 3}):
         config = tiny(batch_size=4, **changes)
@@ -295,7 +387,7 @@ def test_more_devices_than_gpus_are_refused(tiny: Make, monkeypatch: pytest.Monk
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(ConfigError, match="devices: 2, but there are 1 GPUs"):
-        launched(tiny(devices=2))
+        launch_fabric(tiny(devices=2))
 
 
 SLURM = {"SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "4711", "SLURM_PROCID": "3"}
@@ -332,9 +424,29 @@ def test_tasks_that_do_not_fit_the_settings_are_refused(
     for name, value in (SLURM | {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"devices: 2, num_nodes: 1: .*ntasks-per-node=4"):
-        launched(tiny(devices=2))
+        launch_fabric(tiny(devices=2))
 
 
 def test_the_number_of_devices_is_no_reason_to_train_again(tiny: Make) -> None:
     one, two = tiny(), tiny(devices=2, num_nodes=2)
     assert canonical(one, normalise(one)[0]) == canonical(two, normalise(two)[0])
+
+
+def test_devices_are_a_reason_where_batchnorm_statistics_freeze_because_of_them(tiny: Make) -> None:
+    """8 images a device are enough, 4 are not; what the key says counts, and not how."""
+    given = {"checkpoint": "mobile_sam", "batch_size": 8, "model_type": "vit_t"}
+
+    def settings(**changes: Any) -> str:
+        config = parse_config(tiny().model_dump(exclude={"schema_file"}) | given | changes, "test")
+        return canonical(config, normalise(config)[0])
+
+    assert settings() != settings(devices=2)
+    assert settings() == settings(freeze_batchnorm=False)
+    assert settings(devices=2) == settings(freeze_batchnorm=True, devices=4)
+
+
+def test_batchnorm_is_not_synchronised_on_cpus(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="sync_batchnorm: true needs GPUs"):
+        train_run(tiny(devices=2, sync_batchnorm=True))
+    train_run(tiny(sync_batchnorm=True))

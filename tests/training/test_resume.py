@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -13,14 +14,16 @@ import psutil
 import pytest
 import torch
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import normalise
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import ConfigError
 from mobile_sam.training import checkpoint
-from mobile_sam.training.interruption import Interrupted
 from mobile_sam.training.run import train_run
-from tests.conftest import TWO_STAGES, equal_states
-from tests.training.processes import (
+from mobile_sam.training.signals import Interrupted
+from tests.helpers.equality import equal, equal_states
+from tests.helpers.runs import TWO_STAGES
+from tests.helpers.training_processes import (
     end_in_last_stage,
     killed_at_random,
     log_of,
@@ -28,7 +31,7 @@ from tests.training.processes import (
     train,
     wait_for,
 )
-from tests.training.test_stage import RANDOM, trained, weights
+from tests.helpers.training_runs import RANDOM, results, trained, weights
 
 Make = Callable[..., RunConfig]
 
@@ -50,11 +53,20 @@ def test_stages_in_processes_of_their_own_equal_one_process(tiny: Make) -> None:
         (signal.SIGKILL, {}),
         (signal.SIGKILL, {"gradient_accumulation": 2}),
         (signal.SIGKILL, RANDOM),
+        (signal.SIGKILL, {"num_workers": 2}),
         (signal.SIGTERM, {"gradient_accumulation": 2}),
         (signal.SIGINT, {}),
         (signal.SIGUSR1, {}),
     ],
-    ids=["kill", "kill-accumulating", "kill-all-random", "term", "ctrl-c", "time-limit"],
+    ids=[
+        "kill",
+        "kill-accumulating",
+        "kill-all-random",
+        "kill-workers",
+        "term",
+        "ctrl-c",
+        "time-limit",
+    ],
 )
 def test_killed_in_stage_2_ends_in_the_same_weights(
     tiny: Make, number: signal.Signals, changes: dict[str, Any]
@@ -96,7 +108,7 @@ def test_state_of_other_settings_is_not_resumed(
     paths.checkpoint(stage).unlink()
     with caplog.at_level("INFO"):
         assert equal_states(trained(changed), fresh)
-    assert "belongs to other settings or inputs; starting anew" in caplog.text
+    assert "belongs to other settings or inputs; starting from scratch" in caplog.text
 
 
 def test_a_second_trainer_of_the_run_is_refused(tiny: Make) -> None:
@@ -145,29 +157,6 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def results(config: RunConfig) -> list[dict[str, Any]]:
-    """What the stages leave, without what differs from run to run."""
-    found: list[dict[str, Any]] = []
-    for stage in normalise(config):
-        for kept in ("last", "best"):
-            found.append(checkpoint.load(RunPaths(config).checkpoint(stage, kept)))
-        metrics = pd.read_csv(RunPaths(config).metrics(stage))
-        found.append(metrics.drop(columns=["seconds", "images_per_s"]).to_dict())
-    return found
-
-
-def equal(first: Any, second: Any) -> bool:
-    """Whether two nested values are equal, bit for bit."""
-    if isinstance(first, torch.Tensor):
-        return first.dtype == second.dtype and torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(equal(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        pairs = zip(first, second, strict=True)
-        return len(first) == len(second) and all(equal(a, b) for a, b in pairs)
-    return bool(first == second)
-
-
 def test_killed_at_ten_random_moments_it_ends_in_the_same_files(tiny: Make) -> None:
     """Weights, optimiser, moving average, loss scale, best epoch, counters and metrics."""
     undisturbed = tiny(run_name="undisturbed", **EVERYTHING)
@@ -181,12 +170,14 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_files(tiny: Make) -> N
         if killed_at_random(killed, seconds / 2, rng):
             for path in RunPaths(killed).run.glob("stages/*/checkpoint.pt"):
                 path.unlink()  # it was faster than ten kills: once more
+            for place in RunPaths(killed).run.glob("state/*/finished"):
+                shutil.rmtree(place)
         else:
             kills += 1
     train(killed)
     assert log_of(killed).count("resuming at epoch") >= 2
     assert equal(results(killed), results(undisturbed))
-    assert not list(RunPaths(killed).run.glob("st*/*/.*"))
+    assert not list(RunPaths(killed).run.glob("st*/**/.*"))
 
 
 def _kill_in_a_save() -> None:
@@ -225,11 +216,11 @@ def test_killed_while_it_writes_nothing_is_torn_or_left(
     process = start(config, before=where)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    unfinished = [path.name for path in RunPaths(config).run.glob("st*/*/.*")]
+    unfinished = [path.name for path in RunPaths(config).run.glob("st*/**/.*")]
     assert len(unfinished) == 1
     train(config)
     assert equal(results(config), results(undisturbed))
-    assert not list(RunPaths(config).run.glob("st*/*/.*"))
+    assert not list(RunPaths(config).run.glob("st*/**/.*"))
     assert not list(RunPaths(config).run.glob("state/*/*.pt"))
 
 
@@ -238,11 +229,30 @@ def test_workers_that_outlive_a_killed_trainer_do_not_hold_its_lock_and_end(tiny
     process = start(config)
     wait_for(config, process, epoch=1)
     workers: list[psutil.Process] = []
-    while len(workers) < 2:  # each epoch has its own
+    while len(workers) < 2:
         assert process.is_alive()
         workers = psutil.Process(process.pid).children()
     process.kill()
     process.join()
     train_run(config.model_copy(update={"num_epochs": 1, "num_workers": 0}))
     _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
+
+
+def test_a_signal_to_all_processes_of_a_job_ends_the_trainer_alone(tiny: Make) -> None:
+    """As SLURM sends it: the workers read on until the trainer has saved."""
+    config = tiny(num_epochs=500, num_workers=2, save_every_minutes=0)
+    process = start(config)
+    wait_for(config, process, epoch=1)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    for worker in workers:
+        worker.terminate()
+    wait_for(config, process, epoch=3)
+    assert [worker.is_running() for worker in workers] == [True, True]
+    process.terminate()
+    process.join()
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert "asked to end; the same command goes on from here" in log_of(config)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []

@@ -9,23 +9,24 @@ import pandas as pd
 import pytest
 import torch
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.dataset import Sample, collate
-from mobile_sam.layout import RunPaths
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.config.teachers import teacher_configs
+from mobile_sam.data.sampling.dataset import Sample, collate
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
-from mobile_sam.schedule import normalise
-from mobile_sam.teachers import teacher_configs
+from mobile_sam.paths import RunPaths
 from mobile_sam.training import checkpoint
 from mobile_sam.training.run import train_run
-from mobile_sam.training.start import new_learner, state_key, training_set
+from mobile_sam.training.setup import new_training_module, state_key, training_set
 from mobile_sam.training.teacher import online_features
-from tests.conftest import DISTIL_ONLY, TWO_STAGES, equal_states
-from tests.training.processes import end_in_last_stage, train
+from tests.helpers.equality import equal_states
+from tests.helpers.runs import DISTIL_ONLY, TWO_STAGES
+from tests.helpers.training_processes import end_in_last_stage, train
 
 Make = Callable[..., RunConfig]
 DISTIL = {"use_distill": True, "loss_weights": DISTIL_ONLY, "val_images": 0}
-ONLINE: dict[str, Any] = {**DISTIL, "teacher": "online"}
+ONLINE: dict[str, Any] = {**DISTIL, "teacher_features": "online"}
 
 
 def losses(config: RunConfig) -> list[float]:
@@ -95,7 +96,7 @@ def test_killed_online_ends_in_the_same_weights(tiny: Make) -> None:
 
 
 TWO: dict[str, Any] = {
-    "more_teachers": [
+    "extra_teachers": [
         {"checkpoint": "random", "model_type": "tiny_sam", "feature_level": ["neck", 2]},
         {"checkpoint": "random", "model_type": "tiny_teacher_vit", "feature_level": 1},
     ]
@@ -132,15 +133,15 @@ def test_several_teachers_teach_the_same_online_and_stored(tiny: Make) -> None:
     assert stored != losses(tiny(run_name="one", **DISTIL, num_epochs=3))
 
 
-def test_the_learner_has_a_projection_for_each_block_in_all_stages(tiny: Make) -> None:
+def test_the_module_has_a_projection_for_each_block_in_all_stages(tiny: Make) -> None:
     stages = [{**TWO_STAGES[0], "end_epoch": 1}, {"start_epoch": 1, "end_epoch": 2}]
     late = [{"start_epoch": 0, "end_epoch": 1}, {**stages[0], "start_epoch": 1, "end_epoch": 2}]
     for name, schedule in (("early", stages), ("late", late)):
         config = tiny(run_name=name, num_epochs=2, stage_schedule=schedule, **TWO)
         train_run(config)
         for stage in normalise(config):
-            learner = checkpoint.load(RunPaths(config).checkpoint(stage))["learner"]
-            shapes = {n: tuple(w.shape) for n, w in learner.items() if "projections" in n}
+            module = checkpoint.load(RunPaths(config).checkpoint(stage))["learner"]
+            shapes = {n: tuple(w.shape) for n, w in module.items() if "projections" in n}
             projections = {n.split(".")[2]: s for n, s in shapes.items() if n.endswith("weight")}
             assert projections == {
                 "teacher1_block_2": (32, 32, 1, 1),
@@ -153,21 +154,21 @@ def test_teachers_count_by_their_weights_and_share_among_their_levels(tiny: Make
         {"checkpoint": "random", "model_type": "tiny_sam", "feature_level": ["neck", 2]},
         {"checkpoint": "random", "model_type": "tiny_teacher_vit", "weight": 0.5},
     ]
-    config = tiny(more_teachers=more, distill_losses={"mask_bce": 1.0}, **ONLINE)
+    config = tiny(extra_teachers=more, distill_losses={"mask_bce": 1.0}, **ONLINE)
     (stage,) = normalise(config)
-    learner = new_learner(config, stage, torch.device("cpu"))
+    module = new_training_module(config, stage, torch.device("cpu"))
     shares = {"neck": 0.4, "teacher1_neck": 0.2, "teacher1_block_2": 0.2, "teacher2_neck": 0.2}
-    assert learner.distiller.shares == pytest.approx(shares)
-    decoders = {decoder.name: decoder.share for decoder in learner.decoders}
+    assert module.distiller.shares == pytest.approx(shares)
+    decoders = {decoder.name: decoder.share for decoder in module.decoders}
     answers = {"neck": 0.4, "teacher1_neck": 0.4, "teacher2_neck": 0.2}
     assert decoders == pytest.approx(answers)
     look = online_features(config, stage, torch.device("cpu"))
     batch = look(collate([training_set(config, stage)[0]]))
-    learner.eval()
-    whole, parts = learner(batch)["distill_mask_bce"], []
-    for decoder in learner.decoders:
-        learner.decoders = (decoder,)
-        parts.append(learner(batch)["distill_mask_bce"])
+    module.eval()
+    whole, parts = module(batch)["distill_mask_bce"], []
+    for decoder in module.decoders:
+        module.decoders = (decoder,)
+        parts.append(module(batch)["distill_mask_bce"])
     assert min(parts) > 0
     assert torch.allclose(torch.stack(parts).sum(0), whole)
 
@@ -181,7 +182,7 @@ def test_a_state_belongs_to_the_weights_of_every_teacher(
         torch.save(to_original(build_sam_model("tiny_teacher_vit", 64)), path)
     config = tiny(
         teacher_checkpoint=str(paths[0]),
-        more_teachers=[{"checkpoint": str(paths[1]), "model_type": "tiny_teacher_vit"}],
+        extra_teachers=[{"checkpoint": str(paths[1]), "model_type": "tiny_teacher_vit"}],
         **ONLINE,
     )
     (stage,) = normalise(config)

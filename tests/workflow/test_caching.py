@@ -2,11 +2,8 @@
 
 import json
 import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,54 +13,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.training import checkpoint
-from tests.conftest import DISTIL_ONLY, ROOT, equal_states, snakemake, tiny_settings
-
-
-class Project:
-    """A run of two stages on data of its own, two images of it without masks."""
-
-    def __init__(self, directory: Path, scenes: Path) -> None:
-        self.directory = directory
-        directory.mkdir(exist_ok=True)
-        self.data = Path(shutil.copytree(scenes, directory / "data"))
-        self.file = directory / "my.json"
-        self.settings = tiny_settings(self.data, directory / "results", num_epochs=2)
-        self.settings |= {"run_name": "my", "val_images": 0, "report_examples": 1}
-        write_scenes(self.data / "more", 2, 64, seed=7)
-        self.settings["unlabelled_img_dir"] = str(self.data / "more" / "image")
-        self.settings["stage_schedule"] = [
-            {"start_epoch": 0, "end_epoch": 1, "distillation": True, "loss_weights": DISTIL_ONLY},
-            {"start_epoch": 1, "end_epoch": 2, "distillation": False},
-        ]
-        self.write(self.settings)
-
-    def write(self, settings: dict[str, Any], **style: Any) -> None:
-        self.file.write_text(json.dumps(settings, **style))
-
-    def would_run(self, *arguments: str) -> set[str]:
-        """Names of the rules in a dry run, without the run's name and without `all`."""
-        result = snakemake(self.directory, "-n", "--config", f"run={self.file}", *arguments)
-        assert result.returncode == 0, result.stderr
-        names = set(re.findall(r"^(?:local)?rule (\w+):", result.stdout + result.stderr, re.M))
-        return {name.replace("_my_", "_") for name in names} - {"all"}
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Begin the workflow; what it prints goes to a file."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        command += ["--directory", str(self.directory), "--cores", "2"]
-        with (self.directory / "snakemake.log").open("w") as output:
-            return subprocess.Popen(
-                [*command, "--config", f"run={self.file}"],
-                cwd=self.directory,
-                stdout=output,
-                stderr=output,
-            )
-
-    def run(self, *arguments: str) -> None:
-        result = snakemake(self.directory, "--config", f"run={self.file}", *arguments)
-        assert result.returncode == 0, result.stderr[-3000:]
+from tests.helpers.commands import snakemake
+from tests.helpers.equality import equal_states
+from tests.helpers.workflow_projects import Project, changed
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +42,17 @@ def project(finished: Project) -> Iterator[Project]:
     finished.write(finished.settings)
 
 
-def changed(settings: dict[str, Any], stage: int, **changes: Any) -> dict[str, Any]:
-    stages = [dict(entry) for entry in settings["stage_schedule"]]
-    stages[stage] |= changes
-    return settings | {"stage_schedule": stages}
+LATER = {"train_01_finetune", "export_my", "report_my"}
+LATER |= {"validate_01_finetune", "validate_01_finetune_best"}
+TRAINING = LATER | {"train_00_distill", "validate_00_distill", "validate_00_distill_best"}
 
 
-LATER = {"train_01_finetune", "export_my", "validate_01_finetune", "report_my"}
-TRAINING = LATER | {"train_00_distill", "validate_00_distill"}
+def test_on_two_cores_all_training_goes_before_validation(finished: Project) -> None:
+    run = finished.directory / "results" / "mobile_sam" / "my"
+    trained = (run / "stages" / "01_finetune" / "checkpoint.pt").stat().st_mtime
+    tables = [table.stat().st_mtime for table in (run / "validation").glob("*.parquet")]
+    assert len(tables) == 7
+    assert min(tables) > trained
 
 
 def test_editing_stage_2_trains_stage_2(project: Project) -> None:
@@ -119,13 +75,13 @@ def test_a_threshold_validates_again_and_trains_nothing(project: Project) -> Non
     again = project.would_run()
     assert "report_my" in again
     assert not any(name.startswith("train") for name in again)
-    assert sum(name.startswith("validate") for name in again) == 4
+    assert sum(name.startswith("validate") for name in again) == 6
     assert "baseline_box_filled" not in again
 
 
 def test_the_best_checkpoint_is_exported_without_training(project: Project) -> None:
     project.write(project.settings | {"use_checkpoint": "best"})
-    assert project.would_run() == {"export_my"}
+    assert project.would_run() == {"export_my", "report_my"}
 
 
 def test_another_start_trains_the_stage_that_starts_from_it(project: Project) -> None:
@@ -170,20 +126,44 @@ def test_online_nothing_is_extracted(scenes: Path, tmp_path: Path) -> None:
     project = Project(tmp_path / "new", scenes)
     extraction = ("plan_features", "extract", "features")
     assert any(name.startswith(extraction) for name in project.would_run())
-    project.write(project.settings | {"teacher": "online"})
+    project.write(project.settings | {"teacher_features": "online"})
     jobs = project.would_run()
     assert "train_00_distill" in jobs
     assert not any(name.startswith(extraction) for name in jobs)
 
 
+def test_a_moved_store_is_looked_at_and_trains_nothing(project: Project) -> None:
+    (store,) = project.directory.glob("results/mobile_sam/shared/*/features/*.zarr")
+    moved = shutil.copytree(store, project.directory / "elsewhere" / "features.zarr")
+    project.write(project.settings | {"train_img_dir_teacher_features": str(moved)})
+    jobs = {name.split("_")[0] for name in project.would_run()}
+    assert jobs == {"plan", "extract", "features", "ready"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"feature_views": ["identity", "hflip"]},
+        {"lambda_coef": 3.0},  # its only stage that distils has one of its own
+        {"data": {"val_fraction": 0.3, "split_seed": 4}},  # there is a validation directory
+    ],
+    ids=["views", "weight", "split"],
+)
+def test_settings_without_an_effect_train_nothing(
+    changes: dict[str, Any], project: Project
+) -> None:
+    project.write(changed(project.settings, 0, lambda_coef=1.0) | changes)
+    assert not any(name.startswith("train") for name in project.would_run())
+
+
 def test_a_version_of_the_data_stands_for_its_files(scenes: Path, tmp_path: Path) -> None:
     project = Project(tmp_path / "new", scenes)
-    project.write(project.settings | {"data": {"version": "1"}})
+    project.write(project.settings | {"data": {"revision": "1"}})
     (index,) = (name for name in project.would_run() if name.startswith("index"))
     project.run("--until", index)
     next(project.data.glob("train/image/*.png")).unlink()
     assert index not in project.would_run()
-    project.write(project.settings | {"data": {"version": "2"}})
+    project.write(project.settings | {"data": {"revision": "2"}})
     assert index in project.would_run()
 
 

@@ -5,12 +5,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import snakemake
+from tests.helpers.commands import snakemake
+from tests.helpers.fork_server import real_processes
 
 
 @pytest.mark.long
 def test_every_stage_of_the_demo_helps(tmp_path: Path) -> None:
-    result = snakemake(tmp_path)
+    with real_processes():
+        result = snakemake(tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "img/s" in result.stderr + result.stdout
     assert "left" in result.stderr + result.stdout

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from mobile_sam.training import checkpoint
-from tests.workflow.test_caching import Project, changed
+from tests.helpers.workflow_projects import Project, changed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux")

@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mobile_sam.layout import RunPaths, comparable, comparison, validated
-from mobile_sam.runs import known_runs, resolve
-from tests.conftest import snakemake
+from mobile_sam.config.checkpoints import checkpoint_names
+from mobile_sam.config.load import known_runs, resolve
+from mobile_sam.paths import RunPaths, comparable_runs, comparison_directory
+from tests.helpers.commands import snakemake
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ def test_each_run_has_its_report(name: str, finished: Path) -> None:
     table = pd.read_csv(finished / paths.report / "summary.csv")
     shown = list(table["checkpoint"].unique())
     # A best epoch that is the last one has no row of its own.
-    assert shown == [what for what in validated(config) if what in shown]
-    assert all(what.endswith("_best") for what in set(validated(config)) - set(shown))
+    assert shown == [what for what in checkpoint_names(config) if what in shown]
+    assert all(what.endswith("_best") for what in set(checkpoint_names(config)) - set(shown))
     assert table["miou"].between(0, 1).all()
     assert (finished / paths.weights).is_file()
     assert "<h2" in (finished / paths.report / "index.html").read_text()
@@ -38,12 +39,12 @@ def test_each_run_has_its_report(name: str, finished: Path) -> None:
 
 def test_runs_of_one_command_are_compared(finished: Path) -> None:
     configs = [resolve(name, "tiny", {}).named[0] for name in known_runs()]
-    (together,) = comparable(configs)
-    table = pd.read_csv(finished / comparison(together) / "summary.csv")
+    (together,) = comparable_runs(configs)
+    table = pd.read_csv(finished / comparison_directory(together) / "summary.csv")
     names = list(table["checkpoint"].unique())
     assert {config.run_name for config in configs} <= set(names)
     assert "box_filled" in names
-    assert (finished / comparison(together) / "index.html").is_file()
+    assert (finished / comparison_directory(together) / "index.html").is_file()
 
 
 def test_runs_share_one_index_and_one_extraction(finished: Path) -> None:

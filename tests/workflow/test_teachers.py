@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mobile_sam.config import RunConfig
-from mobile_sam.layout import RunPaths, validated
-from mobile_sam.runs import resolve
-from tests.conftest import snakemake
+from mobile_sam.config.checkpoints import checkpoint_names
+from mobile_sam.config.load import resolve
+from mobile_sam.config.run import RunConfig
+from mobile_sam.paths import RunPaths
+from tests.helpers.commands import snakemake
 
 SECOND = {"checkpoint": "random", "model_type": "tiny_teacher_vit", "feature_level": 1}
 
@@ -19,7 +20,7 @@ SECOND = {"checkpoint": "random", "model_type": "tiny_teacher_vit", "feature_lev
 def run(directory: Path, *more: dict[str, Any], **changes: Any) -> tuple[RunConfig, str]:
     """The settings of a run with `more` teachers under `overlay=tiny`, and its `run=`."""
     path = directory / "my.json"
-    path.write_text(json.dumps({"use_distill": True, "more_teachers": more, **changes}))
+    path.write_text(json.dumps({"use_distill": True, "extra_teachers": more, **changes}))
     return resolve(str(path), "tiny", {}).named[0], f"run={path}"
 
 
@@ -48,7 +49,7 @@ def test_a_run_that_only_a_second_teacher_asks_for_is_trained(tmp_path: Path) ->
     names = rules(tmp_path, name, "overlay=tiny", *given)
     assert "train_demo_teacher_tiny_00_finetune" in names
     assert sum(name.startswith("extract_") for name in names) == 2
-    online = rules(tmp_path, name, "overlay=tiny", "teacher=online", *given)
+    online = rules(tmp_path, name, "overlay=tiny", "teacher_features=online", *given)
     assert "train_demo_teacher_tiny_00_finetune" in online
     assert not any(name.startswith("extract_") for name in online)
 
@@ -62,14 +63,14 @@ def test_a_run_of_two_teachers_goes_to_its_report(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / paths.report / "summary.csv")
     shown = list(table["checkpoint"].unique())
     # A best epoch that is the last one has no row of its own.
-    assert shown == [what for what in validated(config) if what in shown]
-    assert all(what.endswith("_best") for what in set(validated(config)) - set(shown))
-    assert validated(config)[-2:] == ["teacher", "teacher_2"]
+    assert shown == [what for what in checkpoint_names(config) if what in shown]
+    assert all(what.endswith("_best") for what in set(checkpoint_names(config)) - set(shown))
+    assert checkpoint_names(config)[-2:] == ["teacher", "teacher_2"]
     measured = table.set_index(["prompt", "checkpoint"])["miou"]["box"]
     assert measured["teacher"] != measured["teacher_2"]
     stores = list((tmp_path / paths.dataset / "features").glob("*.zarr"))
     assert len(stores) == 2
     assert rules(tmp_path, name, "overlay=tiny") == []
-    names = rules(tmp_path, name, "overlay=tiny", f"more_teachers={json.dumps([])}")
+    names = rules(tmp_path, name, "overlay=tiny", f"extra_teachers={json.dumps([])}")
     assert any(name.startswith("train_my_tiny") for name in names)
     assert not any(name.startswith("extract_") for name in names)

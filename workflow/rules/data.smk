@@ -2,111 +2,116 @@
 
 # One rule for each data set, whichever runs use it.
 for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
-    dataset = rule_name(paths.dataset.name)
-    public = known_dataset(paths.config)
-    made = [paths.synthetic_manifest] if paths.config.train_img_dir is None else []
-    made += [public.manifest] if public else []
-
-    if public:
-
-        rule:
-            name:
-                f"fetch_{public.name}"
-            output:
-                public.manifest,
-            log:
-                paths.shared_logs / "fetch.log",
-            benchmark:
-                paths.shared_logs / "fetch.tsv"
-            localrule: True  # nodes of a cluster seldom see the internet
-            params:
-                name=public.name,
-            shell:
-                "exec python -m mobile_sam fetch {params.name} --log {log}"
+    dataset = paths.dataset.name
 
     if paths.config.train_img_dir is None:
 
         rule:
             name:
-                f"synthesize_{dataset}"
+                rule_name("synthesize", dataset, of=paths.dataset)
             output:
-                paths.synthetic_manifest,
+                manifest=paths.synthetic_manifest,
             log:
                 paths.shared_logs / "synthesize.log",
             benchmark:
                 paths.shared_logs / "synthesize.tsv"
+            priority: urgent
+            conda:
+                "../envs/mobile_sam.yml"
             params:
                 settings=paths.dataset_settings,
+            message:
+                f"Draw the images and masks of {dataset}; log: {{log}}"
             shell:
                 "exec python -m mobile_sam synthesize --config {params.settings} --log {log}"
 
     rule:
         name:
-            f"index_{dataset}"
+            rule_name("index", dataset, of=paths.dataset)
         input:
-            made,
+            **dataset_inputs(paths),
         output:
-            paths.index,
+            index=paths.index,
         log:
             paths.shared_logs / "index.log",
         benchmark:
             paths.shared_logs / "index.tsv"
+        priority: urgent
+        conda:
+            "../envs/mobile_sam.yml"
         threads: 8
         params:
             settings=paths.dataset_settings,
             # Names, sizes and times of the files; a touched directory changes nothing. They are
             # looked at for the index alone, and not by each job that is submitted.
-            files=lambda wildcards, of=paths.config: fingerprint(of),
+            files=lambda wildcards, of=paths.config: fingerprint_once(of),
+        message:
+            f"Read the images and masks of {dataset}; log: {{log}}"
         shell:
             "exec python -m mobile_sam index --config {params.settings} --workers {threads} "
             "--log {log} > /dev/null"
 
 
-# Known checkpoints are kept in the user's cache.
-for checkpoint in sorted(known_checkpoints(RUNS)):
+# Known data sets and checkpoints are kept in the user's cache, for all runs.
+for name, fetched in fetched_files(RUNS).items():
+    fetch_log = PATHS[RUNS.named[0].run_name].project_logs / f"fetch_{name}"
 
     rule:
         name:
-            f"fetch_{checkpoint}"
+            rule_name("fetch", name)
         output:
-            checkpoint_path(checkpoint),
+            file=fetched,
         log:
-            "results/logs/" + f"fetch_{checkpoint}.log",
+            fetch_log.with_suffix(".log"),
         benchmark:
-            "results/logs/" + f"fetch_{checkpoint}.tsv"
-        localrule: True
+            fetch_log.with_suffix(".tsv")
+        priority: urgent
+        localrule: True  # nodes of a cluster seldom see the internet
+        conda:
+            "../envs/mobile_sam.yml"
         params:
-            checkpoint=checkpoint,
+            name=name,
+        message:
+            f"Download {name}; log: {{log}}"
         shell:
-            "exec python -m mobile_sam fetch {params.checkpoint} --log {log}"
+            "exec python -m mobile_sam fetch {params.name} --log {log}"
 
 
-# One extraction for each store, whichever runs read it. The Zarr store itself is not declared:
-# Snakemake would delete it with a killed job. Its manifest is, and every reader checks the store.
+# One extraction for each store and data set, whichever runs read them. The Zarr store itself is not
+# declared: Snakemake would delete it with a killed job. Its manifest is, and every reader checks it.
 for paths in {
-    teacher.features: teacher
+    teacher.features_manifest: teacher
     for run in PATHS.values()
     if needs_features(run.config)
     for teacher in run.teachers
 }.values():
-    store = rule_name(f"{paths.dataset.name}_{paths.features.stem}")
-    teacher = [paths.teacher_weights] if paths.teacher_weights else []
+    store = (paths.dataset.name, paths.features_name)
+    rule_of_store = partial(rule_name, of=paths.features_manifest)
     jobs = paths.config.extract_jobs
+    gpus_held = min(gpus, paths.config.devices)
 
     rule:
         name:
-            f"plan_features_{store}"
+            rule_of_store("plan_features", *store)
         input:
-            paths.index,
-            teacher,
+            **teacher_inputs(paths),
+            index=paths.index,
         output:
-            paths.features_plan,
+            plan=paths.features_plan,
         log:
-            paths.shared_logs / f"plan_{paths.features.stem}.log",
+            paths.shared_logs / f"plan_{paths.features_name}.log",
         benchmark:
-            paths.shared_logs / f"plan_{paths.features.stem}.tsv"
+            paths.shared_logs / f"plan_{paths.features_name}.tsv"
+        priority: urgent
+        conda:
+            "../envs/mobile_sam.yml"
+        threads: threads_held
+        resources:
+            gpu=gpus_held,
         params:
             settings=paths.features_settings,
+        message:
+            f"Plan the teacher features {paths.features_name}; log: {{log}}"
         shell:
             "exec python -m mobile_sam extract --step plan --config {params.settings} --log {log}"
 
@@ -114,40 +119,56 @@ for paths in {
 
         rule:
             name:
-                f"extract_{store}_{part}_of_{jobs}"
+                rule_of_store("extract", *store, part, "of", jobs)
             input:
-                paths.features_plan,
-                paths.index,
-                teacher,
+                **teacher_inputs(paths),
+                plan=paths.features_plan,
+                index=paths.index,
             output:
-                paths.features_part(part),
+                part=paths.features_part(part),
             log:
                 paths.shared_logs
-                / f"extract_{paths.features.stem}_{part}_of_{jobs}.log",
+                / f"extract_{paths.features_name}_{part}_of_{jobs}.log",
             benchmark:
                 paths.shared_logs
-                / f"extract_{paths.features.stem}_{part}_of_{jobs}.tsv"
-            threads: 8
+                / f"extract_{paths.features_name}_{part}_of_{jobs}.tsv"
+            priority: urgent
+            conda:
+                "../envs/mobile_sam.yml"
+            threads: threads_each
+            resources:
+                gpu=1,
             params:
                 settings=paths.features_settings,
                 part=part,
+            message:
+                f"Compute the teacher features {paths.features_name}, "
+                f"part {part + 1} of {jobs}; log: {{log}}"
             shell:
                 "exec python -m mobile_sam extract --step part --part {params.part} "
                 "--config {params.settings} --log {log}"
 
     rule:
         name:
-            f"features_{store}"
+            rule_of_store("features", *store)
         input:
-            paths.index,
-            [paths.features_part(part) for part in range(jobs)],
+            index=paths.index,
+            parts=[paths.features_part(part) for part in range(jobs)],
         output:
-            paths.features_manifest,
+            manifest=paths.features_manifest,
         log:
-            paths.shared_logs / f"features_{paths.features.stem}.log",
+            paths.shared_logs / f"features_{paths.features_name}.log",
         benchmark:
-            paths.shared_logs / f"features_{paths.features.stem}.tsv"
+            paths.shared_logs / f"features_{paths.features_name}.tsv"
+        priority: urgent
+        conda:
+            "../envs/mobile_sam.yml"
+        threads: threads_held
+        resources:
+            gpu=gpus_held,
         params:
             settings=paths.features_settings,
+        message:
+            f"Check the teacher features {paths.features_name}; log: {{log}}"
         shell:
             "exec python -m mobile_sam extract --step finish --config {params.settings} --log {log}"

@@ -1,157 +1,152 @@
 # Validation of each checkpoint of the named runs, and their reports.
 
+# What needs no GPU does not begin with `validate`: a cluster gives by the beginning.
+gpus_of = {"validate": 1, "baseline": 0, "join": 0}
+
 for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
     settings = paths.config
-    run = rule_name(settings.run_name)
-    teacher = [paths.teacher_weights] if paths.teacher_weights else []
-    start = [paths.start_weights] if paths.start_weights else []
-    needed = {
-        "box_filled": [],
-        "start": start + (teacher if settings.decoder_from_teacher else []),
-    }
-    needed |= {
-        name: [paths.checkpoint(stage, kept)]
-        # Where the best epoch is the last one, the table is there and is not measured again.
-        + ([paths.validation(stage.directory)] if kept == "best" else [])
-        for name, (stage, kept) in trained(settings).items()
-    }
-    for name, alone in named_teachers(settings).items():
-        weights = RunPaths(alone).teacher_weights
-        needed[name] = [weights] if weights else []
-    needed |= {name: [weights] for name, weights in compared(settings).items()}
+    run = settings.run_name
     jobs = settings.validate_jobs
 
-    for what in validated(settings):
-        # What needs no GPU does not begin with `validate`: a cluster gives by the beginning.
+    for what, measured in checkpoint_inputs(paths).items():
         measuring = "baseline" if what == BOX_FILLED else "validate"
         joining = "join" if jobs > 1 else measuring
-        for part in range(jobs if jobs > 1 else 0):
+        parts = range(jobs if jobs > 1 else 0)
+        step = "--step join" if parts else ""
+
+        for part in parts:
 
             rule:
                 name:
-                    f"{measuring}_{run}_{rule_name(what)}_{part}_of_{jobs}"
+                    rule_name(measuring, run, what, part, "of", jobs)
                 input:
-                    paths.index,
-                    needed[what],
+                    **measured,
                 output:
-                    temp(paths.validation_part(what, part)),
+                    table=temp(paths.validation_part(what, part)),
                 log:
                     paths.logs / f"validate_{what}_{part}_of_{jobs}.log",
                 benchmark:
                     paths.benchmarks / f"validate_{what}_{part}_of_{jobs}.tsv"
-                threads: 8
+                conda:
+                    "../envs/mobile_sam.yml"
+                threads: threads_each
+                resources:
+                    gpu=gpus_of[measuring],
                 params:
                     settings=paths.settings,
                     what=what,
                     part=part,
                     depends_on=validation_settings(settings, what),
+                message:
+                    f"Validate {what} of run {run}, part {part + 1} of {jobs}; log: {{log}}"
                 shell:
                     "exec python -m mobile_sam validate --what {params.what} --step part "
                     "--part {params.part} --config {params.settings} --log {log}"
 
         rule:
             name:
-                f"{joining}_{run}_{rule_name(what)}"
+                rule_name(joining, run, what)
             input:
-                paths.index,
-                needed[what],
-                (
-                    [paths.validation_part(what, part) for part in range(jobs)]
-                    if jobs > 1
-                    else []
-                ),
+                **measured,
+                parts=[paths.validation_part(what, part) for part in parts],
             output:
-                paths.validation(what),
+                table=paths.validation(what),
             log:
                 paths.logs / f"validate_{what}.log",
             benchmark:
                 paths.benchmarks / f"validate_{what}.tsv"
+            conda:
+                "../envs/mobile_sam.yml"
+            resources:
+                gpu=gpus_of[joining],
             params:
                 settings=paths.settings,
                 what=what,
-                step="--step join" if jobs > 1 else "",
+                step=step,
                 depends_on=validation_settings(settings, what),
+            message:
+                f"Validate {what} of run {run}; log: {{log}}"
             shell:
                 "exec python -m mobile_sam validate --what {params.what} {params.step} "
                 "--config {params.settings} --log {log}"
 
-        if settings.detections and what != BOX_FILLED:
-
-            rule:
-                name:
-                    f"average_precision_{run}_{rule_name(what)}"
-                input:
-                    settings.detections,
-                    paths.mask_dir("val"),
-                    needed[what],
-                output:
-                    paths.average_precision(what),
-                log:
-                    paths.logs / f"average_precision_{what}.log",
-                benchmark:
-                    paths.benchmarks / f"average_precision_{what}.tsv"
-                threads: 8
-                params:
-                    settings=paths.settings,
-                    what=what,
-                    depends_on=validation_settings(settings, what),
-                shell:
-                    "exec python -m mobile_sam validate --what {params.what} --step ap "
-                    "--config {params.settings} --log {log}"
-
-    if settings.cost_repeats:
+    for what in with_detections(settings):
 
         rule:
             name:
-                f"cost_{run}"
+                rule_name("average_precision", run, what)
+            input:
+                detections=settings.detections,
+                masks=paths.mask_dir("val"),
+                weights=checkpoint_inputs(paths)[what]["weights"],
+            output:
+                average_precision=paths.average_precision(what),
+            log:
+                paths.logs / f"average_precision_{what}.log",
+            benchmark:
+                paths.benchmarks / f"average_precision_{what}.tsv"
+            conda:
+                "../envs/mobile_sam.yml"
+            threads: threads_each
+            resources:
+                gpu=1,
+            params:
+                settings=paths.settings,
+                what=what,
+                depends_on=validation_settings(settings, what),
+            message:
+                f"Measure the average precision of {what} of run {run}; log: {{log}}"
+            shell:
+                "exec python -m mobile_sam validate --what {params.what} --step ap "
+                "--config {params.settings} --log {log}"
+
+    if settings.benchmark_repeats:
+
+        rule:
+            name:
+                rule_name("cost", run)
             input:
                 # Latency is measured last, and alone.
-                ancient([paths.validation(what) for what in validated(settings)]),
-                list(compared(settings).values()),
+                validation=ancient(report_inputs(paths)["validation"]),
+                compared=list(extra_checkpoints(settings).values()),
             output:
-                paths.cost,
+                cost=paths.cost,
             log:
                 paths.logs / "cost.log",
             benchmark:
                 paths.benchmarks / "cost.tsv"
-            threads: workflow.cores or 8
+            conda:
+                "../envs/mobile_sam.yml"
+            threads: threads_alone
+            resources:
+                gpu=1,
             params:
                 settings=paths.settings,
                 depends_on=cost_settings(settings),
+            message:
+                f"Measure latency and memory of the models of run {run}; log: {{log}}"
             shell:
                 "exec python -m mobile_sam cost --config {params.settings} --log {log}"
 
     rule:
         name:
-            f"report_{run}"
+            rule_name("report", run)
         input:
-            paths.index,
-            [paths.validation(what) for what in validated(settings)],
-            [paths.metrics(stage) for stage in normalise(settings)],
-            (
-                [
-                    paths.average_precision(what)
-                    for what in validated(settings)
-                    if what != BOX_FILLED
-                ]
-                if settings.detections
-                else []
-            ),
-            [paths.cost] if settings.cost_repeats else [],
+            **report_inputs(paths),
         output:
-            report(
+            page=report(
                 paths.report / "index.html",
                 category=settings.run_name,
                 caption="../report/index.rst",
                 labels={"part": "whole report"},
             ),
-            report(
+            summary=report(
                 paths.report / "summary.csv",
                 category=settings.run_name,
                 caption="../report/summary.rst",
                 labels={"part": "summary"},
             ),
-            [
+            pictures=[
                 report(
                     paths.report / f"{name}.png",
                     category=settings.run_name,
@@ -164,43 +159,47 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             paths.logs / "report.log",
         benchmark:
             paths.benchmarks / "report.tsv"
+        conda:
+            "../envs/mobile_sam.yml"
         params:
             settings=paths.settings,
             examples=settings.report_examples,
-            main=exported(settings),
+            main=exported_checkpoint(settings),
+        message:
+            f"Write the report of run {run}; log: {{log}}"
         shell:
             "exec python -m mobile_sam report --config {params.settings} --log {log} > /dev/null"
 
 
 # One report for several runs whose numbers compare.
-for configs in comparable(RUNS.named):
-    target = comparison(configs)
+for configs in comparable_runs(RUNS.named):
+    target = comparison_directory(configs)
     compared_paths = [PATHS[settings.run_name] for settings in configs]
 
     rule:
         name:
-            f"compare_{rule_name(target.name)}"
+            rule_name("compare", target.name, of=target)
         input:
-            [paths.report / "index.html" for paths in compared_paths],
-            [
-                paths.validation(what)
+            reports=[paths.report / "index.html" for paths in compared_paths],
+            validation=[
+                table
                 for paths in compared_paths
-                for what in validated(paths.config)
+                for table in report_inputs(paths)["validation"]
             ],
         output:
-            report(
+            page=report(
                 target / "index.html",
                 category="comparison",
                 caption="../report/index.rst",
                 labels={"part": "whole report"},
             ),
-            report(
+            summary=report(
                 target / "summary.csv",
                 category="comparison",
                 caption="../report/summary.rst",
                 labels={"part": "summary"},
             ),
-            [
+            pictures=[
                 report(
                     target / f"{name}.png",
                     category="comparison",
@@ -213,9 +212,13 @@ for configs in comparable(RUNS.named):
             target / "compare.log",
         benchmark:
             target / "compare.tsv"
+        conda:
+            "../envs/mobile_sam.yml"
         params:
             settings=[paths.settings for paths in compared_paths],
             target=target,
+        message:
+            f"Compare the runs of {target.name}; log: {{log}}"
         shell:
             "exec python -m mobile_sam compare --runs {params.settings} --out {params.target} "
             "--log {log} > /dev/null"

@@ -2,68 +2,79 @@
 
 for paths in PATHS.values():
     stages = normalise(paths.config)
-    run = rule_name(paths.config.run_name)
-    start = [path for path in (paths.start_weights,) if path]
-    first_teacher = [paths.teacher_weights] if paths.teacher_weights else []
-    teachers = [t.teacher_weights for t in paths.teachers if t.teacher_weights]
+    run = paths.config.run_name
+    gpus_held = min(gpus, paths.config.devices)
+
+    if needs_features(paths.config):
+
+        # Training depends on this file and not on the manifests, whose places may change.
+        rule:
+            name:
+                rule_name("ready", run)
+            input:
+                manifests=[t.features_manifest for t in paths.teachers],
+            output:
+                ready=touch(paths.features_ready),
+            priority: urgent
+            threads: threads_held
+            resources:
+                gpu=gpus_held,
+            message:
+                f"Note that all teacher features of run {run} are there"
 
     for stage in stages:
-        first = stage.index == 0
 
         rule:
             name:
-                f"train_{run}_{rule_name(stage.directory)}"
+                rule_name("train", run, stage.directory)
             input:
-                paths.index,
-                (
-                    start
-                    if first
-                    else paths.checkpoint(stages[stage.index - 1], stage.start_from)
-                ),
-                # The decoder may be the teacher's in every stage: a model is built before it is loaded.
-                (
-                    teachers
-                    if stage.distillation
-                    else first_teacher if paths.config.decoder_from_teacher else []
-                ),
-                # Only a new teacher or new images are a reason to train again, and both are inputs.
-                (
-                    ancient([t.features_manifest for t in paths.teachers])
-                    if stage.distillation and needs_features(paths.config)
-                    else []
-                ),
+                **stage_inputs(paths, stage),
+                # Only a new teacher or new images are a reason to train again; both are inputs.
+                features=ancient(stage_features(paths, stage)),
             output:
-                paths.metrics(stage),
-                paths.checkpoint(stage),
-                paths.checkpoint(stage, "best"),
+                metrics=paths.metrics(stage),
+                checkpoint=paths.checkpoint(stage),
+                best=paths.checkpoint(stage, "best"),
             log:
                 paths.logs / f"train_{stage.directory}.log",
             benchmark:
                 paths.benchmarks / f"train_{stage.directory}.tsv"
-            # As many as there are, up to eight: small models gain nothing from more.
-            threads: 8
+            priority: urgent
+            conda:
+                "../envs/mobile_sam.yml"
+            threads: threads_each
             resources:
-                **distributed(paths.config),
+                **training_resources(paths.config),
             params:
                 settings=paths.settings,
                 stage=stage.directory,
                 depends_on=canonical(paths.config, stage),
+            message:
+                f"Train stage {stage.directory} of run {run}; log: {{log}}"
             shell:
                 "exec {resources.launcher} python -m mobile_sam train --stage {params.stage} "
                 "--config {params.settings} --log {log}"
 
     rule:
         name:
-            f"export_{run}"
+            rule_name("export", run)
         input:
-            paths.checkpoint(stages[-1], paths.config.use_checkpoint),
+            checkpoint=paths.checkpoint(stages[-1], paths.config.use_checkpoint),
         output:
-            paths.weights,
+            weights=paths.weights,
         log:
             paths.logs / "export.log",
         benchmark:
             paths.benchmarks / "export.tsv"
+        priority: urgent
+        conda:
+            "../envs/mobile_sam.yml"
+        threads: threads_held
+        resources:
+            gpu=gpus_held,
         params:
             settings=paths.settings,
+        message:
+            f"Export the weights of run {run}; log: {{log}}"
         shell:
             "exec python -m mobile_sam export --config {params.settings} --log {log}"

@@ -1,21 +1,20 @@
 """The last index, kept so that only images that changed since are read again."""
 
 import logging
-import os
-import shutil
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
 
-from mobile_sam.data.index import DatasetError, open_index
-from mobile_sam.files import file_digest, whole
+from mobile_sam.data.index.table import DatasetError, open_index
+from mobile_sam.system.atomic_files import atomic_write, file_digest, link
+from mobile_sam.system.stopping import stopping_point
 
 log = logging.getLogger(__name__)
 
 
-class KeptRows:
+class IndexCache:
     """Rows of the last index by the stamp of their image; none where there is no last index.
 
     Stamps lie beside the index and not in it, so that equal images give an equal index, whatever
@@ -24,27 +23,30 @@ class KeptRows:
 
     def __init__(self, path: Path | None) -> None:
         self._places: dict[str, tuple[int, int]] = {}
-        if path is None or not path.is_file() or not _stamps_path(path).is_file():
+        self.looks: dict[str, int] = {}  # perceptual hashes
+        if path is None or not path.is_file():
             return
         try:
             self._table = open_index(path).read(use_threads=False)
         except (DatasetError, OSError, pa.ArrowException) as error:
             log.info("reading all images: %s", error)
             return
-        try:
-            with np.load(_stamps_path(path), allow_pickle=False) as content:
-                stamps, counts = content["stamps"].tolist(), content["counts"]
-                belongs = content["index"].item() == file_digest(path)
-        except (OSError, ValueError, LookupError, AttributeError, TypeError, BadZipFile) as error:
-            log.info("reading all images: %s is damaged (%s)", _stamps_path(path), error)
+        stamps_path = _stamps_path(path, file_digest(path))
+        if not stamps_path.is_file():
+            log.info("reading all images: the times of those in %s are not known", path)
             return
-        if not belongs:
-            log.info("reading all images: %s is of another index", _stamps_path(path))
+        try:
+            with np.load(stamps_path, allow_pickle=False) as content:
+                stamps, counts = content["stamps"].tolist(), content["counts"]
+                looks = content["looks"].tolist()
+        except (OSError, ValueError, LookupError, AttributeError, TypeError, BadZipFile) as error:
+            log.info("reading all images: %s is damaged (%s)", stamps_path, error)
             return
         ends = np.cumsum(counts)
-        for stamp, start, count in zip(stamps, ends - counts, counts, strict=True):
+        for stamp, start, count, look in zip(stamps, ends - counts, counts, looks, strict=True):
             if stamp:
                 self._places[stamp] = int(start), int(count)
+                self.looks[stamp] = look
 
     def __contains__(self, stamp: str) -> bool:
         return stamp in self._places
@@ -53,26 +55,30 @@ class KeptRows:
         return self._table.slice(*self._places[stamp])
 
 
-def keep(index: Path, kept: Path, stamps: list[str], counts: list[int]) -> None:
+def save_index_cache(
+    index: Path, kept: Path, stamps: list[str], counts: list[int], looks: list[int]
+) -> None:
     """Make `kept` a second name of the file `index`, and write its stamps beside it.
 
     stamps: of each image in the order of the index, empty for one that must be read again;
-    counts: rows of each image.
+    counts: rows of each image. looks: perceptual hash of each image.
     """
-    with whole(kept) as unfinished:
-        try:
-            os.link(index, unfinished)
-        except OSError:  # a file system without links
-            shutil.copyfile(index, unfinished)
+    # Stamps are named by their index: until that has its place, those of the last one count.
+    stamps_path = _stamps_path(kept, file_digest(index))
     # An open file, because numpy would append a suffix to its name.
-    with whole(_stamps_path(kept)) as unfinished, unfinished.open("wb") as file:
+    with atomic_write(stamps_path) as unfinished, unfinished.open("wb") as file:
         np.savez(
             file,
             stamps=np.array(stamps, dtype=np.str_),
             counts=np.array(counts, dtype=np.int64),
-            index=np.array(file_digest(kept)),
+            looks=np.array(looks, dtype=np.uint64),
         )
+    link(index, kept)
+    stopping_point("the index is kept")
+    for path in kept.parent.glob(f"{kept.stem}*.npz"):
+        if path != stamps_path:
+            path.unlink(missing_ok=True)
 
 
-def _stamps_path(kept: Path) -> Path:
-    return kept.with_suffix(".npz")
+def _stamps_path(kept: Path, digest: str) -> Path:
+    return kept.with_suffix(f".{digest[:16]}.npz")

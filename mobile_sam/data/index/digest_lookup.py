@@ -25,14 +25,14 @@ def to_hex(digest: bytes) -> str:
     return digest.ljust(DIGEST_BYTES, b"\0").hex()
 
 
-def each_once(digests: Digests) -> Digests:
+def unique_digests(digests: Digests) -> Digests:
     """The same digests in order, without those that were there before."""
     _, first = np.unique(digests, return_index=True)
     return digests[np.sort(first)]
 
 
-class Places:
-    """Where a digest is found in an array that is not sorted; of several places the first."""
+class DigestLookup:
+    """Position of each digest in an unsorted array; the first position of repeated digests."""
 
     def __init__(self, digests: Digests) -> None:
         self._order = np.argsort(digests, kind="stable")

@@ -1,5 +1,6 @@
-"""What an index holds in numbers: images, segments, classes, and what was left out and why."""
+"""Summary of an index: numbers of images, segments and classes, and what was skipped and why."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mobile_sam.data.index import SPLITS, UNLABELLED, index_metadata, open_index
+from mobile_sam.data.index.table import (
+    CROWDS,
+    SPLITS,
+    UNLABELLED,
+    index_metadata,
+    notes_path,
+    open_index,
+)
 
 _COLUMNS = [
     *("split", "image", "image_id", "height", "width", "format", "class", "area", "left_out")
 ]
-_MOST_CLASSES = 20
+_MAX_SHOWN_CLASSES = 20
 _EXAMPLES = 3
+_MAX_SHOWN_NOTES = 12
+_REASON_DETAILS = {
+    CROWDS: ", which count neither as object nor as background; data.crowds 'objects' uses them",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,7 @@ class Summary:
     area. unlabelled: the same of images without masks, one row each.
     left_out: the same of what is not used, with the reason in column left_out.
     problems: a sentence for each broken file that `data.max_broken` let pass.
+    notes: sentences on what was not read, or read in another way than its name says.
     """
 
     path: Path
@@ -31,6 +44,7 @@ class Summary:
     unlabelled: pd.DataFrame
     left_out: pd.DataFrame
     problems: list[str]
+    notes: list[str]
 
     def objects_per_image(self, split: str) -> pd.Series:
         """Number of segments of each image of the split."""
@@ -44,12 +58,17 @@ class Summary:
         """All of it as a table for a terminal."""
         columns = {split: dict(self._numbers(split)) for split in SPLITS}
         if len(self.unlabelled):
-            columns[UNLABELLED] = dict(_of_images(self.unlabelled))
-        lines = [f"{self.path}", f"{'':<28}" + "".join(f"{split:>24}" for split in columns)]
+            columns[UNLABELLED] = dict(_image_counts(self.unlabelled))
+        lines = [f"{self.path}", f"{'':<28}" + "".join(f" {split:>27}" for split in columns)]
         for name in dict.fromkeys(name for column in columns.values() for name in column):
-            cells = (f"{column.get(name, '-'):>24}" for column in columns.values())
+            cells = (f" {column.get(name, '-'):>27}" for column in columns.values())
             lines.append(f"{name:<28}" + "".join(cells))
         lines += [*self._reasons(), *(f"refused: {problem}" for problem in self.problems)]
+        lines += [f"note: {note}" for note in self.notes[:_MAX_SHOWN_NOTES]]
+        if len(self.notes) > _MAX_SHOWN_NOTES:
+            lines.append(
+                f"... and {len(self.notes) - _MAX_SHOWN_NOTES} more in {notes_path(self.path)}"
+            )
         return "\n".join(lines)
 
     def _of(self, split: str) -> pd.DataFrame:
@@ -61,25 +80,28 @@ class Summary:
             self.images(split),
             self.objects_per_image(split),
         )
-        number, *sizes = _of_images(images)
+        number, *sizes = _image_counts(images)
         yield number
         yield "segments", f"{len(segments)}"
-        yield "format", ", ".join(sorted(set(images["format"])))
+        for name, count in images["format"].value_counts().items():
+            if count:
+                yield f"images read as {name}", f"{count}"
         yield from sizes
-        yield "segments of an image", _range(per_image)
-        yield "area, pixels", _range(segments["area"])
-        yield "sqrt(area) / longest side", _range(relative_size(segments))
+        yield "segments of an image", _format_range(per_image)
+        yield "area, pixels", _format_range(segments["area"])
+        yield "sqrt(area) / longest side", _format_range(relative_size(segments))
         classes = segments["class"].value_counts()
-        for name, count in classes[classes > 0].head(_MOST_CLASSES).items():
+        for name, count in classes[classes > 0].head(_MAX_SHOWN_CLASSES).items():
             yield f"class {name}", f"{count}"
-        if (classes > 0).sum() > _MOST_CLASSES:
-            yield "other classes", f"{classes.iloc[_MOST_CLASSES:].sum()}"
+        if (classes > 0).sum() > _MAX_SHOWN_CLASSES:
+            yield "other classes", f"{classes.iloc[_MAX_SHOWN_CLASSES:].sum()}"
 
     def _reasons(self) -> Iterator[str]:
         for (split, reason), rows in self.left_out.groupby(["split", "left_out"], observed=True):
             images = list(dict.fromkeys(rows["image_id"]))
             named = ", ".join(images[:_EXAMPLES]) + (", ..." if len(images) > _EXAMPLES else "")
-            yield f"left out of {split}: {len(rows)} {reason} ({named})"
+            why = _REASON_DETAILS.get(str(reason), "")
+            yield f"left out of {split}: {len(rows)} {reason} ({named}){why}"
 
 
 def summarise(path: Path) -> Summary:
@@ -91,9 +113,15 @@ def summarise(path: Path) -> Summary:
     used = table["left_out"].isna()
     problems = index_metadata(file)["problems"]
     unlabelled = table["split"] == UNLABELLED
-    return Summary(
-        path, table[used & ~unlabelled], table[used & unlabelled], table[~used], problems
-    )
+    shown = table[used & ~unlabelled], table[used & unlabelled], table[~used]
+    return Summary(path, *shown, problems, _read_notes(path))
+
+
+def _read_notes(index: Path) -> list[str]:
+    path = notes_path(index)
+    if not path.is_file():
+        return []
+    return json.loads(path.read_text(encoding="utf-8"))["notes"]
 
 
 def relative_size(segments: pd.DataFrame) -> pd.Series:
@@ -101,19 +129,19 @@ def relative_size(segments: pd.DataFrame) -> pd.Series:
     return np.sqrt(segments["area"]) / np.maximum(segments["height"], segments["width"])
 
 
-def _of_images(images: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _image_counts(images: pd.DataFrame) -> Iterator[tuple[str, str]]:
     yield "images", f"{len(images)}"
-    yield "width, pixels", _range(images["width"])
-    yield "height, pixels", _range(images["height"])
+    yield "width, pixels", _format_range(images["width"])
+    yield "height, pixels", _format_range(images["height"])
 
 
-def _range(values: pd.Series) -> str:
+def _format_range(values: pd.Series) -> str:
     """Least, median and most, or the one value there is."""
     least, median, most = values.min(), values.median(), values.max()
     if least == most:
         return f"{least:.4g}"
-    return f"{_short(least)} / {_short(median)} / {_short(most)}"
+    return f"{_format_number(least)} / {_format_number(median)} / {_format_number(most)}"
 
 
-def _short(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -8,6 +8,7 @@ training does not depend on the number of images.
 import json
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mobile_sam.config import UserError
-from mobile_sam.data.digests import Digests, from_hex
-from mobile_sam.data.images import RecordError, read_image
+from mobile_sam.config.sections import ImageOptions
+from mobile_sam.data.images import DEFAULT_OPTIONS, RecordError, read_image
+from mobile_sam.data.index.digest_lookup import Digests, from_hex
 from mobile_sam.data.masks import Mask, decode, union
-from mobile_sam.faults import fault
+from mobile_sam.system.errors import UserError
+from mobile_sam.system.machine_errors import machine_fault
 
 SCHEMA = pa.schema(
     [
@@ -52,7 +54,8 @@ UNLABELLED = "unlabelled"  # the split of images without masks, each of them a r
 # Why a segment is left out whose pixels may be anything: they count neither as segment nor as
 # background.
 CROWDS, IGNORED = "crowds", "ignored"
-_OPEN_GROUPS = 2
+_CACHED_ROW_GROUPS = 2
+_MIN_SIDE = 0.5  # pixels of the model frame, which are rounded to one
 _COLUMNS = [
     *("image", "image_id", "image_path", "image_digest", "height", "width"),
     *("segment_id", "class", "rle", "x0", "y0", "x1", "y1", "area", "left_out"),
@@ -79,6 +82,7 @@ class IndexedImage:
     """One image of the index with its segments, none where it has no masks.
 
     size: (H, W) in pixels. ignored: segments of which nothing is known.
+    options: how the file becomes pixels.
     """
 
     image_id: str
@@ -87,6 +91,7 @@ class IndexedImage:
     size: tuple[int, int]
     segments: tuple[Segment, ...]
     ignored: tuple[Segment, ...] = ()
+    options: ImageOptions = DEFAULT_OPTIONS
 
     def mask(self, segment: Segment) -> Mask:
         """The mask (H, W) of one of the segments."""
@@ -101,9 +106,9 @@ class IndexedImage:
         return ignored & ~known
 
 
-def read_unchanged(record: IndexedImage) -> NDArray[np.uint8]:
+def read_indexed_image(record: IndexedImage) -> NDArray[np.uint8]:
     """The pixels (H, W, 3) of an image, RGB. Raises RecordError when its size has changed."""
-    pixels = read_image(record.path)
+    pixels = read_image(record.path, record.options)
     if pixels.shape[:2] != record.size:
         raise RecordError(
             f"{record.path}: the image changed since it was indexed; run `index` again"
@@ -118,7 +123,7 @@ def open_index(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        if fault(error):
+        if machine_fault(error):
             raise
         raise DatasetError(
             f"{path}: not an index, or a damaged one ({error}); delete it and index again"
@@ -139,6 +144,40 @@ def index_metadata(file: pq.ParquetFile) -> dict[str, Any]:
     return json.loads(file.metadata.metadata[b"mobile_sam"])
 
 
+def notes_path(index: Path) -> Path:
+    """Return the path of the notes of an index: files that were not read, and why."""
+    return index.with_suffix(".notes.json")
+
+
+def options_metadata(options: ImageOptions) -> dict[str, Any]:
+    """Return what a table says of how its images are read: `images`, where it is not as usual."""
+    changed = options.model_dump(exclude_defaults=True, include=set(ImageOptions.model_fields))
+    return {"images": changed} if changed else {}
+
+
+def image_options(file: pq.ParquetFile) -> ImageOptions:
+    """Return how the images of an index are read."""
+    return ImageOptions.model_validate(index_metadata(file).get("images", {}))
+
+
+def check_shapes(path: Path, img_size: int) -> None:
+    """Raise DatasetError for images in use that have no row in a model frame of `img_size` pixels.
+
+    It lists all of them, before anything is computed.
+    """
+    table = open_index(path).read(columns=["image_path", "height", "width", "left_out"])
+    table = table.filter(pc.is_null(table["left_out"]))
+    height, width = (table[side].to_numpy() for side in ("height", "width"))
+    thin = np.minimum(height, width) * (img_size / np.maximum(height, width)) < _MIN_SIDE
+    paths = sorted(set(table["image_path"].filter(pa.array(thin)).to_pylist()))
+    if paths:
+        raise DatasetError(
+            f"{len(paths)} images are thinner than one pixel at img_size {img_size}: "
+            f"{', '.join(paths[:10])}{', ...' if len(paths) > 10 else ''}; cut them into pieces, "
+            "leave them out with data.subset, or raise img_size"
+        )
+
+
 class Index:
     """The images of one split that are in use, in the order of the index.
 
@@ -155,6 +194,7 @@ class Index:
         if of_split["images"] == 0:
             raise DatasetError(f"{path}: the index has no image for {split!r}")
         self._path = path
+        self._options = image_options(file)
         self._length: int = of_split["images"]
         numbers = range(of_split["first_group"], of_split["first_group"] + of_split["groups"])
         found = [_first_image(file, number) for number in numbers]
@@ -163,6 +203,11 @@ class Index:
         self._file: pq.ParquetFile | None = None
         self._opened: OrderedDict[int, tuple[NDArray[np.int32], pa.Table]] = OrderedDict()
         self._opened_by: int | None = None
+
+    @property
+    def options(self) -> ImageOptions:
+        """Return how the images are read."""
+        return self._options
 
     def __len__(self) -> int:
         return self._length
@@ -184,6 +229,7 @@ class Index:
                 _segment(row) for row in rows if row["left_out"] is None and row["rle"] is not None
             ),
             ignored=tuple(_segment(row) for row in rows if row["left_out"] is not None),
+            options=self._options,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -211,8 +257,8 @@ class Index:
             self._opened.move_to_end(number)
         else:
             table = self._file.read_row_group(number, columns=_COLUMNS, use_threads=False)
-            self._opened[number] = _rows_of_images(table)
-            if len(self._opened) > _OPEN_GROUPS:
+            self._opened[number] = _select_image_rows(table)
+            if len(self._opened) > _CACHED_ROW_GROUPS:
                 self._opened.popitem(last=False)
         return self._opened[number]
 
@@ -222,7 +268,7 @@ def _segment(row: dict[str, Any]) -> Segment:
     return Segment(row["segment_id"], row["rle"], box, row["area"], row["class"])
 
 
-def _rows_of_images(table: pa.Table) -> tuple[NDArray[np.int32], pa.Table]:
+def _select_image_rows(table: pa.Table) -> tuple[NDArray[np.int32], pa.Table]:
     """The rows that make up the images in use, and the number of each row's image.
 
     Rows of an image lie together, those in use first; only these have its number.
@@ -245,3 +291,31 @@ def _first_image(file: pq.ParquetFile, group: int) -> int | None:
     """Number of the first image of a row group, by its statistics; None when none is in use."""
     statistics = file.metadata.row_group(group).column(SCHEMA.get_field_index("image")).statistics
     return int(statistics.min) if statistics.has_min_max else None
+
+
+class ConcatIndex:
+    """The images of the parts, one part after the other."""
+
+    def __init__(self, parts: Sequence[Index]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, position: int) -> IndexedImage:
+        if not 0 <= position < len(self):
+            raise IndexError(position)
+        number = int(np.searchsorted(self._ends, position, side="right"))
+        part = self._parts[number]
+        return part[position - int(self._ends[number]) + len(part)]
+
+    def digests(self) -> Digests:
+        """The digest of each image's bytes, in order."""
+        return np.concatenate([part.digests() for part in self._parts])
+
+
+def teacher_images(index: Path) -> ConcatIndex:
+    """Return the images that teachers see: the training images, then the images without masks."""
+    there = index_metadata(open_index(index))["splits"]
+    return ConcatIndex([Index(index, split) for split in ("train", UNLABELLED) if split in there])

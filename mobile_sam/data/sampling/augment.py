@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_sam.options import Augment
+from mobile_sam.config.sections import Augment
 
 Pixels = NDArray[np.uint8]  # RGB (H, W, 3)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What is shown of an image, and how.
+    """Geometric augmentation: the visible crop of an image, its scale and its flip.
 
     rows, columns: (first, end) of the shown part, in pixels of the image.
     longest: pixels of the shown part's longest side in the model frame; the rest is padding.
@@ -27,13 +27,13 @@ class Geometry:
     longest: int
     mirrored: bool = False
 
-    def apply(self, array: NDArray) -> NDArray:
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
         """The shown part of an image (H, W, 3) or a mask (H, W)."""
         part = array[slice(*self.rows), slice(*self.columns)]
         return np.ascontiguousarray(part[:, ::-1]) if self.mirrored else part
 
     def touches(self, box: tuple[int, int, int, int]) -> bool:
-        """Whether anything of a box, xyxy in pixels of the image, lies in the shown part."""
+        """Return whether a box, xyxy in pixels of the image, overlaps the visible part."""
         x0, y0, x1, y1 = box
         (top, bottom), (left, right) = self.rows, self.columns
         return x0 < right and x1 > left and y0 < bottom and y1 > top
@@ -49,12 +49,12 @@ class Geometry:
         return "hflip" if self.mirrored else "identity"
 
 
-def whole(size: tuple[int, int], img_size: int, mirrored: bool = False) -> Geometry:
+def full_view(size: tuple[int, int], img_size: int, mirrored: bool = False) -> Geometry:
     """All of an image of `size` (H, W), as large as the model frame allows."""
     return Geometry((0, size[0]), (0, size[1]), img_size, mirrored)
 
 
-def rescaled(geometry: Geometry, scale: float, rng: np.random.Generator) -> Geometry:
+def random_rescale(geometry: Geometry, scale: float, rng: np.random.Generator) -> Geometry:
     """A whole image at 1 - scale to 1 + scale times its size.
 
     What becomes too large for the frame is cropped at random; what becomes smaller is padded.
@@ -62,35 +62,36 @@ def rescaled(geometry: Geometry, scale: float, rng: np.random.Generator) -> Geom
     factor = 1 + scale * rng.uniform(-1, 1)
     if factor <= 1:
         return replace(geometry, longest=max(round(geometry.longest * factor), 1))
-    rows, columns = (_crop(end, factor, rng) for _, end in (geometry.rows, geometry.columns))
+    rows, columns = (_random_crop(end, factor, rng) for _, end in (geometry.rows, geometry.columns))
     return replace(geometry, rows=rows, columns=columns)
 
 
-def _crop(length: int, factor: float, rng: np.random.Generator) -> tuple[int, int]:
+def _random_crop(length: int, factor: float, rng: np.random.Generator) -> tuple[int, int]:
     kept = max(round(length / factor), 1)
     first = int(rng.integers(length - kept, endpoint=True))
     return first, first + kept
 
 
 def brightness(pixels: Pixels, change: float) -> Pixels:
-    """All values times 1 + change."""
-    return np.clip(pixels * (1 + change), 0, 255).astype(np.uint8)
+    """Multiply all values by 1 + change."""
+    table = np.clip(np.arange(256) * (1 + change), 0, 255).astype(np.uint8)
+    return _rgb(cv2.LUT(pixels, table))
 
 
 def contrast(pixels: Pixels, change: float) -> Pixels:
-    """The distance to the image's mean grey times 1 + change."""
+    """Multiply the distance to the image's mean grey by 1 + change."""
     mean = float(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).mean())
     return _rgb(cv2.addWeighted(pixels, 1 + change, pixels, 0, -change * mean))
 
 
 def saturation(pixels: Pixels, change: float) -> Pixels:
-    """The distance to the pixel's own grey times 1 + change."""
+    """Multiply the distance to the pixel's own grey by 1 + change."""
     grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return _rgb(cv2.addWeighted(pixels, 1 + change, grey, -change, 0))
 
 
 def hue(pixels: Pixels, change: float) -> Pixels:
-    """Hues turned by `change` of the colour circle."""
+    """Rotate hues by `change` of the colour circle."""
     values = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
     values[..., 0] = (values[..., 0] + 360 * change) % 360
     return _rgb(np.rint(255 * cv2.cvtColor(values, cv2.COLOR_HSV2RGB)))
@@ -100,7 +101,7 @@ def _rgb(pixels: NDArray[Any]) -> Pixels:
     return pixels.astype(np.uint8, copy=False)  # OpenCV's annotations do not know its type
 
 
-def recoloured(
+def colour_jitter(
     pixels: Pixels, settings: Augment, rng_of: Callable[[str], np.random.Generator]
 ) -> Pixels:
     """RGB pixels (H, W, 3) with each change of colour that is set, uniformly drawn.

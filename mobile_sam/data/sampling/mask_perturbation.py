@@ -13,7 +13,7 @@ _LARGEST_SHIFT, _LARGEST_GROWTH = 0.1, 0.15
 _LARGEST_BLUR = 2.0  # standard deviation in low-res pixels
 
 
-def degraded_logits(
+def perturbed_mask_logits(
     mask: Mask, size: tuple[int, int], rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """low_res_logits (S/4, S/4) within -LOGIT and LOGIT of a mask that is not quite right.
@@ -23,8 +23,8 @@ def degraded_logits(
     mask: (S, S), not empty, S a multiple of 4; size: (H, W) of the image within it.
     """
     side = np.sqrt(mask.sum())
-    moved = _shifted(mask, np.rint(rng.uniform(-1, 1, 2) * _LARGEST_SHIFT * side).astype(int))
-    moved = _grown(moved, rng.uniform(-1, 1) * _LARGEST_GROWTH * side)
+    moved = _shift(mask, np.rint(rng.uniform(-1, 1, 2) * _LARGEST_SHIFT * side).astype(int))
+    moved = _dilate(moved, rng.uniform(-1, 1) * _LARGEST_GROWTH * side)
     moved[size[0] :], moved[:, size[1] :] = False, False
     blur = rng.uniform(0, _LARGEST_BLUR)
     kept = moved if moved.any() else mask
@@ -35,7 +35,7 @@ def degraded_logits(
     return (LOGIT * (2 * coverage - 1)).astype(np.float32)
 
 
-def _shifted(mask: Mask, by: NDArray[np.int_]) -> Mask:
+def _shift(mask: Mask, by: NDArray[np.int_]) -> Mask:
     """The mask moved `by` (x, y) pixels; what leaves the frame is lost."""
     x0, y0, x1, y1 = bounding_box(mask)
     height, width = mask.shape
@@ -48,7 +48,7 @@ def _shifted(mask: Mask, by: NDArray[np.int_]) -> Mask:
     return moved
 
 
-def _grown(mask: Mask, radius: float) -> Mask:
+def _dilate(mask: Mask, radius: float) -> Mask:
     """The mask dilated by `radius` pixels, or eroded where it is negative."""
     outside = radius > 0
     source = (mask != outside).astype(np.uint8)

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobile_sam.data.degrade import degraded_logits
+from mobile_sam.config.sections import Prompts
 from mobile_sam.data.masks import Mask, Size, bounding_box, interior_point
-from mobile_sam.options import Prompts
+from mobile_sam.data.sampling.mask_perturbation import perturbed_mask_logits
 
 # SAM's labels of prompt points, and one for points that only fill up a batch. A box is its two
 # corners; points without a box are followed by one padding point.
-_ABSENT, _PADDING, _BACKGROUND, _FOREGROUND, _TOP_LEFT, _BOTTOM_RIGHT = range(-2, 4)
+_UNUSED, _PADDING, _BACKGROUND, _FOREGROUND, _TOP_LEFT, _BOTTOM_RIGHT = range(-2, 4)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def point_prompt(x: float, y: float) -> Prompt:
     return points_prompt(np.array([[x, y]]), np.zeros((0, 2)))
 
 
-def points_prompt(foreground: NDArray, background: NDArray) -> Prompt:
+def points_prompt(foreground: NDArray[Any], background: NDArray[Any]) -> Prompt:
     """The prompt of points on a segment (N, 2) and beside it (M, 2), xy in pixels."""
     points = np.concatenate([foreground, background, np.zeros((1, 2))]).astype(np.float32)
     counts = [len(foreground), len(background), 1]
@@ -91,7 +92,9 @@ def several_points(target: Target, settings: Prompts, rng: np.random.Generator) 
     foreground = int(rng.integers(2, settings.max_points, endpoint=True))
     background = int(rng.integers(0, settings.max_negative_points, endpoint=True))
     on, beside = target.mask, surroundings(target)
-    return points_prompt(_some_pixels(on, foreground, rng), _some_pixels(beside, background, rng))
+    return points_prompt(
+        _sample_pixels(on, foreground, rng), _sample_pixels(beside, background, rng)
+    )
 
 
 def surroundings(target: Target) -> Mask:
@@ -112,7 +115,7 @@ def surroundings(target: Target) -> Mask:
     return near
 
 
-def _some_pixels(mask: Mask, count: int, rng: np.random.Generator) -> NDArray:
+def _sample_pixels(mask: Mask, count: int, rng: np.random.Generator) -> NDArray[Any]:
     """Up to `count` different pixels of the mask, (N, 2) xy."""
     pixels = np.flatnonzero(mask)
     chosen = rng.choice(pixels, min(count, len(pixels)), replace=False)
@@ -124,7 +127,7 @@ def mask_prompt(target: Target, settings: Prompts, rng: np.random.Generator) -> 
     """A mask as a poor earlier prediction would be, with a box or a point."""
     companion = jittered_box if rng.random() < 0.5 else random_point
     prompt = companion(target, settings, rng)
-    return replace(prompt, mask=degraded_logits(target.mask, target.size, rng))
+    return replace(prompt, mask=perturbed_mask_logits(target.mask, target.size, rng))
 
 
 def random_prompt(target: Target, settings: Prompts, rng: np.random.Generator) -> Prompt:
@@ -136,7 +139,7 @@ def random_prompt(target: Target, settings: Prompts, rng: np.random.Generator) -
     if kinds:
         number = int(np.searchsorted(bounds / bounds[-1], drawn, side="right"))
         kind = kinds[min(number, len(kinds) - 1)]
-    return _filled_up(TRAINING_PROMPTS[kind](target, settings, rng), settings)
+    return _pad_prompt(TRAINING_PROMPTS[kind](target, settings, rng), settings)
 
 
 def prompt_anywhere(size: Size, settings: Prompts, rng: np.random.Generator) -> Prompt:
@@ -148,7 +151,7 @@ def prompt_anywhere(size: Size, settings: Prompts, rng: np.random.Generator) -> 
     points = settings.point + settings.interior_point + settings.points
     boxes = settings.box / (settings.box + points) if settings.box + points else 0.5
     kind = _box_anywhere if rng.random() < boxes else _point_anywhere
-    return _filled_up(kind(size, rng), settings)
+    return _pad_prompt(kind(size, rng), settings)
 
 
 def _box_anywhere(size: Size, rng: np.random.Generator) -> Prompt:
@@ -164,12 +167,12 @@ def _point_anywhere(size: Size, rng: np.random.Generator) -> Prompt:
     return point_prompt(float(x), float(y))
 
 
-def _filled_up(prompt: Prompt, settings: Prompts) -> Prompt:
+def _pad_prompt(prompt: Prompt, settings: Prompts) -> Prompt:
     missing = num_points(settings) - len(prompt.labels)
     return replace(
         prompt,
         points=np.pad(prompt.points, ((0, missing), (0, 0))),
-        labels=np.pad(prompt.labels, (0, missing), constant_values=_ABSENT),
+        labels=np.pad(prompt.labels, (0, missing), constant_values=_UNUSED),
     )
 
 

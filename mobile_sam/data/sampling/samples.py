@@ -7,19 +7,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from mobile_sam.data.augment import Geometry
-from mobile_sam.data.index import IndexedImage
+from mobile_sam.coordinates import model_frame_size
+from mobile_sam.data.index.table import IndexedImage
 from mobile_sam.data.masks import Mask
-from mobile_sam.data.prompts import Prompt
-from mobile_sam.data.transforms import mask_to_model_frame
-from mobile_sam.frames import model_frame_size
+from mobile_sam.data.sampling.augment import Geometry
+from mobile_sam.data.sampling.prompts import Prompt
+from mobile_sam.data.transforms import mask_to_model_frame, normalise
 
 
 class Sample(NamedTuple):
     """One image in the model frame with P prompted segments; a batch stacks these.
 
     position: number of the image in its data set.
-    image: (3, S, S) normalised.
+    image: (3, S, S) RGB, uint8, 0 on padding; encoders take it `normalise`.
+    size: (2,) H and W in pixels of the part of the model frame that is no padding.
     valid: (S, S) bool, false on padding, and where it is not known what the image shows.
     masks: (P, S, S) bool; points: (P, T, 2) xy pixels; labels: (P, T).
     teacher: stored features (C, S/16, S/16) by level, none where none are read; float16.
@@ -28,10 +29,12 @@ class Sample(NamedTuple):
     has_mask: (P,) bool, which of mask_prompts count; (0,) without.
     seed: of what is random after reading, a function of (seed, epoch, position).
     labelled: bool, whether `masks` are the truth; else they are empty and only teachers count.
+    per_labelled: images of the optimiser's step for each that is labelled; training sets it.
     """
 
     position: Tensor
     image: Tensor
+    size: Tensor
     valid: Tensor
     masks: Tensor
     points: Tensor
@@ -42,12 +45,29 @@ class Sample(NamedTuple):
     has_mask: Tensor = torch.empty(0)
     seed: Tensor = torch.tensor(0)
     labelled: Tensor = torch.tensor(True)
+    per_labelled: Tensor = torch.tensor(1.0)
 
     def to(self, device: torch.device) -> "Sample":
-        """The same on another device."""
-        teacher = {level: features.to(device) for level, features in self.teacher.items()}
+        """The same on another device; from pinned memory the copy is not waited for."""
+
+        def moved(values: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value.to(device, non_blocking=True) for name, value in values.items()}
+
+        fields = self._asdict()
+        teacher = moved(fields.pop("teacher"))
+        return Sample(**moved(fields), teacher=teacher)
+
+    def normalised(self) -> Tensor:
+        """The images of a batch as encoders take them, (B, 3, S, S) float32."""
+        return normalise(self.image, self.size)
+
+    def rows(self, numbers: Tensor) -> "Sample":
+        """Return these images of a batch."""
+        teacher = {level: features[numbers] for level, features in self.teacher.items()}
         fields = {name: getattr(self, name) for name in self._fields if name != "teacher"}
-        return Sample(**{n: value.to(device) for n, value in fields.items()}, teacher=teacher)
+        # What is not there has no rows.
+        some = {name: value[numbers] if value.numel() else value for name, value in fields.items()}
+        return Sample(**some, teacher=teacher)
 
 
 def collate(samples: list[Sample]) -> Sample:
@@ -56,9 +76,10 @@ def collate(samples: list[Sample]) -> Sample:
     return default_collate(samples)
 
 
-def sample_of(
+def make_sample(
     position: int,
     image: Tensor,
+    size: tuple[int, int],
     valid: Mask,
     masks: list[Mask],
     prompts: list[Prompt],
@@ -66,13 +87,14 @@ def sample_of(
 ) -> Sample:
     """The sample of one image; without masks, which then are empty, it is not labelled.
 
-    image, teacher: as in `Sample`; valid and each of the masks (S, S). Prompts have equal numbers
-    of points.
+    image, size, teacher: as in `Sample`; valid and each of the masks (S, S). Prompts have equal
+    numbers of points.
     """
     truth = np.stack(masks) if masks else np.zeros((len(prompts), *valid.shape), dtype=bool)
     return Sample(
         position=torch.tensor(position),
         image=image,
+        size=torch.tensor(size),
         valid=torch.from_numpy(valid),
         masks=torch.from_numpy(truth),
         points=torch.from_numpy(np.stack([prompt.points for prompt in prompts])),
@@ -92,7 +114,7 @@ def with_mask_prompts(sample: Sample, prompts: list[Prompt]) -> Sample:
     )
 
 
-def visible_frame(mask: Mask, img_size: int, longest: int | None = None) -> Mask:
+def nonempty_mask_frame(mask: Mask, img_size: int, longest: int | None = None) -> Mask:
     """The mask (S, S) in the model frame; a segment too small to be seen keeps one pixel.
 
     longest: as in `mask_to_model_frame`.
@@ -107,8 +129,10 @@ def visible_frame(mask: Mask, img_size: int, longest: int | None = None) -> Mask
     return frame
 
 
-def valid_frame(record: IndexedImage, geometry: Geometry, img_size: int, masks: list[Mask]) -> Mask:
-    """Where (S, S) the model frame shows the image, and it is known what is there.
+def valid_mask_frame(
+    record: IndexedImage, geometry: Geometry, img_size: int, masks: list[Mask]
+) -> Mask:
+    """Return the pixels (S, S) of the model frame that show the image and are not ignored.
 
     masks: segments in the model frame, which stay valid where both cover half of a pixel.
     """

@@ -1,12 +1,11 @@
-// Masks of many points, and the best of those that are of one thing. As in
-// SamAutomaticMaskGenerator, but taken at a quarter of the model frame's side, and with the IoU of
-// masks in place of that of their boxes: a speck far off makes a box of anything.
+// Masks of many points, without duplicates. Like SamAutomaticMaskGenerator, but at a quarter of the
+// model frame's side, and with the IoU of masks in place of boxes: a distant speck enlarges a box.
 
 import { modelFrameSize } from "./frame.js";
 
-const OFFSET = 1; // in logits, by which a mask is made a bit smaller and a bit larger
-const STABLE = 0.75; // IoU of the two. In the frame of a small model few masks reach SAM's 0.95
-const SAME = 0.7; // IoU above which two masks are of one thing
+const OFFSET = 1; // in logits, by which the threshold is raised and lowered
+const MIN_STABILITY = 0.75; // IoU of the two masks; in a small frame few masks reach SAM's 0.95
+const DUPLICATE_IOU = 0.7; // IoU above which two masks are duplicates
 
 export class Candidates {
   /** size: [height, width] of the image. side: S/4. */
@@ -17,7 +16,7 @@ export class Candidates {
     this.all = [];
   }
 
-  /** Takes a mask (side, side) in logits, unless it is empty or not stable. origin: kept with it. */
+  /** Adds a mask (side, side) in logits unless it is empty or unstable. origin: stored with it. */
   add(logits, predictedIou, origin) {
     const { threshold, side, size: [height, width] } = this;
     const mask = new Uint8Array(height * width);
@@ -30,23 +29,23 @@ export class Candidates {
         if (value > threshold) area += mask[y * width + x] = 1;
       }
     }
-    if (!area || inner / outer < STABLE) return;
+    if (!area || inner / outer < MIN_STABILITY) return;
     this.all.push({ logits: logits.slice(), mask, area, predictedIou, ...origin });
   }
 
-  /** The best of those of one thing, of the highest predicted IoU first. */
+  /** Candidates by falling predicted IoU, without duplicates of better ones. */
   best() {
     const kept = [];
-    for (const one of this.all.sort((a, b) => b.predictedIou - a.predictedIou)) {
-      if (kept.every((other) => !same(one, other))) kept.push(one);
+    for (const candidate of this.all.sort((a, b) => b.predictedIou - a.predictedIou)) {
+      if (kept.every((better) => !areDuplicates(candidate, better))) kept.push(candidate);
     }
     return kept;
   }
 }
 
-function same(one, other) {
-  if (Math.min(one.area, other.area) <= SAME * Math.max(one.area, other.area)) return false;
-  let both = 0;
-  for (let k = 0; k < one.mask.length; k++) both += one.mask[k] & other.mask[k];
-  return both > SAME * (one.area + other.area - both);
+function areDuplicates(a, b) {
+  if (Math.min(a.area, b.area) <= DUPLICATE_IOU * Math.max(a.area, b.area)) return false;
+  let intersection = 0;
+  for (let k = 0; k < a.mask.length; k++) intersection += a.mask[k] & b.mask[k];
+  return intersection > DUPLICATE_IOU * (a.area + b.area - intersection);
 }

@@ -1,16 +1,16 @@
-// Images and points into the model frame, as predictor.py beside the model does it.
+// Conversion of images and points to the model frame, equal to predictor.py in the bundle.
 // Sizes are [height, width], points [x, y].
 
-const BITS = 22; // of Pillow's weights behind the point
-const PADDING = -1, TOP_LEFT = 2, BOTTOM_RIGHT = 3; // labels beside 0, background, and 1, foreground
+const WEIGHT_BITS = 22; // fraction bits of Pillow's resampling weights
+const PADDING = -1, TOP_LEFT = 2, BOTTOM_RIGHT = 3; // further labels; 0 is background, 1 foreground
 
-/** Size that an image takes up in a model frame of side `imgSize`. */
+/** The size that an image takes up in a model frame of side `imgSize`. */
 export function modelFrameSize([height, width], imgSize) {
   const scale = imgSize / Math.max(height, width);
   return [Math.trunc(height * scale + 0.5), Math.trunc(width * scale + 0.5)];
 }
 
-/** RGBA bytes as the encoder takes them, (3, S, S): resized, normalised, then padded with zeros. */
+/** Converts RGBA bytes to the encoder's input (3, S, S): resizes, normalises, pads with zeros. */
 export function imageToModelFrame(rgba, size, imgSize, mean, std) {
   const [height, width] = modelFrameSize(size, imgSize);
   const pixels = resize(withoutAlpha(rgba), size, [height, width]);
@@ -26,7 +26,7 @@ export function imageToModelFrame(rgba, size, imgSize, mean, std) {
   return frame;
 }
 
-/** RGB bytes of RGBA bytes. */
+/** Converts RGBA bytes to RGB bytes. */
 export function withoutAlpha(rgba) {
   const rgb = new Uint8Array((rgba.length / 4) * 3);
   for (let from = 0, to = 0; from < rgba.length; from += 4, to += 3) {
@@ -37,13 +37,13 @@ export function withoutAlpha(rgba) {
   return rgb;
 }
 
-/** RGB bytes at another size: those of Pillow's bilinear filter, columns before rows. */
+/** Resizes RGB bytes exactly as Pillow's bilinear filter does, columns before rows. */
 export function resize(rgb, [height, width], [newHeight, newWidth]) {
   const columns = resizeAxis(rgb, height, width, 3, newWidth);
   return resizeAxis(columns, 1, height, 3 * newWidth, newHeight);
 }
 
-/** Bytes (outer, length, inner) as (outer, count, inner), weighted sums of neighbours. */
+/** Resizes bytes (outer, length, inner) to (outer, count, inner): weighted sums of neighbours. */
 function resizeAxis(bytes, outer, length, inner, count) {
   if (length === count) return bytes;
   const resized = new Uint8ClampedArray(outer * count * inner);
@@ -52,22 +52,22 @@ function resizeAxis(bytes, outer, length, inner, count) {
   for (let block = 0; block < outer; block++) {
     for (let place = 0; place < count; place++) {
       const { first, weights } = taps[place];
-      sums.fill(1 << (BITS - 1));
+      sums.fill(1 << (WEIGHT_BITS - 1));
       for (let tap = 0; tap < weights.length; tap++) {
         const from = (block * length + first + tap) * inner;
         for (let k = 0; k < inner; k++) sums[k] += bytes[from + k] * weights[tap];
       }
       const to = (block * count + place) * inner;
-      for (let k = 0; k < inner; k++) resized[to + k] = sums[k] >> BITS;
+      for (let k = 0; k < inner; k++) resized[to + k] = sums[k] >> WEIGHT_BITS;
     }
   }
   return resized;
 }
 
-/** Which of `length` neighbours make up one of `count`, and their weights as whole numbers. */
+/** Returns the first of the `length` pixels that form pixel `place` of `count`, and integer weights. */
 function weightsAt(place, length, count) {
   const step = length / count;
-  const reach = Math.max(step, 1); // widens with the step, so that nothing is jumped over
+  const reach = Math.max(step, 1); // widens with the step, so that no pixel is skipped
   const centre = (place + 0.5) * step;
   const first = Math.max(Math.trunc(centre - reach + 0.5), 0);
   const last = Math.min(Math.trunc(centre + reach + 0.5), length);
@@ -76,11 +76,12 @@ function weightsAt(place, length, count) {
     weights.push(Math.max(1 - Math.abs((tap - centre + 0.5) * (1 / reach)), 0));
   }
   const sum = weights.reduce((a, b) => a + b, 0);
-  return { first, weights: weights.map((weight) => Math.trunc((weight / sum) * 2 ** BITS + 0.5)) };
+  return { first, weights: weights.map((weight) => Math.trunc((weight / sum) * 2 ** WEIGHT_BITS + 0.5)) };
 }
 
 /**
- * Points (T, 2) in the model frame and labels (T): those given, then corners of the box or padding.
+ * Converts a prompt to points (T, 2) in the model frame and labels (T): points come first, then the
+ * corners of the box or padding.
  * prompt: {points: [{x, y, label}], box: [x0, y0, x1, y1] or null}, in the image frame.
  */
 export function tokens({ points, box }, size, imgSize) {

@@ -1,9 +1,9 @@
-// Pixels of image files, and masks as pixels. A mask is bytes of zeros and ones.
+// Reading of image files, and drawing of masks. A mask is an array of zeros and ones.
 
-const BAND = 256; // rows at a time: some browsers have no canvas for a whole photograph
-const INSIDE = 110, EDGE = 255; // of opacity
+const BAND = 256; // rows at a time: some browsers limit the size of a canvas
+const FILL_OPACITY = 110, EDGE_OPACITY = 255;
 
-/** An upright image {size: [height, width], rgba, bitmap}; colour profiles are left aside. */
+/** Reads an upright image {size: [height, width], rgba, bitmap}; ignores colour profiles. */
 export async function readImage(blob) {
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   const bitmap = await createImageBitmap(blob, options);
@@ -21,42 +21,42 @@ export async function readImage(blob) {
   return { size: [height, width], rgba, bitmap };
 }
 
-/** Masks [{mask, level}] as one grey PNG: each in its level, 0..255, later ones upon earlier. */
+/** Writes masks [{mask, level}] as one grey PNG: each with its level, 0..255, later ones on top. */
 export async function maskFile(masks, [height, width]) {
   const canvas = document.createElement("canvas");
   [canvas.height, canvas.width] = [height, width];
   const context = canvas.getContext("2d");
-  const picture = context.createImageData(width, height);
-  const words = new Uint32Array(picture.data.buffer).fill(word(0, 0, 0, 255));
+  const imageData = context.createImageData(width, height);
+  const pixels = new Uint32Array(imageData.data.buffer).fill(packed(0, 0, 0, 255));
   for (const { mask, level } of masks) {
-    if (level > 255) throw new Error("A label map has room for 255 masks; ask for fewer.");
-    const painted = word(level, level, level, 255);
-    for (let k = 0; k < mask.length; k++) if (mask[k]) words[k] = painted;
+    if (level > 255) throw new Error("A label map holds at most 255 masks; raise the predicted IoU.");
+    const value = packed(level, level, level, 255);
+    for (let k = 0; k < mask.length; k++) if (mask[k]) pixels[k] = value;
   }
-  context.putImageData(picture, 0, 0);
+  context.putImageData(imageData, 0, 0);
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   if (!blob) throw new Error(`This browser cannot write an image of ${width} × ${height} pixels.`);
   return blob;
 }
 
-/** Draws masks [{mask, colour: [r, g, b]}] on a canvas of their size, later ones upon earlier. */
+/** Draws masks [{mask, colour: [r, g, b]}] on a canvas of their size, later ones on top. */
 export function drawMasks(context, masks, [height, width]) {
-  const picture = context.createImageData(width, height);
-  const words = new Uint32Array(picture.data.buffer);
-  const reach = Math.max(1, Math.round(Math.max(height, width) / 350));
+  const imageData = context.createImageData(width, height);
+  const pixels = new Uint32Array(imageData.data.buffer);
+  const edgeWidth = Math.max(1, Math.round(Math.max(height, width) / 350));
   for (const { mask, colour } of masks) {
-    const [inner, edge] = [word(...colour, INSIDE), word(...colour, EDGE)];
+    const [inner, edge] = [packed(...colour, FILL_OPACITY), packed(...colour, EDGE_OPACITY)];
     const at = (y, x) => y >= 0 && x >= 0 && y < height && x < width && mask[y * width + x] === 1;
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++) {
         if (!mask[y * width + x]) continue;
-        const inside = at(y - reach, x) && at(y + reach, x) && at(y, x - reach) && at(y, x + reach);
-        words[y * width + x] = inside ? inner : edge;
+        const inside = at(y - edgeWidth, x) && at(y + edgeWidth, x) && at(y, x - edgeWidth) && at(y, x + edgeWidth);
+        pixels[y * width + x] = inside ? inner : edge;
       }
     }
   }
-  context.putImageData(picture, 0, 0);
+  context.putImageData(imageData, 0, 0);
 }
 
-/** A pixel as one number, whatever order of bytes this machine has. */
-const word = (...rgba) => new Uint32Array(new Uint8ClampedArray(rgba).buffer)[0];
+/** Packs a pixel into one number, in the byte order of this machine. */
+const packed = (...rgba) => new Uint32Array(new Uint8ClampedArray(rgba).buffer)[0];

@@ -1,10 +1,10 @@
-// Where images come from: files that are chosen, dropped or pasted, and the examples of the page.
+// Sources of images: files that are chosen, dropped or pasted, and the examples of the page.
 
 /** open: called with a blob, its name, and the path of an example or null. */
 export function offerFiles(input, stage, open) {
-  const take = ([file]) => file && open(file, file.name, null);
-  input.addEventListener("change", () => take(input.files));
-  addEventListener("paste", ({ clipboardData }) => take(clipboardData.files));
+  const openFirst = ([file]) => file && open(file, file.name, null);
+  input.addEventListener("change", () => openFirst(input.files));
+  addEventListener("paste", ({ clipboardData }) => openFirst(clipboardData.files));
   addEventListener("dragover", (event) => {
     event.preventDefault();
     stage.classList.add("dropping");
@@ -13,12 +13,12 @@ export function offerFiles(input, stage, open) {
   addEventListener("drop", (event) => {
     event.preventDefault();
     stage.classList.remove("dropping");
-    take(event.dataTransfer.files);
+    openFirst(event.dataTransfer.files);
   });
 }
 
-/** Puts a button for each example before all others, and opens the first. */
-export async function offerExamples(paths, place, open) {
+/** Adds a button for each example before all others, and opens the first example. */
+export async function offerExamples(paths, container, open) {
   const openExample = async (path) => {
     const response = await fetch(path);
     if (!response.ok) throw new Error(`The server has no ${path} (${response.status}).`);
@@ -28,19 +28,19 @@ export async function offerExamples(paths, place, open) {
     const button = document.createElement("button");
     button.type = "button";
     button.dataset.path = path;
-    const picture = button.appendChild(new Image());
-    picture.src = path;
-    picture.alt = `Example ${number + 1}`;
+    const thumbnail = button.appendChild(new Image());
+    thumbnail.src = path;
+    thumbnail.alt = `Example ${number + 1}`;
     button.addEventListener("click", () => openExample(path));
     return button;
   });
-  place.prepend(...buttons);
+  container.prepend(...buttons);
   if (paths.length) await openExample(paths[0]);
 }
 
-/** Marks the example that is open; null for none. */
-export function markExample(place, path) {
-  for (const button of place.querySelectorAll("button")) {
+/** Marks the open example; null for none. */
+export function markExample(container, path) {
+  for (const button of container.querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(button.dataset.path === path));
   }
 }

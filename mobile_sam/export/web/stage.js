@@ -1,50 +1,50 @@
-// The image with its mask and prompt, and what mouse, finger and keys do to it.
+// The image with its mask and prompt, and its reactions to mouse, touch and keys.
 // Points are [x, y] and boxes [x0, y0, x1, y1], in pixels of the image.
 
 import { drawMasks } from "./pixels.js";
 
-const SHOWN = 1024; // pixels of the longer side of what is drawn
-const DRAG = 6; // CSS pixels from which on a press is a box
-const STEP = 0.02, FINE = 0.004; // of the longer side, that an arrow key moves
+const CANVAS_SIDE = 1024; // pixels of the longer side of the canvas
+const MIN_DRAG = 6; // CSS pixels above which a press becomes a box
+const STEP = 0.02, FINE_STEP = 0.004; // of an arrow key, as a share of the longer side
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-export const empty = (prompt) => !prompt.box && !prompt.points.length;
+export const isEmpty = (prompt) => !prompt.box && !prompt.points.length;
 
 export class Stage {
   /**
-   * on: {point(place, turned), box(corners), preview(place or null), undo(), clear()}, called with
-   * what was meant. turned: with a modifier, or the right button.
+   * on: callbacks {point(position, inverted), box(corners), preview(position or null), undo(), clear()}.
+   * inverted: with a modifier key, or the right button.
    */
   constructor(element, on) {
     this.element = element;
     this.on = on;
     [this.photo, this.mask] = element.querySelectorAll("canvas");
     this.marks = element.querySelector("#marks");
-    this.forget();
+    this.reset();
     element.classList.add("empty");
     element.addEventListener("pointerdown", (event) => this.press(event));
     element.addEventListener("pointermove", (event) => this.move(event));
     element.addEventListener("pointerup", (event) => this.release(event));
-    element.addEventListener("pointercancel", () => this.abandon());
+    element.addEventListener("pointercancel", () => this.cancelPress());
     element.addEventListener("pointerleave", () => this.size && this.on.preview(null));
     element.addEventListener("contextmenu", (event) => event.preventDefault());
     element.addEventListener("keydown", (event) => this.key(event));
     element.addEventListener("blur", () => this.setCross(null));
   }
 
-  forget() {
+  reset() {
     this.size = null; // [height, width] of the image
-    this.pressed = null; // {place, x, y, turned} of a pointer that is down
-    this.corner = null; // the first of a box by keys
+    this.pressed = null; // {position, x, y, inverted} of a pointer that is down
+    this.corner = null; // the first corner of a box drawn with keys
     this.cross = null;
     this.prompt = { points: [], box: null };
   }
 
-  /** Shows an image, see `readImage`, without mask or prompt. */
+  /** Shows an image from `readImage`, without mask or prompt. */
   show({ size, bitmap }) {
-    this.forget();
+    this.reset();
     this.size = size;
-    const scale = SHOWN / Math.max(...size);
+    const scale = CANVAS_SIDE / Math.max(...size);
     this.shown = size.map((side) => Math.max(1, Math.round(side * scale)));
     for (const canvas of [this.photo, this.mask]) [canvas.height, canvas.width] = this.shown;
     const context = this.photo.getContext("2d");
@@ -89,56 +89,56 @@ export class Stage {
     if (this.cross) put("cross", ...this.cross);
   }
 
-  place({ clientX, clientY }) {
+  position({ clientX, clientY }) {
     const { left, top, width, height } = this.element.getBoundingClientRect();
-    return this.inside([
+    return this.clamp([
       ((clientX - left) / width) * this.size[1],
       ((clientY - top) / height) * this.size[0],
     ]);
   }
 
-  inside([x, y]) {
+  clamp([x, y]) {
     return [Math.min(Math.max(x, 0), this.size[1]), Math.min(Math.max(y, 0), this.size[0])];
   }
 
   press(event) {
     if (!this.size || event.button === 1 || this.pressed) return;
     this.element.setPointerCapture(event.pointerId);
-    const turned = event.button === 2 || event.shiftKey || event.altKey;
-    this.pressed = { place: this.place(event), x: event.clientX, y: event.clientY, turned };
+    const inverted = event.button === 2 || event.shiftKey || event.altKey;
+    this.pressed = { position: this.position(event), x: event.clientX, y: event.clientY, inverted };
   }
 
   move(event) {
     if (!this.size) return;
     if (this.pressed) this.draw(this.dragged(event) ?? this.prompt.box);
-    else if (event.pointerType === "mouse") this.on.preview(this.place(event));
+    else if (event.pointerType === "mouse") this.on.preview(this.position(event));
   }
 
   release(event) {
     if (!this.pressed) return;
-    const { place, turned } = this.pressed;
+    const { position, inverted } = this.pressed;
     const box = this.dragged(event);
-    this.abandon();
+    this.cancelPress();
     if (box) this.on.box(box);
-    else this.on.point(place, turned);
+    else this.on.point(position, inverted);
   }
 
-  abandon() {
+  cancelPress() {
     this.pressed = null;
     if (this.size) this.draw();
   }
 
-  /** The box between where the pointer went down and where it is; null for a press on the spot. */
+  /** Returns the box between the start of the press and the pointer; null for a short distance. */
   dragged(event) {
-    const { place, x, y } = this.pressed;
-    const far = Math.hypot(event.clientX - x, event.clientY - y) >= DRAG;
-    return far ? boxBetween(place, this.place(event)) : null;
+    const { position, x, y } = this.pressed;
+    const isDrag = Math.hypot(event.clientX - x, event.clientY - y) >= MIN_DRAG;
+    return isDrag ? boxBetween(position, this.position(event)) : null;
   }
 
-  setCross(place) {
-    if (!place) this.corner = null;
-    this.cross = place;
-    if (this.size) this.draw(this.corner && place ? boxBetween(this.corner, place) : undefined);
+  setCross(position) {
+    if (!position) this.corner = null;
+    this.cross = position;
+    if (this.size) this.draw(this.corner && position ? boxBetween(this.corner, position) : undefined);
   }
 
   key(event) {
@@ -146,8 +146,8 @@ export class Stage {
     const arrow = ARROWS[event.key];
     const [x, y] = this.cross ?? [this.size[1] / 2, this.size[0] / 2];
     if (arrow) {
-      const step = Math.max(...this.size) * (event.altKey ? FINE : STEP);
-      this.setCross(this.cross ? this.inside([x + arrow[0] * step, y + arrow[1] * step]) : [x, y]);
+      const step = Math.max(...this.size) * (event.altKey ? FINE_STEP : STEP);
+      this.setCross(this.cross ? this.clamp([x + arrow[0] * step, y + arrow[1] * step]) : [x, y]);
       this.on.preview(this.corner ? null : this.cross);
     } else if (event.key === "Enter" && this.cross && !this.corner) {
       this.on.point(this.cross, event.shiftKey);
@@ -167,10 +167,10 @@ export class Stage {
   }
 
   escape() {
-    const begun = this.corner || this.pressed;
+    const wasDrawing = this.corner || this.pressed;
     this.corner = null;
-    this.abandon();
-    if (!begun) this.on.clear();
+    this.cancelPress();
+    if (!wasDrawing) this.on.clear();
   }
 }
 

@@ -1,62 +1,64 @@
-"""What several runs over the same data set measured, side by side."""
+"""Report data of several runs on the same data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from mobile_sam.config import ConfigError, RunConfig
-from mobile_sam.data.summary import summarise
-from mobile_sam.layout import RunPaths
-from mobile_sam.report.measured import Measured, Origin, Training, What
-from mobile_sam.report.of_run import (
-    main_of,
-    settings_of,
-    training_of,
-    versions_of,
-    whats_of,
+from mobile_sam.config.run import RunConfig
+from mobile_sam.data.index.summary import summarise
+from mobile_sam.paths import RunPaths
+from mobile_sam.report.inputs.from_run import (
+    main_checkpoint,
+    read_training,
+    read_versions,
+    run_checkpoints,
+    settings_json,
 )
-from mobile_sam.report.reading import (
-    joined,
+from mobile_sam.report.inputs.reading import (
+    concat_objects,
+    read_average_precision,
     read_costs,
     read_objects,
-    read_precision,
-    read_sweep,
+    read_sweeps,
     read_times,
 )
+from mobile_sam.report.inputs.report_data import Checkpoint, Origin, ReportData, Training
+from mobile_sam.system.errors import ConfigError
 
 _ROWS = ["prompt", "image_id", "segment_id"]
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A what of a run, and its table."""
+    """Checkpoint of a run, and its table."""
 
     run: str
-    what: What
+    checkpoint: Checkpoint
     objects: pd.DataFrame
 
 
-def measured_runs(configs: Sequence[RunConfig]) -> Measured:
-    """The final weights of each run, called by the run's name, beside what all share.
+def read_runs(configs: Sequence[RunConfig]) -> ReportData:
+    """Read the final weights of each run, named after the run, and the checkpoints they share.
 
-    Box filled, start, teachers and compared checkpoints that measure the same in all runs are
-    there once, others as `<name> of <run>`. The page is about the best run. Raises ConfigError
-    unless there are two runs or more, of one data set.
+    The filled box, start, teachers and compared checkpoints appear once if they have the same
+    results in all runs, otherwise as `<name> of <run>`. The page is about the best run. Raises
+    ConfigError unless there are at least two runs on one data set.
     """
     _check(configs)
     shared, finals = _read(configs)
     best = _best(finals)
-    rivals = [read.what.name for read in finals if read.what.name != best]
-    reads = [*(r for r in shared if r.what.kind in {"baseline", "start"}), *finals]
-    reads += [r for r in shared if r.what.kind not in {"baseline", "start"}]
-    whats = tuple(read.what for read in reads)
-    others = [(best, r.what.name) for r in shared]
-    starts = [r.what.name for r in shared if r.what.kind == "start"]
+    rivals = [read.checkpoint.name for read in finals if read.checkpoint.name != best]
+    reads = [*(r for r in shared if r.checkpoint.kind in {"baseline", "start"}), *finals]
+    reads += [r for r in shared if r.checkpoint.kind not in {"baseline", "start"}]
+    checkpoints = tuple(read.checkpoint for read in reads)
+    others = [(best, r.checkpoint.name) for r in shared]
+    starts = [r.checkpoint.name for r in shared if r.checkpoint.kind == "start"]
     first = configs[0]
-    return Measured(
+    tables = {checkpoint.name: checkpoint.table for checkpoint in checkpoints}
+    return ReportData(
         title=f"{first.project_name} / {', '.join(config.run_name for config in configs)}",
-        whats=whats,
+        checkpoints=checkpoints,
         main=best,
         pairs=tuple(
             dict.fromkeys(
@@ -66,15 +68,16 @@ def measured_runs(configs: Sequence[RunConfig]) -> Measured:
             )
         ),
         steps=tuple((best, rival) for rival in rivals),
-        worse=f"Where another run is better than {best}",
-        objects=joined([read.objects for read in reads]),
-        sweeps=pd.concat([read_sweep(w.table, w.name) for w in whats], ignore_index=True),
+        worse=f"Images where another run is better than {best}",
+        objects=concat_objects([read.objects for read in reads]),
+        sweeps=read_sweeps(tables),
         mask_threshold=first.mask_threshold,
         examples=first.report_examples,
-        precision=read_precision({what.name: what.table for what in whats}),
-        costs=_costs(configs, whats),
+        precision=read_average_precision(tables),
+        costs=_costs(configs, checkpoints),
         training=_training(configs),
         data=summarise(RunPaths(first).index),
+        groups=first.data.groups,
         origin=_origin(configs),
     )
 
@@ -82,7 +85,7 @@ def measured_runs(configs: Sequence[RunConfig]) -> Measured:
 def _check(configs: Sequence[RunConfig]) -> None:
     names = [config.run_name for config in configs]
     if len(names) < 2 or len(set(names)) < len(names):
-        raise ConfigError(f"runs {', '.join(names)}: name two different runs or more to compare")
+        raise ConfigError(f"runs {', '.join(names)}: name at least two different runs to compare")
     for config in configs[1:]:
         for key, first, other in (
             ("data set", RunPaths(configs[0]).dataset, RunPaths(config).dataset),
@@ -90,42 +93,44 @@ def _check(configs: Sequence[RunConfig]) -> None:
         ):
             if first != other:
                 raise ConfigError(
-                    f"runs {names[0]} and {config.run_name} have another {key} ({first}, {other}); "
-                    "numbers compare only when it is the same"
+                    f"runs {names[0]} and {config.run_name} differ in {key} ({first}, {other}); "
+                    "results are comparable only if it is the same"
                 )
 
 
 def _read(configs: Sequence[RunConfig]) -> tuple[list[_Read], list[_Read]]:
-    """What runs share, and their final weights."""
-    found: dict[str, list[_Read]] = {}
+    """Return the checkpoints besides the stages of the runs, and their final weights."""
+    shared: dict[str, list[_Read]] = {}
     finals = []
     for config in configs:
-        for what in whats_of(config):
-            if what.name == main_of(config):
-                meaning = f"the final weights of the run: {what.name}"
-                named = What(config.run_name, "stage", meaning, what.table)
-                table = read_objects(what.table, config.run_name)
+        for checkpoint in run_checkpoints(config):
+            if checkpoint.name == main_checkpoint(config):
+                description = f"the final weights of the run: {checkpoint.name}"
+                named = Checkpoint(config.run_name, "stage", description, checkpoint.table)
+                table = read_objects(checkpoint.table, config.run_name)
                 finals.append(_Read(config.run_name, named, table))
-            elif what.kind not in {"stage", "best"}:
-                read = _Read(config.run_name, what, read_objects(what.table, what.name))
-                found.setdefault(what.name, []).append(read)
-    return [read for some in found.values() for read in _merged(some)], finals
+            elif checkpoint.kind not in {"stage", "best"}:
+                read = _Read(
+                    config.run_name, checkpoint, read_objects(checkpoint.table, checkpoint.name)
+                )
+                shared.setdefault(checkpoint.name, []).append(read)
+    return [read for reads in shared.values() for read in _merged(reads)], finals
 
 
 def _merged(reads: list[_Read]) -> list[_Read]:
-    """The one of most prompts for all runs when they measured the same, else one for each."""
+    """Return the one with most prompts if all runs have the same results, otherwise one per run."""
     if all(_same(reads[0].objects, read.objects) for read in reads[1:]):
         return [max(reads, key=lambda read: len(read.objects))]
     renamed = []
     for read in reads:
-        name = f"{read.what.name} of {read.run}"
+        name = f"{read.checkpoint.name} of {read.run}"
         objects = read.objects.assign(checkpoint=pd.Categorical([name] * len(read.objects)))
-        renamed.append(_Read(read.run, replace(read.what, name=name), objects))
+        renamed.append(_Read(read.run, replace(read.checkpoint, name=name), objects))
     return renamed
 
 
 def _same(first: pd.DataFrame, second: pd.DataFrame) -> bool:
-    """Whether two tables say the same of the prompts that are in both."""
+    """Return whether two tables have the same results for the prompts that are in both."""
     common = set(first["prompt"].unique()) & set(second["prompt"].unique())
     tables = [t[t["prompt"].isin(common)].reset_index(drop=True) for t in (first, second)]
     names = all(tables[0][c].astype(str).equals(tables[1][c].astype(str)) for c in _ROWS)
@@ -133,31 +138,31 @@ def _same(first: pd.DataFrame, second: pd.DataFrame) -> bool:
 
 
 def _best(finals: list[_Read]) -> str:
-    """The run with the highest mean IoU by box, or by its first prompt."""
+    """Return the run with the highest mean IoU with box prompts, or with its first prompt."""
 
     def mean(read: _Read) -> float:
         boxes = read.objects[read.objects["prompt"] == "box"]
         return float((boxes if len(boxes) else read.objects)["iou"].mean())
 
-    return max(finals, key=mean).what.name
+    return max(finals, key=mean).checkpoint.name
 
 
-def _costs(configs: Sequence[RunConfig], whats: Sequence[What]) -> pd.DataFrame | None:
-    """Costs of all runs, by the names that the comparison uses."""
+def _costs(configs: Sequence[RunConfig], checkpoints: Sequence[Checkpoint]) -> pd.DataFrame | None:
+    """Return the costs of all runs, by the names of the comparison."""
     frames = []
     for config in configs:
         costs = read_costs(RunPaths(config).cost)
         if costs is None:
             continue
-        final = main_of(config)
+        final = main_checkpoint(config)
         source = final if final in set(costs["checkpoint"]) else "start"
         frames.append(costs[costs["checkpoint"] == source].assign(checkpoint=config.run_name))
         own = costs.copy()
-        apart = [f"{name} of {config.run_name}" for name in costs["checkpoint"]]
-        names = {what.name for what in whats}
+        names_by_run = [f"{name} of {config.run_name}" for name in costs["checkpoint"]]
+        names = {checkpoint.name for checkpoint in checkpoints}
         own["checkpoint"] = [
-            there if there in names else name
-            for name, there in zip(costs["checkpoint"], apart, strict=True)
+            name_by_run if name_by_run in names else name
+            for name, name_by_run in zip(costs["checkpoint"], names_by_run, strict=True)
         ]
         frames.append(own)
     if not frames:
@@ -166,7 +171,7 @@ def _costs(configs: Sequence[RunConfig], whats: Sequence[What]) -> pd.DataFrame 
 
 
 def _training(configs: Sequence[RunConfig]) -> Training:
-    parts = [training_of(config) for config in configs]
+    parts = [read_training(config) for config in configs]
     epochs = pd.concat([part.epochs for part in parts], ignore_index=True)
     return Training(epochs, pd.concat([part.stages for part in parts], ignore_index=True))
 
@@ -174,9 +179,9 @@ def _training(configs: Sequence[RunConfig]) -> Training:
 def _origin(configs: Sequence[RunConfig]) -> Origin:
     versions: dict[str, str] = {}
     for config in configs:
-        own = versions_of(config)
+        own = read_versions(config)
         versions[config.run_name] = ", ".join(f"{name} {value}" for name, value in own.items())
-    settings = {config.run_name: settings_of(config) for config in configs}
+    settings = {config.run_name: settings_json(config) for config in configs}
     directories = [RunPaths(configs[0]).shared_logs]
     times = [read_times(directories)]
     for config in configs:

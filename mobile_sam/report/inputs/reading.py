@@ -1,10 +1,10 @@
-"""Files that a report is drawn from, as data frames.
+"""Readers of the files of a report, as data frames.
 
-Tables of validation may have millions of rows with masks: masks are read of the gallery alone.
+Validation tables may have millions of rows with masks, so masks are read only for the gallery.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mobile_sam.config import UserError
 from mobile_sam.evaluation.tables import open_table
+from mobile_sam.system.errors import UserError
 
 _NAMES = ("checkpoint", "prompt", "image_id", "segment_id", "class")
 _COLUMNS = (
@@ -31,12 +31,12 @@ _COSTS = (
 
 
 def read_objects(path: Path, name: str) -> pd.DataFrame:
-    """A row for each segment and prompt, without masks; `name` becomes its `checkpoint`.
+    """Read one row per object and prompt, without masks; `name` becomes its `checkpoint`.
 
     Names are categories. Raises UserError for a table that is missing, empty or of another version.
     """
     if open_table(path).metadata.num_rows == 0:
-        raise UserError(f"{path}: the table is empty; validate again on images with segments")
+        raise UserError(f"{path}: the table is empty; validate again on images with objects")
     table = pq.read_table(path, columns=list(_COLUMNS), read_dictionary=list(_NAMES))
     frame = table.to_pandas(split_blocks=True, self_destruct=True)
     frame["checkpoint"] = pd.Categorical([name] * len(frame))
@@ -44,12 +44,12 @@ def read_objects(path: Path, name: str) -> pd.DataFrame:
 
 
 def table_name(path: Path) -> str:
-    """The `checkpoint` of a table."""
+    """Return the `checkpoint` of a table."""
     return str(open_table(path).read_row_group(0, columns=["checkpoint"])["checkpoint"][0])
 
 
-def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables below each other, with the categories of all."""
+def concat_objects(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Concatenate tables and merge their categories."""
     frames = list(frames)
     for name in _NAMES:
         merged = pd.api.types.union_categoricals([frame[name] for frame in frames])
@@ -59,7 +59,7 @@ def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def read_sweep(path: Path, name: str) -> pd.DataFrame:
-    """Mean IoU by threshold of logits: columns checkpoint, prompt, threshold, miou."""
+    """Read mean IoU by threshold of logits: columns checkpoint, prompt, threshold, miou."""
     file = open_table(path)
     thresholds = json.loads((file.schema_arrow.metadata or {}).get(b"thresholds", b"[]"))
     sums: dict[str, np.ndarray] = {}
@@ -82,48 +82,54 @@ def read_sweep(path: Path, name: str) -> pd.DataFrame:
     return frame
 
 
+def read_sweeps(tables: Mapping[str, Path]) -> pd.DataFrame:
+    """Read the sweeps of several tables, by the names of their checkpoints."""
+    frames = [read_sweep(path, name) for name, path in tables.items()]
+    return pd.concat(frames, ignore_index=True)
+
+
 def read_masks(path: Path, images: Sequence[str], prompt: str) -> pd.DataFrame:
-    """The rows of some images by one prompt, with run-length codes of truth and prediction."""
-    wanted = [("image_id", "in", list(images)), ("prompt", "==", prompt)]
-    return pq.read_table(path, columns=list(_MASKS), filters=wanted).to_pandas()
+    """Read the rows of some images with one prompt, with run-length codes of both masks."""
+    filters = [("image_id", "in", list(images)), ("prompt", "==", prompt)]
+    return pq.read_table(path, columns=list(_MASKS), filters=filters).to_pandas()
 
 
-def read_precision(tables: dict[str, Path]) -> pd.DataFrame | None:
-    """AP of those that have `<what>.ap.json` beside their table; None when none has."""
+def read_average_precision(tables: Mapping[str, Path]) -> pd.DataFrame | None:
+    """Read AP from `<checkpoint>.ap.json` beside each table; None if there is no such file."""
     rows = []
     for name, table in tables.items():
         path = table.with_suffix(".ap.json")
         if path.is_file():
-            rows.append({"checkpoint": name, **json.loads(path.read_text())})
+            rows.append({"checkpoint": name, **json.loads(path.read_text(encoding="utf-8"))})
     return pd.DataFrame(rows) if rows else None
 
 
 def read_costs(path: Path) -> pd.DataFrame | None:
-    """What each checkpoint costs; None when that was not measured."""
-    return read_csv(path, _COSTS, "measure it again") if path.is_file() else None
+    """Read the cost of each checkpoint; None if it was not measured."""
+    return read_csv(path, _COSTS, "measure it again")[list(_COSTS)] if path.is_file() else None
 
 
 def read_csv(path: Path, columns: Sequence[str], remedy: str) -> pd.DataFrame:
-    """A table that must have some columns. Raises UserError, which ends with the remedy."""
+    """Read a table with required columns. Raises UserError that ends with the remedy."""
     try:
         frame = pd.read_csv(path)
-    except (ValueError, OSError) as error:  # what pandas raises for no table, too
+    except (ValueError, OSError) as error:  # pandas raises it for files that are no table
         raise UserError(f"{path}: not a table ({error}); delete it and {remedy}") from error
     missing = [name for name in columns if name not in frame]
     if missing:
         raise UserError(
-            f"{path}: the table has no {', '.join(missing)}: it is of another version of "
-            f"mobile_sam; delete it and {remedy}"
+            f"{path}: the table has no column {', '.join(missing)}: it was written by another "
+            f"version of mobile_sam; delete it and {remedy}"
         )
     return frame
 
 
 def read_times(directories: Sequence[Path]) -> pd.DataFrame:
-    """What Snakemake measured of each rule: columns rule, minutes, memory_mib."""
+    """Read Snakemake's benchmarks of each rule: columns rule, minutes, memory_mib."""
     rows = []
     for directory in directories:
         for path in sorted(directory.glob("*.tsv")):
-            # The report's own is of the time before.
+            # The report's own benchmark is from its previous run.
             if path.stem != "report":
                 table = pd.read_csv(path, sep="\t", na_values="-")
                 seconds, memory = (table.get(c, pd.Series(dtype=float)) for c in ("s", "max_rss"))

@@ -1,4 +1,4 @@
-"""The picture of clicks: what each further one brings."""
+"""Figure of corrective clicks."""
 
 from functools import partial
 
@@ -6,39 +6,41 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mobile_sam.report.colours import Style, styles
-from mobile_sam.report.measured import Measured
-from mobile_sam.report.pictures import Picture
-from mobile_sam.report.tables import MOST_CLICKS, never
+from mobile_sam.report.inputs.report_data import ReportData
+from mobile_sam.report.plots.figures import ReportFigure, Style, styles
+from mobile_sam.report.tables import MAX_CLICKS, never
 
 _LIMITS = (80, 90)
 
 
-def plot_clicks(measured: Measured, summary: pd.DataFrame) -> Picture:
-    """Mean IoU after 1, 3 and 5 clicks, and how many segments reach an IoU within how many."""
-    parts = {"mean IoU": _after(measured, summary)}
+def plot_clicks(report: ReportData, summary: pd.DataFrame) -> ReportFigure:
+    """Plot mean IoU after 1, 3 and 5 clicks, and the share of objects that reach an IoU."""
+    parts = {"mean IoU": _after(report, summary)}
     for limit in _LIMITS:
-        parts[f"share of segments at IoU 0.{limit}"] = _reached(measured.objects, limit)
+        parts[f"share of objects with IoU ≥ 0.{limit}"] = _reached(report.objects, limit)
     parts = {title: rows for title, rows in parts.items() if len(rows)}
-    key = {what.name: styles(measured.whats)[what.name] for what in measured.models}
+    key = {
+        checkpoint.name: styles(report.checkpoints)[checkpoint.name] for checkpoint in report.models
+    }
     panels = tuple(partial(_panel, title=t, rows=rows, key=key) for t, rows in parts.items())
     table = pd.concat([rows.assign(measure=title) for title, rows in parts.items()])
-    return Picture(
+    return ReportFigure(
         "clicks",
-        "What clicks bring: mean IoU, and the share of segments that are good enough",
-        "Up is better: each click after the first lies deepest in the largest error.",
+        "Mean IoU and share of objects above an IoU, by number of clicks",
+        "Higher is better. Each click after the first is on the deepest pixel of the largest "
+        "error.",
         panels,
         table[["measure", "checkpoint", "clicks", "value"]],
         key,
     )
 
 
-def _after(measured: Measured, summary: pd.DataFrame) -> pd.DataFrame:
-    """Mean IoU after some clicks: columns checkpoint, clicks, value."""
-    if "clicks_5" not in measured.prompts:
+def _after(report: ReportData, summary: pd.DataFrame) -> pd.DataFrame:
+    """Return mean IoU after some clicks: columns checkpoint, clicks, value."""
+    if "clicks_5" not in report.prompts:
         return pd.DataFrame()
-    # The session's first mask is chosen of three, where that was measured.
-    first = "point_chosen_of_3" if "point_chosen_of_3" in measured.prompts else "point"
+    # The first click of a session takes the top-scored of three masks, if that was evaluated.
+    first = "point_chosen_of_3" if "point_chosen_of_3" in report.prompts else "point"
     counts = {first: 1, "clicks_3": 3, "clicks_5": 5}
     rows = summary[summary["prompt"].isin(counts)]
     columns = {"checkpoint": rows["checkpoint"], "clicks": rows["prompt"].map(counts)}
@@ -46,17 +48,17 @@ def _after(measured: Measured, summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reached(objects: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """Share of segments that reached an IoU with so many clicks, or fewer."""
+    """Return the share of objects that reached an IoU with at most so many clicks."""
     sessions = objects[objects["prompt"] == "noc"]
     sessions = sessions.assign(never=never(sessions, limit))
-    found = []
+    points = []
     for name, rows in sessions.groupby("checkpoint", sort=False, observed=True):
         used = rows.loc[~rows["never"], f"noc_{limit}"]
-        found += [
+        points += [
             {"checkpoint": str(name), "clicks": n, "value": (used <= n).sum() / len(rows)}
-            for n in range(1, MOST_CLICKS + 1)
+            for n in range(1, MAX_CLICKS + 1)
         ]
-    return pd.DataFrame(found)
+    return pd.DataFrame(points)
 
 
 def _panel(axes: Axes, title: str, rows: pd.DataFrame, key: dict[str, Style]) -> None:

@@ -1,33 +1,32 @@
-"""The picture of what quality costs."""
+"""Figure of accuracy versus latency."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mobile_sam.report.colours import styles
-from mobile_sam.report.measured import Measured
-from mobile_sam.report.pictures import Picture
-from mobile_sam.report.words import prompt_label
+from mobile_sam.report.inputs.report_data import ReportData
+from mobile_sam.report.labels import with_prompt
+from mobile_sam.report.plots.figures import ReportFigure, styles
 
 
-def with_quality(measured: Measured, summary: pd.DataFrame) -> pd.DataFrame:
-    """The table of costs with mean IoU: a row for each model that was measured in both.
+def cost_table(report: ReportData, summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of costs with mean IoU: one row per model that has both.
 
-    What is not in it and of the student's architecture, such as a stage, has the cost of `start`.
-    Column total_ms is encoder and decoder together.
+    A stage that is not in the table of costs has the architecture of the student, and so the cost
+    of `start`. Column total_ms is encoder plus decoder.
     """
-    costs = measured.costs
+    costs = report.costs
     if costs is None:
         return pd.DataFrame()
     costs = costs.set_index("checkpoint")
     rows = []
-    of_prompt = summary[summary["prompt"] == measured.first_prompt].set_index("checkpoint")["miou"]
-    for what in measured.models:
-        source = what.name
-        if source not in costs.index and what.kind in {"stage", "best"}:
+    mious = summary[summary["prompt"] == report.first_prompt].set_index("checkpoint")["miou"]
+    for checkpoint in report.models:
+        source = checkpoint.name
+        if source not in costs.index and checkpoint.kind in {"stage", "best"}:
             source = "start"
-        if source in costs.index and what.name in of_prompt.index:
-            row = {"checkpoint": what.name, "miou": of_prompt[what.name]}
+        if source in costs.index and checkpoint.name in mious.index:
+            row = {"checkpoint": checkpoint.name, "miou": mious[checkpoint.name]}
             rows.append(row | costs.loc[source].to_dict())
     table = pd.DataFrame(rows)
     if len(table):
@@ -35,10 +34,10 @@ def with_quality(measured: Measured, summary: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def plot_cost(measured: Measured, table: pd.DataFrame) -> Picture:
-    """Mean IoU over the time of an image with one prompt, a point for each model."""
-    style = styles(measured.whats)
-    label = prompt_label(measured.first_prompt)
+def plot_cost(report: ReportData, table: pd.DataFrame) -> ReportFigure:
+    """Plot mean IoU versus the latency of one image with one prompt, a point per model."""
+    style = styles(report.checkpoints)
+    label = with_prompt(report.first_prompt)
 
     def panel(axes: Axes) -> None:
         for row in table.to_dict("records"):
@@ -51,14 +50,13 @@ def plot_cost(measured: Measured, table: pd.DataFrame) -> Picture:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set(xlabel="milliseconds for an image and a prompt", ylabel=f"mean IoU by {label}")
+        axes.set(xlabel="milliseconds per image with one prompt", ylabel=f"mean IoU, {label}")
         axes.margins(0.12)
 
-    return Picture(
-        "cost",
-        "Mean IoU over the time of an image and a prompt",
-        "Up and to the left is better. The line through a point goes from the 10th to the 90th "
-        "percentile of its time.",
+    return ReportFigure(
+        "quality_and_cost",
+        "Mean IoU versus latency of an image with one prompt",
+        "Upper left is better. Bars show the 10th to 90th percentile of the latency.",
         (panel,),
         table,
         {name: style[name] for name in table["checkpoint"]},

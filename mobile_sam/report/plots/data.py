@@ -1,4 +1,4 @@
-"""The report's picture of the data set: what is in it, and what was left out."""
+"""Figure of the data set: its contents, and what was excluded."""
 
 from functools import partial
 from textwrap import fill
@@ -8,34 +8,33 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from mobile_sam.data.index import SPLITS
+from mobile_sam.data.index.summary import Summary, relative_size
+from mobile_sam.data.index.table import SPLITS
 from mobile_sam.data.overlays import COLOURS
-from mobile_sam.data.summary import Summary, relative_size
-from mobile_sam.report.colours import numbered
-from mobile_sam.report.pictures import Picture
+from mobile_sam.report.plots.figures import ReportFigure, line_style
 
 _BINS = 30
-_MOST_BARS = 12
+_MAX_BARS = 12
 
 
-def plot_data(data: Summary) -> Picture:
-    """Segments of an image, sizes of segments and images, classes, and what was left out."""
-    panels = [_objects_per_image, _segment_sizes, _image_sizes, _left_out]
+def plot_data(data: Summary) -> ReportFigure:
+    """Plot objects per image, sizes of objects and images, classes, and excluded annotations."""
+    panels = [_objects_per_image, _object_sizes, _image_sizes, _left_out]
     if data.used["class"].notna().any():
         panels.append(_classes)
-    return Picture(
+    return ReportFigure(
         "data",
-        "Segments of an image, sizes of segments and images, classes, and what was left out",
-        "Validation should look like training. Circles are larger where more images have that "
-        "size.",
+        "Objects per image, sizes of objects and images, classes, and excluded annotations",
+        "Training and validation should have similar distributions. Larger circles: more images "
+        "of that size.",
         tuple(partial(panel, data=data) for panel in panels),
         _counts(data),
-        {split: numbered(number) for number, split in enumerate(SPLITS)},
+        {split: line_style(number) for number, split in enumerate(SPLITS)},
     )
 
 
 def _counts(data: Summary) -> pd.DataFrame:
-    """Images, segments, and median sizes, a row for each split and class."""
+    """Return the numbers of images and objects and their median sizes, by split and class."""
     used = data.used.assign(relative_size=relative_size(data.used))
     used["class"] = used["class"].astype(object).fillna("")
     used["split"] = used["split"].astype(str)
@@ -53,11 +52,11 @@ def _objects_per_image(axes: Axes, data: Summary) -> None:
     most = max(values.max() for values in counts.values())
     step = max(1, -(-most // _BINS))
     _histograms(axes, counts, np.arange(0.5, most + step + 0.5, step))
-    axes.set(xlabel="segments of an image", ylabel="images")
+    axes.set(xlabel="objects per image", ylabel="images")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _segment_sizes(axes: Axes, data: Summary) -> None:
+def _object_sizes(axes: Axes, data: Summary) -> None:
     used = data.used
     size = relative_size(used)
     edges = np.geomspace(size.min() * 0.999, max(size.max(), size.min() * 1.5) * 1.001, _BINS + 1)
@@ -66,7 +65,7 @@ def _segment_sizes(axes: Axes, data: Summary) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="√area of a segment / longest side of its image", ylabel="segments")
+    axes.set(xlabel="√area of an object / longest side of its image", ylabel="objects")
     axes.xaxis.label.set_fontsize(8)
 
 
@@ -83,7 +82,7 @@ def _image_sizes(axes: Axes, data: Summary) -> None:
             rasterized=True,
         )
     most = 1.08 * data.used[["width", "height"]].max().max()
-    axes.set(xlabel="width of an image, pixels", ylabel="height, pixels")
+    axes.set(xlabel="image width, pixels", ylabel="image height, pixels")
     axes.set(xlim=(0, most), ylim=(0, most))
 
 
@@ -92,18 +91,18 @@ def _left_out(axes: Axes, data: Summary) -> None:
     counts = {str(reason): int(n) for reason, n in reasons.items() if n}
     if data.problems:
         counts["broken files or annotations"] = len(data.problems)
-    axes.set_title("left out", fontsize=10)
+    axes.set_title("excluded", fontsize=10)
     if counts:
         _bars(axes, counts)
     else:
         axes.set_axis_off()
-        axes.text(0.5, 0.5, "nothing", ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes)
 
 
 def _classes(axes: Axes, data: Summary) -> None:
-    counts = data.used["class"].value_counts().head(_MOST_BARS)
+    counts = data.used["class"].value_counts().head(_MAX_BARS)
     _bars(axes, {str(name): int(n) for name, n in counts.items() if n})
-    axes.set_title("segments by class, most frequent first", fontsize=10)
+    axes.set_title("objects per class, most frequent first", fontsize=10)
 
 
 def _bars(axes: Axes, counts: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""The picture of training: losses and IoU over epochs, stages shaded."""
+"""Figure of training: losses and IoU by epoch, with shaded stages."""
 
 from functools import partial
 
@@ -6,20 +6,23 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mobile_sam.report.colours import GREY, Style, numbered
-from mobile_sam.report.pictures import Panel, Picture
+from mobile_sam.report.plots.figures import GREY, Panel, ReportFigure, Style, line_style
 
 _SHADES = (0.06, 0.16)
-_OVERLAPS = {"val_box_iou": "IoU by box", "val_point_iou": "IoU by point"}
+_OVERLAPS = {
+    "val_box_iou": "IoU, box",
+    "val_point_iou": "IoU, point",
+    "val_clicks_iou": "IoU after clicks",
+}
 _LOSSES = ("loss", "focal", "dice", "iou", "distillation")
 
 
-def plot_epochs(epochs: pd.DataFrame) -> Picture:
-    """Training losses and validation IoU over epochs, two panels for each run, stages shaded."""
+def plot_epochs(epochs: pd.DataFrame) -> ReportFigure:
+    """Plot training losses and validation IoU by epoch, two panels per run, stages shaded."""
     losses = {name: name for name in _LOSSES if name in epochs}
     overlaps = {name: label for name, label in _OVERLAPS.items() if name in epochs}
     labels = [*losses.values(), *overlaps.values()]
-    key = {label: numbered(number) for number, label in enumerate(labels)}
+    key = {label: line_style(number) for number, label in enumerate(labels)}
     panels: list[Panel] = []
     several = epochs["run"].nunique() > 1
     for run, rows in epochs.groupby("run", sort=False):
@@ -28,14 +31,14 @@ def plot_epochs(epochs: pd.DataFrame) -> Picture:
             partial(_panel, rows=rows, lines=losses, key=key, title=f"{title}training loss")
         )
         if overlaps:
-            words = f"{title}validation IoU, model frame"
-            panels.append(partial(_panel, rows=rows, lines=overlaps, key=key, title=words))
-    return Picture(
+            text = f"{title}validation IoU, model frame"
+            panels.append(partial(_panel, rows=rows, lines=overlaps, key=key, title=text))
+    return ReportFigure(
         "epochs",
-        "Training losses and validation IoU over epochs, stages shaded",
-        "A change of the shade is a change of the stage. Losses of different stages may have other "
-        "weights; the IoU is of the few images that are looked at after each epoch, in the model's "
-        "frame, and so differs from the tables.",
+        "Training losses and validation IoU by epoch, stages shaded",
+        "Shading separates stages. Loss weights may differ between stages. The IoU is that of the "
+        "images validated after each epoch (val_images), in the model frame, and differs from the "
+        "tables.",
         tuple(panels),
         epochs,
         key,
@@ -77,5 +80,5 @@ def _shade_stages(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _short(stage: str, count: int) -> str:
-    """The stage's number alone where names would overlap."""
+    """Return only the number of the stage where names would overlap."""
     return stage if count <= 3 else stage.partition("_")[0]

@@ -1,4 +1,4 @@
-"""What a page is built of: sections with tables, pictures and texts."""
+"""Building blocks of the page: sections with tables, figures and texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,23 +6,23 @@ from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 
-from mobile_sam.report.pictures import Picture
-from mobile_sam.report.words import DASH, MINUS
+from mobile_sam.report.labels import DASH, MINUS
+from mobile_sam.report.plots.figures import ReportFigure
 
-_MOST_IN_A_ROW = 6
+_MAX_CELLS_PER_ROW = 6
 
 
 class Column(NamedTuple):
-    """A column of a table: its key in the frame, heading, format of numbers, and meaning."""
+    """Column of a table: key in the data frame, heading, number format, and tooltip."""
 
     key: str
     label: str
     format: str = ""
-    meaning: str = ""
+    description: str = ""
 
 
 class Cell(NamedTuple):
-    """Text as shown, and the number to sort by; None sorts as text."""
+    """Displayed text, and the number to sort by; None sorts as text."""
 
     text: str
     value: float | None = None
@@ -31,10 +31,11 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table that sorts.
+    """Sortable table.
 
-    name: stem of the CSV beside the page, or empty for none. note: how to read it. marked: what the
-    first column says in rows that stand out. folded: the words to unfold it by; empty: it is open.
+    name: stem of its CSV beside the page; empty: no CSV. note: how to read it. marked: value of the
+    first column in highlighted rows. collapsed: label of the button that opens it; empty: it is
+    open.
     """
 
     kind: ClassVar[str] = "table"
@@ -43,11 +44,11 @@ class Table:
     frame: pd.DataFrame
     note: str = ""
     marked: str = ""
-    folded: str = ""
+    collapsed: str = ""
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether each column holds numbers, which stand at the right."""
+        """Flags of the columns that hold numbers, which are right-aligned."""
         return [bool(column.format) for column in self.columns]
 
     @property
@@ -59,66 +60,66 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A picture in the page."""
+class FigureBlock:
+    """Figure in the page."""
 
     kind: ClassVar[str] = "picture"
-    picture: Picture
+    figure: ReportFigure
 
 
 @dataclass(frozen=True)
 class Text:
-    """Words that keep their line breaks, folded up."""
+    """Preformatted text, collapsed."""
 
     kind: ClassVar[str] = "text"
-    folded: str
-    words: str
+    collapsed: str
+    text: str
 
 
 @dataclass(frozen=True)
-class Explained:
-    """Names, each with what it means."""
+class Definitions:
+    """Terms with their definitions."""
 
     kind: ClassVar[str] = "explained"
     items: dict[str, str]
-    folded: str = ""
+    collapsed: str = ""
 
 
 @dataclass(frozen=True)
-class View:
-    """A shot for the page. cells: name, layer as a data URI or None, mean IoU or None."""
+class GalleryItem:
+    """Image of the gallery. cells: name, layer as a data URI or None, mean IoU or ""."""
 
     title: str
-    words: str
+    caption: str
     width: int
     height: int
     photo: str
     outline: str
     cells: list[tuple[str, str | None, str]]
-    chosen: str
+    initial_layer: str
 
     @property
     def per_row(self) -> int:
-        """Cells side by side on paper: all of a few, half of many."""
+        """Number of cells per printed row: all of a few, half of many."""
         count = len(self.cells)
-        return count if count <= _MOST_IN_A_ROW else -(-count // 2)
+        return count if count <= _MAX_CELLS_PER_ROW else -(-count // 2)
 
 
 @dataclass(frozen=True)
-class Views:
-    """The gallery: names of layers in order, and groups of views by their titles and notes."""
+class Gallery:
+    """Gallery: names of layers in order, and groups of images with titles and notes."""
 
     kind: ClassVar[str] = "gallery"
     names: list[str]
-    groups: list[tuple[str, str, list[View]]]
+    groups: list[tuple[str, str, list[GalleryItem]]]
 
 
-Block = Table | Drawing | Text | Explained | Views
+Block = Table | FigureBlock | Text | Definitions | Gallery
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. name: its anchor. note: what question it answers, in simple words."""
+    """Section of the page. name: its anchor. note: what it shows."""
 
     name: str
     title: str
@@ -126,12 +127,12 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
-def _cell(value: Any, how: str) -> Cell:
+def _cell(value: Any, number_format: str) -> Cell:
     if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
         return Cell(DASH, None, missing=True)
-    if not how:
+    if not number_format:
         return Cell(str(value))
-    text = how.format(value)
-    if not text.strip("+-0.%"):  # nothing but zeros
+    text = number_format.format(value)
+    if not text.strip("+-0.%"):  # only zeros
         text = text.lstrip("+-")
     return Cell(text.replace("-", MINUS), float(value))

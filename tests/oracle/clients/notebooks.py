@@ -1,18 +1,10 @@
-"""Calls that code for the original MobileSAM makes; the test runs them with it and with ours.
+"""MobileSAM's own notebooks: `predictor_example` and `automatic_mask_generator_example`."""
 
-    PYTHONPATH=PACKAGE python example_calls.py WEIGHTS IMAGE OUTPUT
-
-Nothing here may know which of the two packages it imports.
-"""
-
-import sys
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
-import mobile_sam
 from mobile_sam import SamAutomaticMaskGenerator, SamPredictor, sam_model_registry
 from mobile_sam.utils.transforms import ResizeLongestSide
 
@@ -99,28 +91,15 @@ def generate(sam: Any, image: np.ndarray) -> list[dict[str, Any]]:
     return generator.generate(image)
 
 
-def plain(value: Any) -> Any:
-    """The same with tensors for arrays, and tuples for all that unpacks like one."""
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(map(plain, value)) if type(value) is list else tuple(map(plain, value))
-    return value
-
-
-def main(weights: str, path: str, target: str) -> None:
-    torch.set_num_threads(1)
+def run(weights: str, image: np.ndarray) -> dict[str, Any]:
+    """Every call of both notebooks."""
     sam = sam_model_registry["vit_t"](checkpoint=weights)
     sam.to(device="cpu")
     sam.eval()
     sam.mask_threshold = 0.6
-    image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
     predictor = SamPredictor(sam)
     predictor.set_image(image)
     answers = {
-        "package": mobile_sam.__file__,
         "names": sorted({"default", "vit_h", "vit_l", "vit_b", "vit_t"} & set(sam_model_registry)),
         "facts": [sam.mask_threshold, sam.image_format, sam.image_encoder.img_size],
         "colours": torch.stack([sam.pixel_mean, sam.pixel_std]),
@@ -134,8 +113,4 @@ def main(weights: str, path: str, target: str) -> None:
     with torch.no_grad():
         answers["forward"] = forward(sam, image)
     answers["generate"] = generate(sam, image)
-    torch.save(plain(answers), target)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return answers

@@ -1,0 +1,1 @@
+"""Commands of `python -m mobile_sam`: one for each step of the workflow, others to use a model."""

@@ -1,0 +1,1 @@
+"""Settings of a run: their keys and meanings, and how they are read from files."""

@@ -1,0 +1,107 @@
+"""Validation of settings: errors are one line that names each key and its value."""
+
+import json
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from mobile_sam.config.architectures import architectures, is_architecture
+from mobile_sam.config.renames import with_new_names
+from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
+from mobile_sam.system.errors import ConfigError
+
+
+def parse_config(settings: dict[str, Any], source: str) -> RunConfig:
+    """Validate `settings`. source: the file or option that they come from, for messages.
+
+    Raises ConfigError that lists every wrong key with its value.
+    """
+    try:
+        config = RunConfig.model_validate(with_new_names(settings, source))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {describe_errors(error)}") from None
+    _check_combination(config, source)
+    return config
+
+
+def describe_errors(error: ValidationError) -> str:
+    """Return one line for all errors, each with key, problem and value."""
+    lines = []
+    for item in error.errors():
+        # Neither validators nor the kinds that a value may be of are parts of a key.
+        parts = (str(part) for part in item["loc"])
+        key = ".".join(
+            part for part in parts if not re.match(r"function-|constrained-|literal\[", part)
+        )
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown key {key!r}; the keys are listed in configs/README.md")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {message} (it is {json.dumps(item['input'], default=str)})")
+    return "; ".join(lines)
+
+
+def _check_combination(config: RunConfig, source: str) -> None:
+    if config.img_size % 64:
+        raise ConfigError(
+            f"{source}: img_size: {config.img_size} is not a multiple of 64; "
+            f"take {round(config.img_size / 64) * 64 or 64}"
+        )
+    names = {key: getattr(config, key) for key in ("model_type", "teacher_model_type")}
+    for k, teacher in enumerate(config.extra_teachers):
+        names[f"extra_teachers[{k}].model_type"] = teacher.model_type
+    for key, name in names.items():
+        if name is not None and not is_architecture(name):
+            known = ", ".join([*sorted(architectures()), "timm/<name>"])
+            raise ConfigError(f"{source}: {key}: there is no {name!r}; there are {known}")
+    given = [getattr(config, key) is not None for key in DIRECTORY_KEYS]
+    if given not in ([True] * 4, [True, True, False, False], [False] * 4):
+        raise ConfigError(
+            f"{source}: {', '.join(DIRECTORY_KEYS)} go together: set all four, or the two of "
+            "training with `data.val_fraction`, or none with `synthetic`"
+        )
+    if not any(given) and config.synthetic is None:
+        raise ConfigError(f"{source}: train_img_dir is null, and there is no `synthetic` data")
+    if config.early_stopping is not None and config.val_images == 0:
+        raise ConfigError(f"{source}: early_stopping: {config.early_stopping} needs val_images > 0")
+    if config.selection_metric != "mean" and config.val_images == 0:
+        raise ConfigError(
+            f"{source}: selection_metric: {config.selection_metric!r} needs val_images > 0"
+        )
+    if config.use_checkpoint == "best" and config.val_images == 0:
+        raise ConfigError(
+            f'{source}: use_checkpoint: "best", but val_images: 0, so no epoch is known to be the '
+            'best; raise val_images, or set use_checkpoint to "last"'
+        )
+    if config.decoder_from_teacher and config.teacher_checkpoint is None:
+        raise ConfigError(f"{source}: decoder_from_teacher: true needs a teacher_checkpoint")
+    if config.extra_teachers and config.teacher_checkpoint is None:
+        raise ConfigError(
+            f"{source}: extra_teachers: there is no first teacher; set teacher_checkpoint"
+        )
+    if config.teacher_checkpoint == "random" and config.teacher_model_type is None:
+        raise ConfigError(f"{source}: teacher_checkpoint 'random' needs a teacher_model_type")
+    _check_step(config, source)
+
+
+def _check_step(config: RunConfig, source: str) -> None:
+    """Raise ConfigError for keys of a training step that contradict each other."""
+    if (config.warmup_steps is None) == (config.warmup_fraction is None):
+        raise ConfigError(
+            f"{source}: warmup_steps: {json.dumps(config.warmup_steps)} and warmup_fraction: "
+            f"{json.dumps(config.warmup_fraction)}; set one of them, and the other one to null"
+        )
+    if config.sync_batchnorm and config.freeze_batchnorm:
+        raise ConfigError(
+            f"{source}: sync_batchnorm: true, but with freeze_batchnorm: true there are no "
+            "statistics to share; set one of them to false"
+        )
+    if config.labelled_fraction is not None:
+        fraction = f"{source}: labelled_fraction: {config.labelled_fraction}"
+        if config.unlabelled_img_dir is None:
+            raise ConfigError(f"{fraction} needs an unlabelled_img_dir; set it, or this to null")
+        if config.batch_size == 1:
+            raise ConfigError(
+                f"{fraction} needs a batch_size of 2 or more, for images of both kinds"
+            )

@@ -1,0 +1,1 @@
+"""Annotation formats on disk: one file each, registered as a row in `registry`."""

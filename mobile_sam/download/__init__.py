@@ -1,0 +1,1 @@
+"""Files from the network: known checkpoints and public data sets."""

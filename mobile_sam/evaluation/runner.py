@@ -1,0 +1,106 @@
+"""Evaluation of a model on the objects of an index: one row for each object and prompt."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobile_sam.data.index.table import Index, IndexedImage, Segment
+from mobile_sam.data.masks import Mask, decode
+from mobile_sam.evaluation.encoded import EncodedImage, PromptResult, load_frame, prompts_per_batch
+from mobile_sam.evaluation.options import EvaluationOptions
+from mobile_sam.evaluation.protocols import automatic_results, run_protocols
+from mobile_sam.evaluation.rows import Row, measure_mask
+from mobile_sam.metrics.clicks import number_of_clicks
+from mobile_sam.models.mask_decoder import NUM_MASKS
+from mobile_sam.models.sam import Sam
+from mobile_sam.system.progress import ProgressLog
+
+
+def measure_images(
+    model: Sam,
+    index: Index,
+    positions: Sequence[int],
+    options: EvaluationOptions,
+    name: str,
+    readers: int = 0,
+) -> Iterator[Row]:
+    """Yield rows of `tables.SCHEMA` for the images at `positions`, by image and prompt.
+
+    model: in eval mode. name: for column `checkpoint`.
+    readers: number of threads that read images ahead.
+    """
+    records = ((position, index[position]) for position in positions)
+    progress = ProgressLog(name, len(positions))
+    for (position, record), frame in _read_ahead(records, model.img_size, readers):
+        with torch.no_grad():
+            image = EncodedImage(model, frame, record)
+            rows = [*_by_prompts(image, record, options)]
+            if position < options.automatic_images:
+                rows += _without_prompts(image, record, options)
+        yield from ({"checkpoint": name, **row} for row in rows)
+        progress.step()
+
+
+def _by_prompts(
+    image: EncodedImage, record: IndexedImage, options: EvaluationOptions
+) -> Iterator[Row]:
+    rows: dict[str, list[Row]] = {}
+    count = prompts_per_batch(record.size, NUM_MASKS)
+    for start in range(0, len(record.segments), count):
+        segments = record.segments[start : start + count]
+        truths = [record.mask(segment) for segment in segments]
+        for result in run_protocols(image, truths, options):
+            rows.setdefault(result.prompt, []).extend(_rows(record, segments, truths, result))
+    return chain.from_iterable(rows.values())
+
+
+def _without_prompts(
+    image: EncodedImage, record: IndexedImage, options: EvaluationOptions
+) -> Iterator[Row]:
+    results = automatic_results(image, record, options.automatic_points, options.mask_threshold)
+    for segment, (best, share) in zip(record.segments, results, strict=True):
+        mask, predicted_iou = np.zeros(record.size, dtype=bool), float("nan")
+        if best is not None:
+            mask, predicted_iou = decode(best.code, record.size), best.predicted_iou
+        row = measure_mask(record, segment, record.mask(segment), "automatic", mask, predicted_iou)
+        yield row | {"recall": share}
+
+
+def _rows(
+    record: IndexedImage, segments: Sequence[Segment], truths: Sequence[Mask], result: PromptResult
+) -> Iterator[Row]:
+    masks = result.masks.cpu().numpy()
+    sweep = None if result.sweep is None else result.sweep.tolist()
+    guesses = result.predicted_iou.tolist()
+    for number, (segment, truth) in enumerate(zip(segments, truths, strict=True)):
+        row = measure_mask(record, segment, truth, result.prompt, masks[number], guesses[number])
+        if sweep is not None:
+            row["sweep"] = sweep[number]
+        if result.ious is not None:
+            row["noc_80"] = number_of_clicks(result.ious[number], 0.8)
+            row["noc_90"] = number_of_clicks(result.ious[number], 0.9)
+        yield row
+
+
+def _read_ahead(
+    records: Iterable[tuple[int, IndexedImage]], img_size: int, readers: int
+) -> Iterator[tuple[tuple[int, IndexedImage], Tensor]]:
+    """Yield records with their images in the model frame; holds `readers` + 1 in memory."""
+    if readers == 0:
+        for item in records:
+            yield item, load_frame(item[1], img_size)
+        return
+    with ThreadPoolExecutor(readers) as pool:
+        waiting: deque[tuple[tuple[int, IndexedImage], Future[Tensor]]] = deque()
+        for item in records:
+            waiting.append((item, pool.submit(load_frame, item[1], img_size)))
+            if len(waiting) > readers:
+                ready, future = waiting.popleft()
+                yield ready, future.result()
+        for ready, future in waiting:
+            yield ready, future.result()

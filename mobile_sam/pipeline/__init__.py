@@ -1,0 +1,1 @@
+"""Modules that the Snakefile imports: inputs, fingerprints, settings files, resources, times."""

@@ -1,0 +1,86 @@
+"""Files that each rule of the workflow reads, by the names that they have in the rule."""
+
+from pathlib import Path
+
+from mobile_sam.config.catalog import known_dataset
+from mobile_sam.config.checkpoints import BOX_FILLED, START, checkpoint_names, stage_checkpoints
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import needs_features, normalise
+from mobile_sam.config.stage import Stage
+from mobile_sam.config.teachers import named_teachers
+from mobile_sam.paths import RunPaths, extra_checkpoints
+
+Inputs = dict[str, list[Path]]
+
+
+def dataset_inputs(paths: RunPaths) -> Inputs:
+    """Return the manifests of images that the workflow draws or downloads; a user's have none."""
+    drawn = [paths.synthetic_manifest] if paths.config.train_img_dir is None else []
+    public = known_dataset(paths.config)
+    return {"manifest": drawn + ([public.manifest] if public else [])}
+
+
+def teacher_inputs(paths: RunPaths) -> Inputs:
+    """Return the weights of the first teacher; a teacher with random weights has no file."""
+    return {"teacher": [paths.teacher_weights] if paths.teacher_weights else []}
+
+
+def stage_inputs(paths: RunPaths, stage: Stage) -> Inputs:
+    """Return what a training stage reads, besides teacher features.
+
+    start: the checkpoint of the stage before; for the first stage the weights of the student.
+    teachers: weights of all teachers if the stage distils. A model is built before weights are
+        loaded, so the first teacher's are read in every stage if the decoder is the teacher's.
+    """
+    config = paths.config
+    if stage.index == 0:
+        start = [paths.start_weights] if paths.start_weights else []
+    else:
+        start = [paths.checkpoint(normalise(config)[stage.index - 1], stage.start_from)]
+    teachers: list[Path] = []
+    if stage.distillation:
+        teachers = [t.teacher_weights for t in paths.teachers if t.teacher_weights]
+    elif config.decoder_from_teacher:
+        teachers = teacher_inputs(paths)["teacher"]
+    return {"index": [paths.index], "start": start, "teachers": teachers}
+
+
+def stage_features(paths: RunPaths, stage: Stage) -> list[Path]:
+    """Return the file that stands for the teacher features that a stage reads."""
+    reads = stage.distillation and needs_features(paths.config)
+    return [paths.features_ready] if reads else []
+
+
+def checkpoint_inputs(paths: RunPaths) -> dict[str, Inputs]:
+    """Return what the validation of each checkpoint of a run reads, by its name in tables."""
+    config = paths.config
+    teacher = teacher_inputs(paths)["teacher"] if config.decoder_from_teacher else []
+    start = [paths.start_weights] if paths.start_weights else []
+    weights = {BOX_FILLED: [], START: start + teacher}
+    for name, (stage, kept) in stage_checkpoints(config).items():
+        weights[name] = [paths.checkpoint(stage, kept)]
+        # If the best epoch is the last one, its table is there and is not measured again.
+        weights[name] += [paths.validation(stage.directory)] if kept == "best" else []
+    for name, alone in named_teachers(config).items():
+        weights[name] = teacher_inputs(RunPaths(alone))["teacher"]
+    weights |= {name: [path] for name, path in extra_checkpoints(config).items()}
+    return {name: {"index": [paths.index], "weights": files} for name, files in weights.items()}
+
+
+def report_inputs(paths: RunPaths) -> Inputs:
+    """Return the tables from which the report of a run is made."""
+    config = paths.config
+    names = checkpoint_names(config)
+    return {
+        "index": [paths.index],
+        "validation": [paths.validation(name) for name in names],
+        "metrics": [paths.metrics(stage) for stage in normalise(config)],
+        "average_precision": [paths.average_precision(name) for name in with_detections(config)],
+        "cost": [paths.cost] if config.benchmark_repeats else [],
+    }
+
+
+def with_detections(config: RunConfig) -> list[str]:
+    """Return the names of the checkpoints that segment a detector's boxes, if the run has any."""
+    names = checkpoint_names(config) if config.detections else []
+    return [name for name in names if name != BOX_FILLED]

@@ -1,0 +1,98 @@
+"""Settings files that jobs read: one per run, and those of jobs that runs share."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mobile_sam.config.load import Runs
+from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
+from mobile_sam.config.schedule import needs_features
+from mobile_sam.config.teachers import teacher_configs
+from mobile_sam.paths import RunPaths
+from mobile_sam.pipeline.fingerprints import fingerprint_once
+from mobile_sam.system.atomic_files import write_json
+from mobile_sam.system.directories import mark_output
+
+
+def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
+    """Return the settings files of jobs whose results runs share, by path.
+
+    They contain nothing of a particular run, so that another run reuses the results of such a job.
+    """
+    settings = config.model_dump(mode="json")
+    place = [
+        "project_name",
+        "output_dir",
+        "num_workers",
+        "seed",
+        "synthetic",
+        "data",
+        "unlabelled_img_dir",
+        *DIRECTORY_KEYS,
+    ]
+    dataset = {key: settings[key] for key in place} | {"run_name": "dataset"}
+    files = {RunPaths(config).dataset_settings: dataset}
+    if needs_features(config):
+        for teacher in teacher_configs(config):
+            files[RunPaths(teacher).features_settings] = dataset | _store_settings(teacher)
+    return files
+
+
+def _store_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings of the store of the first teacher, besides those of the data set."""
+    keys = {"teacher_checkpoint", "teacher_model_type", "distill_feature_level", "img_size"}
+    keys |= {"train_img_dir_teacher_features", "feature_dtype", "feature_views", "extract_jobs"}
+    # No student takes part, so the teacher stands in for it.
+    nobody = {"run_name": "features", "use_distill": True, "model_type": config.teacher_model_type}
+    return config.model_dump(mode="json", include=keys) | nobody
+
+
+def with_extract_jobs(runs: Runs, gpus: int, remote: bool = False) -> Runs:
+    """Return the runs with their number of extraction jobs: as set, or one for each GPU.
+
+    gpus: number of GPUs that the jobs of this workflow share. remote: whether this is a job of a
+    cluster, whose workflow has chosen the number.
+    A complete store keeps its number until images change, so that another number does not extract
+    again.
+    """
+
+    def settled(config: RunConfig) -> RunConfig:
+        stores = RunPaths(config).teachers if needs_features(config) else ()
+        kept = {_planned_jobs(store, remote) for store in stores}
+        jobs = kept.pop() if len(kept) == 1 else None
+        jobs = jobs or config.extract_jobs or max(gpus, 1)
+        return config.model_copy(update={"extract_jobs": jobs})
+
+    every = {config.run_name: settled(config) for config in runs.all}
+    return Runs(tuple(every.values()), tuple(every[config.run_name] for config in runs.named))
+
+
+def _planned_jobs(store: RunPaths, remote: bool) -> int | None:
+    """Return the number of jobs of a finished extraction; None if the store must be extracted."""
+    planned = _content(store.features_jobs)
+    if not isinstance(planned, dict) or not isinstance(planned.get("jobs"), int):
+        return None
+    files = remote or planned.get("files") == fingerprint_once(store.config)
+    return planned["jobs"] if files and (remote or store.features_manifest.is_file()) else None
+
+
+def write_settings(runs: Runs) -> None:
+    """Write `run.json` of each run and the settings of shared jobs."""
+    for config in runs.all:
+        mark_output(RunPaths(config).project)
+        files = shared_settings(config)
+        for store in RunPaths(config).teachers if needs_features(config) else ():
+            planned = {"jobs": config.extract_jobs, "files": fingerprint_once(config)}
+            files[store.features_jobs] = planned
+        files[RunPaths(config).settings] = config.model_dump(mode="json", exclude={"schema_file"})
+        for path, content in files.items():
+            if _content(path) != content:
+                write_json(path, content)
+
+
+def _content(path: Path) -> Any:
+    """Return the content of a settings file; None if it is missing or truncated."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

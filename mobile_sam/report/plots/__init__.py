@@ -1,0 +1,1 @@
+"""Plots of a report: each a PNG and a CSV beside the page."""

@@ -1,0 +1,1 @@
+"""Access to the machine: files, directories, processes, CPUs, GPUs, and its errors."""
