@@ -1,4 +1,4 @@
-"""Prints how much faster automatic masks are than the original's, and what memory both take.
+"""Print speed and memory of automatic masks, compared with the original code.
 
     python benchmarks/automatic.py [--points-per-side 16] [--image-size 1024] [--good 0.3]
 
@@ -90,7 +90,7 @@ def make_task(image_size: int, points_per_side: int, good: float) -> dict[str, A
 
 
 def answer(who: str, task: Path, oracle: Path) -> dict[str, Any]:
-    """What `child` returns, from a process of its own; both packages have the same name."""
+    """Return the result of `child` from a separate process; both packages have one name."""
     command = [sys.executable, __file__, "--child", who, str(task)]
     paths = [str(oracle.resolve())] if who == "original" else []
     environment = os.environ | {
@@ -127,9 +127,8 @@ def ours(task: dict[str, Any]) -> Any:
 
 def original(task: dict[str, Any]) -> Any:
     """The original generator with the weights and options of a task."""
-    from mobile_sam.build_sam import build_sam_vit_t
-
     from mobile_sam import SamAutomaticMaskGenerator
+    from mobile_sam.build_sam import build_sam_vit_t
 
     model = build_sam_vit_t()
     model.load_state_dict(task["state"], strict=True)

@@ -1,4 +1,4 @@
-"""Prints what a coarse grid that is asked first saves, and what it costs in masks.
+"""Print how much time a coarse first grid of points saves, and its effect on masks.
 
     python benchmarks/coarse_grid.py results/mobile_sam/distill_then_finetune-demo
 

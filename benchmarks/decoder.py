@@ -1,4 +1,4 @@
-"""Prints how much faster the mask decoder is than the original one on repeated embeddings.
+"""Print how much faster the mask decoder is than the original one on repeated embeddings.
 
     python benchmarks/decoder.py [--oracle .venv/oracle] [--pairs 5] [--prompts 1 4 16]
 

@@ -1,4 +1,4 @@
-"""Prints what each step of a finished run took, its results, and the code in each layer.
+"""Print time and memory of each step of a finished run, its results, and lines of code.
 
     python benchmarks/demo_steps.py results/mobile_sam/distill_then_finetune-demo/run.json
 
@@ -11,9 +11,9 @@ import platform
 import sys
 from pathlib import Path
 
-from mobile_sam.layout import RunPaths
-from mobile_sam.plan import results_table
-from mobile_sam.runs import load_settings
+from mobile_sam.config.load import load_settings
+from mobile_sam.paths import RunPaths
+from mobile_sam.pipeline.results_table import results_table
 
 LAYERS = (
     *("__main__", "report", "validation", "training", "extraction", "features"),

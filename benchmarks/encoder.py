@@ -1,4 +1,4 @@
-"""Prints how fast the image encoder trains in several memory layouts and compiled, in one run.
+"""Print how fast the image encoder trains in several memory layouts and compiled, in one run.
 
     python benchmarks/encoder.py [--img-size 1024] [--rounds 5] [--compile]
 
@@ -66,7 +66,7 @@ def build(img_size: int) -> nn.Module:
 
 
 def contiguous(encoder: nn.Module) -> Encode:
-    """What `encoder` does, without its change of layout."""
+    """Run the image encoder without its change of memory layout."""
     if not isinstance(encoder, TinyViTEncoder):
         raise TypeError(f"{type(encoder).__name__} is not a TinyViTEncoder")
     body, neck = encoder.body, encoder.neck

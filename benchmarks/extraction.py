@@ -1,4 +1,4 @@
-"""Prints the throughput of a whole extraction against that of the bare encoder, in one run.
+"""Print the throughput of a whole extraction against that of the bare encoder, in one run.
 
     python benchmarks/extraction.py [--teacher vit_b] [--img-size 512] [--images 16]
 
@@ -13,25 +13,26 @@ import platform
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.index import Index
-from mobile_sam.data.indexing import index_dataset
+from mobile_sam.config.run import RunConfig
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.table import Index
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.extraction import compute
 from mobile_sam.extraction.compute import extract_features
-from mobile_sam.extraction.images import loaded
+from mobile_sam.extraction.images import load_batches
 from mobile_sam.extraction.passes import batch_size, teacher_pass
 from mobile_sam.extraction.plan import plan_extraction
 from mobile_sam.features import arrays
 from mobile_sam.features.identity import identity
-from mobile_sam.layout import RunPaths
-from mobile_sam.models.roles import load_teacher
+from mobile_sam.models.student_teacher import load_teacher
+from mobile_sam.paths import RunPaths
 
 
 def prepare(directory: Path, args: argparse.Namespace) -> RunConfig:
@@ -60,7 +61,7 @@ def prepare(directory: Path, args: argparse.Namespace) -> RunConfig:
 
 
 def bare_seconds(encoder: Any, batches: list[torch.Tensor], config: RunConfig) -> float:
-    """Of the encoder alone."""
+    """Return the seconds of the encoder alone."""
     began = time.perf_counter()
     for batch in batches:
         teacher_pass(encoder, batch, config.distill_levels)
@@ -70,7 +71,7 @@ def bare_seconds(encoder: Any, batches: list[torch.Tensor], config: RunConfig) -
 
 
 def extraction_seconds(config: RunConfig) -> float:
-    """Of a whole extraction into a new store."""
+    """Return the seconds of a whole extraction into a new store."""
     shutil.rmtree(RunPaths(config).features, ignore_errors=True)
     plan_extraction(config)
     began = time.perf_counter()
@@ -90,19 +91,22 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable(logging.INFO)
     torch.set_num_threads(args.threads)
-    arrays.SHARD = max(1, args.images // 4)  # four shards, so that writing has what to overlap
+    # Four shards, so that writing can overlap with computing.
+    arrays.IMAGES_PER_SHARD = max(1, args.images // 4)
     with tempfile.TemporaryDirectory() as directory:
         config = prepare(Path(directory), args)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         teacher = load_teacher(config).to(device)
         compute.load_teacher = lambda config: teacher
-        size = batch_size(teacher.image_encoder, config.img_size, device)
-        size = min(size, arrays.SHARD)
+        encoder = teacher.image_encoder
+        look = partial(teacher_pass, encoder, levels=config.distill_levels)
+        size = batch_size(encoder, look, config.img_size, device)
+        size = min(size, arrays.IMAGES_PER_SHARD)
         order = list(range(args.images))
         positions = [order[i : i + size] for i in range(0, args.images, size)]
         index = Index(RunPaths(config).index, "train")
-        frames = loaded(index, identity(config), positions, config.num_workers, device)
-        batches = [batch[:, 0].to(device) for batch in frames]
+        frames = load_batches(index, identity(config), positions, config.num_workers, device)
+        batches = [batch.on(device)[:, 0] for batch in frames]
         bare_seconds(teacher.image_encoder, batches[:1], config)  # warm up
         found = [
             (bare_seconds(teacher.image_encoder, batches, config), extraction_seconds(config))

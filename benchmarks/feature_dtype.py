@@ -1,4 +1,4 @@
-"""Prints what float16 and int8 lose of a teacher's features, and what that costs the student.
+"""Print the error of features in float16 and int8, and its effect on the student.
 
     python benchmarks/feature_dtype.py DIRECTORY [--images 300] [--epochs 8]
 
@@ -19,21 +19,21 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.index import Index
-from mobile_sam.extraction.images import Images
+from mobile_sam.config.load import load_settings
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.data.index.table import Index
+from mobile_sam.extraction.images import TeacherImages
 from mobile_sam.extraction.passes import teacher_pass
 from mobile_sam.features.identity import identity
 from mobile_sam.features.store import FeatureStore
-from mobile_sam.layout import RunPaths
-from mobile_sam.models.roles import load_teacher
-from mobile_sam.runs import load_settings
-from mobile_sam.schedule import normalise
-from mobile_sam.shipped import CONFIG_DIR
+from mobile_sam.models.student_teacher import load_teacher
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.package_data import CONFIG_DIR
 
 ROOT = Path(__file__).parents[1]
 STUDENTS = {
-    "online": {"teacher": "online"},
+    "online": {"teacher_features": "online"},
     "float16": {"feature_dtype": "float16"},
     "int8": {"feature_dtype": "int8"},
 }
@@ -99,9 +99,10 @@ def print_errors(configs: dict[str, RunConfig]) -> None:
     config = configs["online"]
     index = Index(RunPaths(config).index, "train")
     encoder = load_teacher(config).image_encoder
-    images = Images(index, config.img_size, ["identity"])
+    images = TeacherImages(index, config.img_size, ["identity"])
     print(f"\n1 - cosine to the teacher's features, {_COMPARED} images   mean       largest")
-    exact = [teacher_pass(encoder, images[i], config.distill_levels) for i in range(_COMPARED)]
+    frames = [images[i].on(torch.device("cpu")) for i in range(_COMPARED)]
+    exact = [teacher_pass(encoder, frame, config.distill_levels) for frame in frames]
     for name in ("float16", "int8"):
         found = torch.tensor([cosine(configs[name], f, i) for i, f in enumerate(exact)])
         print(f"{name:<48}{found[:, 0].mean():10.2e} {found[:, 1].max():10.2e}")

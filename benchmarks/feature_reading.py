@@ -1,4 +1,4 @@
-"""Prints how fast stored features are read, against reading the bare bytes, in one run.
+"""Print how fast stored features are read, against reading the bare bytes, in one run.
 
     python benchmarks/feature_reading.py [--images 256] [--dtype float16]
 
@@ -19,11 +19,11 @@ import torch
 import zarr
 from torch.utils.data import DataLoader, Dataset
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.digests import DIGEST_BYTES, as_digests
-from mobile_sam.data.index import IndexedImage
+from mobile_sam.config.run import RunConfig
+from mobile_sam.data.index.digest_lookup import DIGEST_BYTES, as_digests
+from mobile_sam.data.index.table import IndexedImage
 from mobile_sam.features import arrays
-from mobile_sam.features.encoding import encode, to_parts
+from mobile_sam.features.encoding import encode, to_arrays
 from mobile_sam.features.identity import Identity, bytes_per_image, identity
 from mobile_sam.features.store import FeatureStore
 
@@ -42,7 +42,7 @@ def make_store(path: Path, images: int, dtype: str) -> Identity:
     store = arrays.create_arrays(path, expected)
     store.append(as_digests(b"".join(map(digest, range(images)))))
     for start in range(0, images, store.shard):
-        parts = to_parts(encode(torch.randn(store.shard, 1, 256, 64, 64), dtype))
+        parts = to_arrays(encode(torch.randn(store.shard, 1, 256, 64, 64), dtype))
         count = min(store.shard, images - start)
         store.write(start, {"neck": parts}, np.ones(count, dtype=bool))
     return expected
@@ -63,20 +63,20 @@ class Features(Dataset[dict[str, torch.Tensor]]):
 
 
 class Bytes(Dataset[torch.Tensor]):
-    """As many bytes of the files of a store for each image, as they lie there."""
+    """Raw bytes from the files of a store, as many per image as its features take."""
 
     def __init__(self, path: Path) -> None:
         self.files = sorted(p for p in (path / "neck" / "c").rglob("*") if p.is_file())
-        self.size = self.files[0].stat().st_size // arrays.SHARD
+        self.size = self.files[0].stat().st_size // arrays.IMAGES_PER_SHARD
 
     def __getitem__(self, i: int) -> torch.Tensor:
-        with self.files[i // arrays.SHARD].open("rb") as file:
-            file.seek(i % arrays.SHARD * self.size)
+        with self.files[i // arrays.IMAGES_PER_SHARD].open("rb") as file:
+            file.seek(i % arrays.IMAGES_PER_SHARD * self.size)
             return torch.frombuffer(bytearray(file.read(self.size)), dtype=torch.uint8)
 
 
 def seconds(dataset: Dataset[object], order: list[int]) -> float:
-    """Of one pass in that order; the workers have opened the store before."""
+    """Return the seconds of one pass in that order; the workers have already opened the store."""
     loader = DataLoader(dataset, BATCH, sampler=order, num_workers=WORKERS)
     batches = iter(loader)
     for _ in range(2 * WORKERS):  # what the workers read while they start
@@ -96,7 +96,7 @@ def in_process(dataset: Features, order: list[int]) -> float:
 
 
 def medians(measures: list[Callable[[], float]]) -> list[float]:
-    """Of each, measured by turns: what else the machine does then meets all of them."""
+    """Return the medians of each, measured in turns, so that other load affects all of them."""
     found = [[measure() for measure in measures] for _ in range(ROUNDS)]
     return np.median(found, axis=0).tolist()
 

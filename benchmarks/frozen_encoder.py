@@ -1,4 +1,4 @@
-"""Prints how much faster epochs are when a frozen encoder's embeddings are kept, in one run.
+"""Print how much faster epochs are when a frozen encoder's embeddings are kept, in one run.
 
     python benchmarks/frozen_encoder.py [--data ../shared/data/coco8] [--img-size 1024]
 
@@ -18,10 +18,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.data.indexing import index_dataset
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import normalise
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.paths import RunPaths
 from mobile_sam.training.run import train_run
 
 EPOCHS = 4

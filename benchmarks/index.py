@@ -141,7 +141,7 @@ def memory_of_reading(settings: Path) -> str:
     """Memory that an index adds to a process that reads 300 random images of it."""
     code = (
         "import sys, psutil, random; from pathlib import Path\n"
-        "from mobile_sam.data.index import Index\n"
+        "from mobile_sam.data.index.table import Index\n"
         "path = next(Path(sys.argv[1]).rglob('index.parquet'))\n"
         "before = psutil.Process().memory_full_info().uss\n"
         "index = Index(path, 'train')\n"

@@ -1,10 +1,11 @@
-"""Prints a training step with the real loader against one on batches in memory, in one run.
+"""Print how fast samples are read: a single one, by the loader, and during a waiting step.
 
-    python benchmarks/loading.py [--data ../shared/data/coco8] [--img-size 1024] [--num-workers 0]
+    python benchmarks/loading.py [--data ../shared/data/coco8] [--img-size 1024] [--num-workers N]
 
-Trains a randomly initialised `vit_t` with stored features of another one. In every other epoch the
-batches of the epoch before come from memory: the same numbers, without reading images, masks and
-features. Also prints what the parts of a sample take, which says what a cache of images could save.
+Training samples of `vit_t` with four objects an image and stored features of another one. The rate
+of one sample is that of a single process with one thread; the loader's is what comes out of N
+processes (by default one for each CPU), once they all work. The step waits 10 ms for each image;
+what else an epoch takes is waiting for data. The goals are 0.9 x N x the first rate, and 5 %.
 """
 
 import argparse
@@ -14,59 +15,74 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import cv2
 import torch
+from lightning_fabric import Fabric
 
-from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.data.dataset import Sample
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
 from mobile_sam.data.images import read_image
-from mobile_sam.data.indexing import index_dataset
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.sampling.dataset import Sample, TrainingSet
+from mobile_sam.data.transforms import pad_to_frame, resize_image
 from mobile_sam.extraction.compute import extract_features
 from mobile_sam.extraction.plan import finish_extraction, plan_extraction
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import normalise
-from mobile_sam.training.run import train_run
-from mobile_sam.training.stage import StageTraining
-from mobile_sam.training.start import training_set
+from mobile_sam.paths import RunPaths
+from mobile_sam.system.cpus import cpus_of_rank
+from mobile_sam.training.batches import loaded_batches
+from mobile_sam.training.setup import training_set
+
+STEP = 0.01  # seconds an image
+AHEAD = 2  # batches that PyTorch lets each process read ahead
 
 
 def main() -> None:
-    """Print seconds of both kinds of epochs, their ratio, and the parts of a sample."""
-    args = arguments(__doc__, pairs=3)
+    """Print both rates and their ratio, the share of waiting, and the parts of a sample."""
+    parser = options(__doc__, num_workers=cpus_of_rank(), batch_size=4)
+    parser.add_argument("--seconds", type=float, default=15, help="of each measurement")
+    args = parser.parse_args()
     logging.disable(logging.INFO)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as directory:
         config = prepare(args, directory)
-        reading_by_turns()
-        train_run(config)
-        (stage,) = normalise(config)
-        seconds = pd.read_csv(RunPaths(config).metrics(stage))["seconds"].to_numpy()
-        steps = -(-len(training_set(config, stage)) // config.batch_size)
-        real, memory = seconds[2::2] / steps, seconds[3::2] / steps
-        parts = parts_of_a_sample(config)
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads")
+        samples = training_set(config, normalise(config)[0])
+        alone = rate_alone(samples, args.seconds)
+        loader = rate_of_loader(config, samples, args.seconds)
+        first, later = waiting(config, samples, args.seconds)
+        parts = parts_of_a_sample(samples, args.seconds)
+    processes = args.num_workers
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {args.img_size} px, torch", end=" ")
+    print(f"{torch.__version__}, {processes} processes, batches of {config.batch_size}")
+    print(f"  one sample alone      {alone:7.1f} img/s")
     print(
-        f"{args.img_size} px, {args.num_workers} workers, {steps} steps an epoch, seconds a step:"
+        f"  loader alone          {loader:7.1f} img/s, {loader / alone / max(1, processes):.3f}",
+        end=" ",
     )
-    print(f"  real loader  {real.mean():6.3f}  {real.round(3).tolist()}")
-    print(f"  in memory    {memory.mean():6.3f}  {memory.round(3).tolist()}")
-    print(f"  ratio        {real.mean() / memory.mean():6.3f}")
+    print(f"of {processes} x one alone (goal 0.9)")
+    print(
+        f"  step of {1000 * STEP:.0f} ms an image  {later:.1%} of an epoch waits for data", end=" "
+    )
+    print(f"(goal 5 %); {first:.1%} of the first one, in which the processes start")
     print("  of a sample: " + ", ".join(f"{name} {1000 * s:.1f} ms" for name, s in parts.items()))
 
 
-def arguments(description: str | None, pairs: int) -> argparse.Namespace:
-    """What the command line says of a run to prepare; `pairs` is a default."""
+def options(description: str | None, num_workers: int, batch_size: int) -> argparse.ArgumentParser:
+    """Return the command-line options of a run to prepare, with defaults."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/coco8"))
     parser.add_argument("--img-size", type=int, default=1024)
-    parser.add_argument("--num-workers", type=int, default=0)
-    parser.add_argument("--pairs", type=int, default=pairs, help="of epochs, after two to warm up")
-    return parser.parse_args()
+    parser.add_argument("--num-workers", type=int, default=num_workers)
+    parser.add_argument("--batch-size", type=int, default=batch_size)
+    return parser
 
 
-def prepare(args: argparse.Namespace, directory: str) -> RunConfig:
+def prepare(args: argparse.Namespace, directory: str, epochs: int = 1) -> RunConfig:
     """A run with its index and features."""
     settings: dict[str, Any] = {
         f"{split}_{short}_dir": str(args.data / split / name)
@@ -81,8 +97,8 @@ def prepare(args: argparse.Namespace, directory: str) -> RunConfig:
         "teacher_model_type": "vit_t",
         "use_distill": True,
         "img_size": args.img_size,
-        "num_epochs": 2 + 2 * args.pairs,
-        "batch_size": 1,
+        "num_epochs": epochs,
+        "batch_size": args.batch_size,
         "val_images": 0,
         "num_workers": args.num_workers,
     }
@@ -95,37 +111,67 @@ def prepare(args: argparse.Namespace, directory: str) -> RunConfig:
     return config
 
 
-def reading_by_turns() -> None:
-    """Make every other epoch repeat the batches of the one before from memory."""
-    original = StageTraining._loader
-    kept: list[Sample] = []
-
-    def by_turns(self: StageTraining) -> Iterator[Sample]:
-        if self.progress.epoch % 2:
-            yield from kept
-            return
-        kept.clear()
-        for batch in original(self):
-            kept.append(batch)
-            yield batch
-
-    StageTraining._loader = by_turns  # type: ignore[method-assign]
+def rate_alone(samples: TrainingSet, seconds: float) -> float:
+    """Samples a second of this process, which has read each of them once before."""
+    for position in range(len(samples)):
+        samples[position]
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        samples[len(samples) + done]
+        done += 1
+    return done / (time.perf_counter() - began)
 
 
-def parts_of_a_sample(config: RunConfig) -> dict[str, float]:
-    """Seconds of a whole sample, and of decoding its image and reading its features alone."""
-    samples = training_set(config, normalise(config)[0])
+def batches(config: RunConfig, samples: TrainingSet) -> Iterator[Sample]:
+    """Yield the batches of a stage that never ends."""
+    return loaded_batches(config, samples, Fabric(accelerator="cpu"), 0, 0, 10**9)
+
+
+def rate_of_loader(config: RunConfig, samples: TrainingSet, seconds: float) -> float:
+    """Samples a second from the loader, after those that were read before anybody asked."""
+    source, images = batches(config, samples), 0
+    for _ in islice(source, 2 * AHEAD * max(1, int(config.num_workers))):
+        pass
+    began = time.perf_counter()
+    for batch in source:
+        images += len(batch.position)
+        if time.perf_counter() - began > seconds:
+            break
+    return images / (time.perf_counter() - began)
+
+
+def waiting(config: RunConfig, samples: TrainingSet, seconds: float) -> tuple[float, float]:
+    """The shares of the first epoch, and of all later ones, that are waiting for data."""
+    source, shares = batches(config, samples), []
+    of_epoch = -(-len(samples) // config.batch_size)
+    epochs = max(1, round(seconds / STEP / len(samples)))
+    for number in (1, epochs):
+        began, steps = time.perf_counter(), 0.0
+        for batch in islice(source, number * of_epoch):
+            step = time.perf_counter()
+            time.sleep(STEP * len(batch.position))
+            steps += time.perf_counter() - step
+        shares.append(1 - steps / (time.perf_counter() - began))
+    return shares[0], shares[1]
+
+
+def parts_of_a_sample(samples: TrainingSet, seconds: float) -> dict[str, float]:
+    """Seconds of a whole sample, and of some of what it takes."""
     records = [samples.record(i) for i in range(len(samples))]
+    pixels = [read_image(record.path) for record in records]
+    size, read = samples.img_size, samples.read_features
     found = {}
     for name, work in (
         ("whole", lambda i: samples[i]),
         ("decoding the image", lambda i: read_image(records[i].path)),
-        ("reading features", lambda i: samples.read_features(records[i], "identity")),
+        ("resizing it", lambda i: pad_to_frame(resize_image(pixels[i], size), size)),
+        ("reading features", lambda i: None if read is None else read(records[i], "identity")),
     ):
-        began = time.perf_counter()
-        for i in range(len(records)):
-            work(i)
-        found[name] = (time.perf_counter() - began) / len(records)
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds / 8:
+            work(done % len(records))
+            done += 1
+        found[name] = (time.perf_counter() - began) / done
     return found
 
 

@@ -1,4 +1,4 @@
-"""Prints what the workflow takes that is not the work itself.
+"""Print the overhead of the workflow.
 
     python benchmarks/overhead.py [--overlay demo] [--cores 2] [--keep DIRECTORY]
 
@@ -34,8 +34,8 @@ VERBS = {
     "extract --step finish": (),
     "train": (),
     "export": (),
-    "validate --what box_filled": (),
-    "validate --what start": (),
+    "validate --checkpoint box_filled": (),
+    "validate --checkpoint start": (),
     "report": (),
 }
 

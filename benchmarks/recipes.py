@@ -1,4 +1,4 @@
-"""Compares ways to train a student in equal time: the table of docs/recipes.md.
+"""Compare ways to train a student in equal time: the table of docs/recipes.md.
 
     python benchmarks/recipes.py run   [--scenes NAME ...] [--seeds 3] [--out results/recipes.csv]
     python benchmarks/recipes.py table [--out results/recipes.csv]
@@ -28,15 +28,15 @@ from typing import Any
 import pandas as pd
 from scenes import SCENES, Recipe, slug, stage, student_config, teacher_config
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.indexing import index_dataset
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.evaluation.validate_run import validate
 from mobile_sam.extraction.compute import extract_features
 from mobile_sam.extraction.plan import finish_extraction, plan_extraction
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import normalise
+from mobile_sam.paths import RunPaths
 from mobile_sam.training.export import export_weights
 from mobile_sam.training.run import train_run
-from mobile_sam.validation import validate
 
 
 def main() -> None:
@@ -119,7 +119,7 @@ def unique_teachers(names: list[str]) -> list[str]:
 
 
 def kinds_of_stages(recipes: dict[str, Recipe]) -> list[tuple[str | None, bool]]:
-    """What stages there are, by their cost: (distil, unlabelled)."""
+    """Return the kinds of stages by cost: (distil, unlabelled)."""
     return list(
         dict.fromkeys([(None, False), *((r.distil, r.unlabelled) for r in recipes.values())])
     )
@@ -201,7 +201,7 @@ def train(work: Path, name: str, recipe: str, seed: int) -> None:
 
 
 def cost_path(work: Path, name: str, distil: str | None, unlabelled: bool) -> Path:
-    """Where the measured seconds of an epoch are kept."""
+    """Return the path of the measured seconds of an epoch."""
     kind = slug(distil or "fine-tune") + ("-unlabelled" if unlabelled and distil else "")
     return work / "costs" / slug(name) / f"{kind}.json"
 
@@ -210,11 +210,11 @@ def index(config: RunConfig) -> None:
     """Index the data of a run, unless that is done."""
     paths = RunPaths(config)
     if not paths.index.is_file():
-        index_dataset(paths.sources, paths.index, config.data, config.seed)
+        index_dataset(paths.sources, paths.index, config.data)
 
 
 def miou(config: RunConfig) -> dict[str, float]:
-    """Of the last stage, by prompt."""
+    """Return the mean IoU of the last stage, by prompt."""
     table = pd.read_parquet(RunPaths(config).validation(normalise(config)[-1].directory))
     means = table.groupby("prompt")["iou"].mean()
     return {prompt: round(float(means[prompt]), 4) for prompt in ("box", "point")}

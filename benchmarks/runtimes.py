@@ -1,4 +1,4 @@
-"""Prints how fast a bundle's image encoder is in each form and runtime, beside the original code.
+"""Print the speed of a bundle's image encoder by precision and runtime, and of the original.
 
     make oracle
     python benchmarks/runtimes.py --images DIRECTORY [--weights FILE] [--threads 2] [--rounds 5]
@@ -91,26 +91,26 @@ def prepare(args: argparse.Namespace, place: Path) -> Path:
     import torch
 
     from mobile_sam.data.images import read_image
-    from mobile_sam.inference.onnx.bundle import write_bundle
-    from mobile_sam.inference.onnx.examples import of_directory
+    from mobile_sam.export.bundle import write_bundle
+    from mobile_sam.export.calibration import images_from_directory
     from mobile_sam.models.build import build_sam_model
-    from mobile_sam.models.recognise import load_any
+    from mobile_sam.models.detect_architecture import load_any
     from mobile_sam.models.weights import to_original
 
     model = build_sam_model("vit_t", 1024) if args.weights is None else load_any(args.weights, 1024)
     model.eval().requires_grad_(False)
     bundle = args.bundle or place / "bundle"
-    examples = of_directory(args.images, args.calibration_images)
+    examples = images_from_directory(args.images, args.calibration_images)
     if not (bundle / "bundle.json").is_file():
         write_bundle(model, bundle, {"weights": str(args.weights)}, ["float16", "int8"], examples)
     torch.save(to_original(model), place / "state.pt")
-    np.save(place / "image.npy", read_image(examples.judges[0].path))
+    np.save(place / "image.npy", read_image(examples.evaluation[0].path))
     (place / "task.json").write_text(json.dumps({"bundle": str(bundle.resolve())}))
     return place
 
 
 def iou(mask: np.ndarray, other: np.ndarray) -> float:
-    """Of two masks; 1 when both are empty."""
+    """Return the IoU of two masks; 1 if both are empty."""
     union = np.count_nonzero(mask | other)
     return np.count_nonzero(mask & other) / union if union else 1.0
 
@@ -193,7 +193,7 @@ def original(place: Path, threads: int) -> tuple[Any, Callable[[], Any]]:
 
 def of_bundle(way: str, place: Path, threads: int) -> tuple[Any, Callable[[], Any]]:
     """A bundle's predictor in a runtime and form, and a pass of its encoder."""
-    from mobile_sam.inference.onnx.predictor import OnnxPredictor
+    from mobile_sam.export.predictor import OnnxPredictor
 
     runtime, form = way.split()
     bundle = json.loads((place / "task.json").read_text())["bundle"]

@@ -1,4 +1,4 @@
-"""Prints how time, memory and disk grow with the number of images, and what that comes to.
+"""Print how time, memory and disk space grow with the number of images.
 
     python benchmarks/scaling.py steps [--images 500 1000 2000]
     python benchmarks/scaling.py plan  [--images 110000 1100000 11000000]
@@ -24,13 +24,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mobile_sam.config import RunConfig, parse_config
-from mobile_sam.data.index import SCHEMA
-from mobile_sam.data.indexing import images_per_group
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.data.index.build import images_per_group
+from mobile_sam.data.index.table import SCHEMA
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.features.identity import bytes_per_image, identity
-from mobile_sam.layout import RunPaths
-from mobile_sam.plan import fingerprint
+from mobile_sam.paths import RunPaths
+from mobile_sam.pipeline.fingerprints import fingerprint
 
 ROOT = Path(__file__).parents[1]
 MEGABYTE, TERABYTE = 1 << 20, 1 << 40
@@ -94,7 +95,7 @@ def drawn_project(directory: Path, images: int) -> tuple[Path, Path]:
         **{"run_name": "scaling", "output_dir": str(directory / "results"), "num_workers": 0},
         **{"model_type": "tiny_sam", "teacher_model_type": "tiny_teacher_vit", "img_size": 64},
         **{"checkpoint": None, "teacher_checkpoint": "random", "use_distill": True},
-        **{"num_epochs": 1, "batch_size": 8, "val_images": 0, "cost_repeats": 0},
+        **{"num_epochs": 1, "batch_size": 8, "val_images": 0, "benchmark_repeats": 0},
     }
     path = directory / "run.json"
     path.write_text(json.dumps(settings))
@@ -102,7 +103,7 @@ def drawn_project(directory: Path, images: int) -> tuple[Path, Path]:
 
 
 def print_plans(sizes: Sequence[int]) -> None:
-    """What planning and reading take over large indexes."""
+    """Print the cost of planning and reading large indexes."""
     with tempfile.TemporaryDirectory() as name:
         print_files(Path(name))
         for images in sizes:
@@ -125,14 +126,14 @@ def print_plans(sizes: Sequence[int]) -> None:
 
 
 def print_files(directory: Path, files: int = 100_000) -> None:
-    """What looking at each file takes without `data.version`."""
+    """Print the cost of checking each file without `data.revision`."""
     config = parse_config(json.loads(planned_project(directory)[0].read_text()), "scaling")
-    watched = config.model_copy(update={"data": config.data.model_copy(update={"version": None})})
+    watched = config.model_copy(update={"data": config.data.model_copy(update={"revision": None})})
     for number in range(files):
         (directory / "images" / f"{number:08d}.jpg").touch()
     seconds = timed(lambda: fingerprint(watched))
     print(f"looking at {files:,} files: {seconds:.1f} s, {seconds / files * 11e6:.0f} s for 11 M")
-    print(f"with data.version: {timed(lambda: fingerprint(config)):.6f} s")
+    print(f"with data.revision: {timed(lambda: fingerprint(config)):.6f} s")
 
 
 def planned_project(directory: Path) -> tuple[Path, Path]:
@@ -143,7 +144,7 @@ def planned_project(directory: Path) -> tuple[Path, Path]:
         **{key: str(directory / "images") for key in places},
         **{"run_name": "planned", "output_dir": str(directory / "results")},
         **{"checkpoint": None, "teacher_checkpoint": "random", "teacher_model_type": "vit_h"},
-        **{"use_distill": True, "data": {"version": "1"}},
+        **{"use_distill": True, "data": {"revision": "1"}},
     }
     path = directory / "planned.json"
     path.write_text(json.dumps(settings))
@@ -189,8 +190,8 @@ READING = """
 import random, sys, time
 from pathlib import Path
 import psutil
-from mobile_sam.data.digests import Places
-from mobile_sam.data.index import Index
+from mobile_sam.data.index.digest_lookup import DigestLookup
+from mobile_sam.data.index.table import Index
 def used():
     return psutil.Process().memory_full_info().uss / 2**20
 before, began = used(), time.perf_counter()
@@ -202,7 +203,7 @@ for _ in range(200):
     index[draw.randrange(len(index))]
 each = (time.perf_counter() - began) / 200
 began, now = time.perf_counter(), used()
-places = Places(index.digests())
+places = DigestLookup(index.digests())
 looked = time.perf_counter() - began
 print(f"open {opened:.1f} s {at:.0f} MiB, an image {each * 1000:.1f} ms, "
       f"all digests {looked:.1f} s {used() - now:.0f} MiB")

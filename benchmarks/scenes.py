@@ -1,4 +1,4 @@
-"""What is compared in `recipes.py`: scenes, recipes, and the runs that they stand for."""
+"""Scenes and recipes that `recipes.py` compares, and their runs."""
 
 import os
 import shutil
@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mobile_sam.config import RunConfig, parse_config
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
 from mobile_sam.data.synthetic import write_scenes
-from mobile_sam.layout import RunPaths
+from mobile_sam.paths import RunPaths
 
 NUCLEI = Path("../shared/data/nuclei")
 NOTHING = {"focal": 0.0, "dice": 0.0, "iou": 0.0}
@@ -18,7 +19,7 @@ LOSSES = {"focal": 1.0, "dice": 1.0, "iou": 1.0}
 
 @dataclass(frozen=True)
 class Scene:
-    """What a student has to learn from.
+    """Data of a student.
 
     data: `demo` (600 synthetic images of 128 pixels) or `nuclei` (64 images at 256 pixels).
     teacher_epochs: how long the teacher was trained, on all images with their masks.
@@ -34,7 +35,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How it learns. distil: settings of the distilling stage; None for fine-tuning alone.
+    """Training recipe. distil: settings of the distilling stage; None for fine-tuning alone.
 
     share: of the time that distilling takes; 1 for no fine-tuning.
     unlabelled: whether it also looks at images without masks.
@@ -55,7 +56,7 @@ DISTIL: dict[str, dict[str, Any]] = {
     "+hard prompts": {
         "distill_losses": {"mse": 1.0, "cosine": 1.0, **ANSWERS},
         "prompt_rounds": 2,
-        "clicks": "teacher",
+        "click_target": "teacher",
     },
 }
 ALONE = {name: Recipe(name) for name in DISTIL}
@@ -147,7 +148,7 @@ def common(work: Path, scene: Scene) -> dict[str, Any]:
 
 
 def images(work: Path, scene: Scene) -> Path:
-    """Where the scene's images lie; they are put there when they do not."""
+    """Return the directory of the scene's images; create them if they are missing."""
     everything = work / "data" / scene.data / "all"
     if not everything.is_dir():
         unfinished = everything.with_name(f"all.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Prints what of a training step is neither forward, backward nor update.
+"""Print the share of a training step besides forward, backward and update.
 
     python benchmarks/step_overhead.py [--data ../shared/data/coco8] [--img-size 1024]
 
@@ -19,25 +19,27 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from loading import arguments, prepare
+from loading import options, prepare
 
-from mobile_sam.layout import RunPaths
-from mobile_sam.schedule import normalise
-from mobile_sam.training.learner import Learner
+from mobile_sam.config.schedule import normalise
+from mobile_sam.paths import RunPaths
 from mobile_sam.training.run import train_run
+from mobile_sam.training.step import TrainingModule
 
-PARTS = ((Learner, "forward"), (Fabric, "backward"), (torch.optim.AdamW, "step"))
+PARTS = ((TrainingModule, "forward"), (Fabric, "backward"), (torch.optim.AdamW, "step"))
 
 
 def main() -> None:
     """Print seconds of each part of an epoch, and the share of the rest."""
-    args = arguments(__doc__, pairs=1)
+    parser = options(__doc__, num_workers=0, batch_size=1)
+    parser.add_argument("--epochs", type=int, default=4, help="the first of which is left out")
+    args = parser.parse_args()
     logging.disable(logging.INFO)
     spent: dict[str, list[float]] = defaultdict(list)
     for owner, name in PARTS:
         setattr(owner, name, timed(getattr(owner, name), spent[name]))
     with tempfile.TemporaryDirectory() as directory:
-        config = prepare(args, directory)
+        config = prepare(args, directory, args.epochs)
         train_run(config)
         (stage,) = normalise(config)
         seconds = pd.read_csv(RunPaths(config).metrics(stage))["seconds"]

@@ -1,4 +1,4 @@
-"""Prints training objects/s with one encoder pass an image against one an object, in one run.
+"""Print training objects/s with one encoder pass per image and with one per object.
 
     python benchmarks/training.py [--data ../shared/data/coco8] [--img-size 1024] [--objects 3 16]
 
@@ -20,15 +20,15 @@ from pathlib import Path
 
 import torch
 
-from mobile_sam.data.dataset import Sample, TrainingSet, collate
-from mobile_sam.data.index import Index
-from mobile_sam.data.indexing import index_dataset
+from mobile_sam.config.losses import LossWeights
+from mobile_sam.config.sections import Augment, Prompts
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.table import Index
+from mobile_sam.data.sampling.dataset import Sample, TrainingSet, collate
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.options import Augment, LossWeights, Prompts
-from mobile_sam.training.allocation import keep_freed_memory
-from mobile_sam.training.distillation import Distiller
-from mobile_sam.training.learner import Learner
-from mobile_sam.training.objective import Objective, weighted
+from mobile_sam.training.malloc import keep_freed_memory
+from mobile_sam.training.step import Objective, TrainingModule, encode
+from mobile_sam.training.teacher import FeatureProjections
 
 
 def main() -> None:
@@ -42,13 +42,13 @@ def main() -> None:
     keep_freed_memory()  # as training does
     threads = torch.get_num_threads()
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, {threads} threads, {args.img_size} px")
-    learner = Learner(
+    module = TrainingModule(
         build_sam_model("vit_t", args.img_size),
-        Distiller(256, {}, seed=0),
-        Objective(weighted(LossWeights()), {}, {}),
+        FeatureProjections(256, {}, seed=0),
+        Objective(LossWeights().computed, {}, {}),
     )
     for objects in args.objects:
-        compare(learner.train(), batch(args, objects), objects, args.pairs)
+        compare(module.train(), batch(args, objects), objects, args.pairs)
 
 
 def batch(args: argparse.Namespace, objects: int) -> Sample:
@@ -62,27 +62,27 @@ def batch(args: argparse.Namespace, objects: int) -> Sample:
         return collate([samples[0]])
 
 
-def compare(learner: Learner, sample: Sample, objects: int, pairs: int) -> None:
+def compare(module: TrainingModule, sample: Sample, objects: int, pairs: int) -> None:
     """Time both ways in turns, and both parts of a step."""
     singles = [one(sample, i) for i in range(objects)]
     with torch.no_grad():
-        embedding = learner.student.image_encoder(sample.image)
+        embedding = encode(module.student, sample)
     encoded = sample._replace(embedding=embedding)
 
     def together() -> None:
-        step(learner, sample)
+        step(module, sample)
 
     def each() -> None:
         for single in singles:
-            step(learner, single)
+            step(module, single)
 
     def encoder() -> None:
-        learner.student.image_encoder(sample.image).sum().backward()
+        encode(module.student, sample).sum().backward()
 
     def decoder() -> None:
-        step(learner, encoded)
+        step(module, encoded)
 
-    step(learner, singles[0])
+    step(module, singles[0])
     found: dict[Callable[[], None], list[float]] = {
         w: [] for w in (together, each, encoder, decoder)
     }
@@ -107,13 +107,13 @@ def one(sample: Sample, i: int) -> Sample:
     return sample._replace(**{name: getattr(sample, name)[:, i : i + 1] for name in fields})
 
 
-def step(learner: Learner, sample: Sample) -> None:
+def step(module: TrainingModule, sample: Sample) -> None:
     """Forward and backward."""
-    learner(sample)["loss"].sum().backward()
+    module(sample)["loss"].sum().backward()
 
 
 def seconds(work: Callable[[], None]) -> float:
-    """What it takes once."""
+    """Return the seconds of one call."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Prints validated objects/s with one encoder pass an image against one an object, in one run.
+"""Print validated objects/s with one encoder pass per image and with one per object.
 
     python benchmarks/validation.py [--data ../shared/data/coco8] [--img-size 1024] [--objects 16]
                                     [--protocols box point]
@@ -23,14 +23,14 @@ from typing import Any, get_args
 
 import torch
 
-from mobile_sam.config import RunConfig
-from mobile_sam.data.index import Index, IndexedImage
-from mobile_sam.data.indexing import index_dataset
-from mobile_sam.evaluation.measure import measured
-from mobile_sam.evaluation.measuring import Measuring
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.sections import Protocol
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.table import Index, IndexedImage
+from mobile_sam.evaluation.options import EvaluationOptions
+from mobile_sam.evaluation.runner import measure_images
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.sam import Sam
-from mobile_sam.options import Protocol
 
 ROUNDING = 0.01  # of IoU: random weights give logits so near 0 that pixels change sides
 
@@ -82,10 +82,10 @@ def compare(model: Sam, image: IndexedImage, protocols: tuple[Protocol, ...], pa
 def validated(
     model: Sam, images: Sequence[IndexedImage], protocols: tuple[Protocol, ...]
 ) -> list[dict[str, Any]]:
-    """What `validate` writes of some images; of `Index` it asks for no more than a list gives."""
+    """Return the rows that `validate` writes for some images, given in place of an `Index`."""
     thresholds = RunConfig.model_fields["thresholds"].default
-    how = Measuring(0.0, thresholds, protocols)
-    return list(measured(model, images, range(len(images)), how, "start"))
+    how = EvaluationOptions(0.0, thresholds, protocols)
+    return list(measure_images(model, images, range(len(images)), how, "start"))
 
 
 def image_with(objects: int, data: Path) -> IndexedImage:

@@ -1,4 +1,4 @@
-"""Prints the peak memory of validating ever more images.
+"""Print the peak memory of validation, by number of images.
 
     python benchmarks/validation_memory.py [--images 500 5000] [--protocols box point]
 
@@ -18,14 +18,14 @@ import time
 from pathlib import Path
 from typing import get_args
 
-from mobile_sam.data.index import Index
-from mobile_sam.data.indexing import index_dataset
+from mobile_sam.config.sections import Protocol
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.table import Index
 from mobile_sam.data.synthetic import write_scenes
-from mobile_sam.evaluation.measure import measured
-from mobile_sam.evaluation.measuring import Measuring
+from mobile_sam.evaluation.options import EvaluationOptions
+from mobile_sam.evaluation.runner import measure_images
 from mobile_sam.evaluation.tables import write_table
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.options import Protocol
 
 SCENES = 50
 
@@ -67,9 +67,9 @@ def copies(scenes: Path, count: int, target: Path) -> None:
 def validate(target: Path, protocols: tuple[Protocol, ...]) -> None:
     """Measure all images of an index, and print what it took."""
     index = Index(target / "index.parquet", "val")
-    how = Measuring(0.0, (0.0,), protocols)
+    how = EvaluationOptions(0.0, (0.0,), protocols)
     began = time.monotonic()
-    rows = measured(
+    rows = measure_images(
         build_sam_model("tiny_sam", 64).eval(), index, range(len(index)), how, "tiny_sam"
     )
     write_table(target / "table.parquet", rows, {"thresholds": how.thresholds})

@@ -1,4 +1,4 @@
-"""Prints the peak memory and time of one ViT-H feature at 1024 pixels on the CPU.
+"""Print the peak memory and time of one ViT-H feature at 1024 pixels on the CPU.
 
     python benchmarks/vit_h_memory.py
 
@@ -25,7 +25,7 @@ def extract(path: Path) -> None:
     """Load the weights and encode one batch; print what it took."""
     model = load_weights(path, "vit_h", 1024).eval()
     loaded = peak()
-    size = batch_size(model.image_encoder, 1024, torch.device("cpu"))
+    size = batch_size(model.image_encoder, model.image_encoder, 1024, torch.device("cpu"))
     began = time.monotonic()
     with torch.no_grad():
         features = model.image_encoder(torch.randn(size, 3, 1024, 1024))

@@ -1,4 +1,4 @@
-"""Prints how fast the pages of `export --web` are in Chromium.
+"""Print how fast the pages of `export --web` are in Chromium.
 
     python benchmarks/web.py [--config RUN_JSON] [--rounds 5] [--runtime FILE]
 

@@ -1,18 +1,18 @@
-"""A hook of mkdocs: pages that lie outside of `docs/`, and links that hold in both places.
+"""Collect the pages of the documentation in one directory, which Zensical then builds as a site.
 
-README, configs/README and others are read where they are, in the repository, and are pages of the
-site as well. So a link on any page is that of the repository, and is rewritten here to the page of
-the site. A file of the repository that is no page is named on the site, and not linked.
+    python docs/building/pages.py build/docs
+
+README, configs/README and other pages outside of `docs/` are read in the repository, and are pages
+of the site as well. Therefore the links on a page are links of the repository, and this step
+rewrites them to pages of the site. A link to a file that is no page becomes plain text on the site.
 """
 
 import posixpath
 import re
+import shutil
+import sys
 from functools import partial
 from pathlib import Path
-
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 OUTSIDE = {
@@ -27,26 +27,33 @@ PAGES = {source: page for page, source in OUTSIDE.items()}
 LINK = re.compile(r"\[([^\]]*)\]\((?![a-z]+:)([^)#\s\"]+)(#[^)\s]*)?\)")
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that lie outside of `docs/`."""
-    for page, source in OUTSIDE.items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
-    return files
+def collect_pages(target: Path) -> None:
+    """Write all pages, pictures and styles of the site to `target`, and remove what was there."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", target, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    sources = {page.name: f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} | OUTSIDE
+    for name, source in sources.items():
+        page = (ROOT / source).read_text()
+        (target / name).write_text(rewrite_links(page, posixpath.dirname(source)))
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The page with its links rewritten."""
-    place = page.file.src_uri
-    source = OUTSIDE.get(place, f"docs/{place}")
-    return LINK.sub(partial(_moved, posixpath.dirname(source)), markdown)
+def rewrite_links(page: str, directory: str) -> str:
+    """Return the Markdown of a page that lies in `directory`, with the links of the site."""
+    return LINK.sub(partial(_link_of_the_site, directory), page)
 
 
-def _moved(directory: str, link: re.Match[str]) -> str:
+def _link_of_the_site(directory: str, link: re.Match[str]) -> str:
     text, target, anchor = link.groups(default="")
     path = posixpath.normpath(posixpath.join(directory, target))
     if path in PAGES:
         return f"[{text}]({PAGES[path]}{anchor})"
     if path.startswith("docs/"):
         return f"[{text}]({path.removeprefix('docs/')}{anchor})"
-    # What is no file at all is left to mkdocs, which warns of it, or is no link but code.
+    # A path that does not exist stays: Zensical warns about it, or it is code and no link.
     return text if (ROOT / path).exists() else link[0]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python docs/building/pages.py DIRECTORY")
+    collect_pages(Path(sys.argv[1]))
