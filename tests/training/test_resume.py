@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -244,12 +245,13 @@ def test_a_signal_to_all_processes_of_a_job_ends_the_trainer_alone(tiny: Make) -
     config = tiny(num_epochs=500, num_workers=2, save_every_minutes=0)
     process = start(config)
     wait_for(config, process, epoch=1)
-    workers = psutil.Process(process.pid).children()
-    assert len(workers) == 2
+    workers = psutil.Process(process.pid).children()  # of training, and perhaps of a validation
     for worker in workers:
-        worker.terminate()
+        with suppress(psutil.NoSuchProcess):
+            worker.terminate()
     wait_for(config, process, epoch=3)
-    assert [worker.is_running() for worker in workers] == [True, True]
+    running = [worker for worker in workers if worker.is_running()]
+    assert len([worker for worker in running if worker.status() != psutil.STATUS_ZOMBIE]) == 2
     process.terminate()
     process.join()
     assert process.exitcode == 128 + signal.SIGTERM
