@@ -11,7 +11,7 @@ from typing import Any
 
 from mobile_sam.config.checkpoints import extra_weights, referenced_run
 from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
-from mobile_sam.config.sections import Kept, clean_name
+from mobile_sam.config.sections import CheckpointKind, clean_name
 from mobile_sam.config.stage import Stage
 from mobile_sam.config.teachers import random_number, teacher_configs
 from mobile_sam.download.files import weights_path
@@ -142,9 +142,9 @@ class RunPaths:
     def settings(self) -> Path:
         return run_files(self.run)[0]
 
-    def checkpoint(self, stage: Stage, kept: Kept = "last") -> Path:
+    def checkpoint(self, stage: Stage, kind: CheckpointKind = "last") -> Path:
         """Checkpoint of a finished stage: after its last epoch, or after its best one."""
-        name = {"last": "checkpoint.pt", "best": "best.pt"}[kept]
+        name = {"last": "checkpoint.pt", "best": "best.pt"}[kind]
         return self.run / "stages" / stage.directory / name
 
     @property

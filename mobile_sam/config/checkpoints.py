@@ -1,10 +1,10 @@
-"""Checkpoints that a run measures, and their names in tables."""
+"""Checkpoints that a run validates, and their names in tables."""
 
 from pathlib import Path
 
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import normalise
-from mobile_sam.config.sections import Kept, clean_name, is_safe_name
+from mobile_sam.config.sections import CheckpointKind, clean_name, is_safe_name
 from mobile_sam.config.stage import Stage
 from mobile_sam.config.teachers import named_teachers
 from mobile_sam.system.errors import ConfigError
@@ -31,22 +31,20 @@ def checkpoint_names(config: RunConfig) -> list[str]:
     ]
 
 
-def stage_checkpoints(config: RunConfig) -> dict[str, tuple[Stage, Kept]]:
+def stage_checkpoints(config: RunConfig) -> dict[str, tuple[Stage, CheckpointKind]]:
     """Return the checkpoints of all stages by their names in tables, `NN_name` and `NN_name_best`.
 
     There are no best checkpoints if no images are validated after each epoch.
     """
-    kept: tuple[Kept, ...] = ("last", "best") if config.val_images else ("last",)
+    kinds: tuple[CheckpointKind, ...] = ("last", "best") if config.val_images else ("last",)
     return {
-        checkpoint_name(stage, which): (stage, which)
-        for stage in normalise(config)
-        for which in kept
+        checkpoint_name(stage, kind): (stage, kind) for stage in normalise(config) for kind in kinds
     }
 
 
-def checkpoint_name(stage: Stage, kept: Kept) -> str:
+def checkpoint_name(stage: Stage, kind: CheckpointKind) -> str:
     """Return the name of a stage's checkpoint in tables."""
-    return stage.directory if kept == "last" else f"{stage.directory}_best"
+    return stage.directory if kind == "last" else f"{stage.directory}_best"
 
 
 def exported_checkpoint(config: RunConfig) -> str:

@@ -1,4 +1,4 @@
-"""Declaration of a key: its default, its meaning, and the jobs that a change of it runs again."""
+"""Declaration of a key: its default, its description, and the jobs that a change runs again."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ Affects = Literal[
     "report",
     "execution",
 ]
-# For each, the jobs that Snakemake runs again.
+# Jobs that Snakemake runs again after a change of such a key.
 AFFECTS: dict[Affects, str] = {
     "place": "nothing: results go elsewhere",
     "data": "index, features, training",
@@ -34,26 +34,26 @@ AFFECTS: dict[Affects, str] = {
 
 
 class Strict(BaseModel):
-    """Group of settings without unknown keys, NaN or later changes."""
+    """Immutable group of settings that refuses unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def key(default: Any, affects: Affects, description: str, **limits: Any) -> Any:
-    """Declare a key of a run.
+def run_key(default: Any, affects: Affects, description: str, **limits: Any) -> Any:
+    """Declare a key that a run sets once, for all of its stages.
 
-    default: a value, or the class of a group of settings, whose own defaults are then the default.
-    limits: as of `pydantic.Field`, such as `ge=0`.
+    default: a value, or the class of a group of settings, which then has its own defaults.
+    limits: arguments of `pydantic.Field`, such as `ge=0`.
     """
     return _field(default, description, {"affects": affects}, limits)
 
 
 def stage_key(default: Any, description: str, used_if: str = "", **limits: Any) -> Any:
-    """Declare a key that each stage can have of its own.
+    """Declare a key that each stage can override.
 
-    used_if: the property of `Stage` that is true for stages whose training depends on the key; a
-        change of the key trains no other stage again. Without it, all stages depend on the key.
-    The other arguments are those of `key`.
+    used_if: property of `Stage` that is true if the training of the stage depends on the key. A
+        change of the key trains no other stage again. Empty: all stages depend on the key.
+    The other arguments are those of `run_key`.
     """
     return _field(default, description, {"affects": "stage", "used_if": used_if}, limits)
 
@@ -68,9 +68,9 @@ def _field(
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
-def declared(model: type[BaseModel], name: str, what: str) -> Any:
-    """Return what the declaration of a key says: `affects`, `used_if`, or the `kind` of a loss."""
+def key_metadata(model: type[BaseModel], name: str, item: str) -> Any:
+    """Return an item of the declaration of a key: `affects`, `used_if`, or the `kind` of a loss."""
     extra = model.model_fields[name].json_schema_extra
-    if not isinstance(extra, dict) or what not in extra:
-        raise KeyError(f"{name} is declared without {what}")
-    return extra[what]
+    if not isinstance(extra, dict) or item not in extra:
+        raise KeyError(f"{name} is declared without {item}")
+    return extra[item]

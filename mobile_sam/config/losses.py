@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mobile_sam.config.keys import Strict, Weight, declared
+from mobile_sam.config.keys import Strict, Weight, key_metadata
 
 # What a loss compares; `mobile_sam/training/losses.py` says what the functions of a kind take.
 Kind = Literal["mask", "iou", "features", "prompts"]
@@ -26,9 +26,9 @@ class Weights(Strict):
     @classmethod
     def names(cls, *kinds: Kind) -> tuple[str, ...]:
         """Names of the losses of these kinds."""
-        return tuple(name for name in cls.model_fields if declared(cls, name, "kind") in kinds)
+        return tuple(name for name in cls.model_fields if key_metadata(cls, name, "kind") in kinds)
 
-    def counted(self, *kinds: Kind) -> dict[str, float]:
+    def nonzero(self, *kinds: Kind) -> dict[str, float]:
         """Weights of the losses of these kinds that are not 0, by name; without kinds, of all."""
         weights: Mapping[str, float] = self.model_dump()
         names = self.names(*kinds) if kinds else tuple(weights)
@@ -50,7 +50,7 @@ class LossWeights(Weights):
         Losses with a default weight are computed even if their weight is 0, as metrics.
         """
         weights = self.model_dump()
-        usual = LossWeights().counted()
+        usual = LossWeights().nonzero()
         return (
             {n: w for n, w in weights.items() if w or n in usual} if any(weights.values()) else {}
         )
@@ -91,7 +91,7 @@ class DistillLosses(Weights):
 
 
 LOSSES: dict[str, Kind] = {
-    name: declared(table, name, "kind")
+    name: key_metadata(table, name, "kind")
     for table in (LossWeights, DistillLosses)
     for name in table.model_fields
 }

@@ -61,7 +61,7 @@ def _check_use(config: RunConfig, stages: tuple[Stage, ...], source: str) -> Non
             "images without masks, since none distils; set it to null"
         )
     distilling = [stage for stage in stages if stage.distils]
-    if not distilling or any(stage.distill_losses.counted("features") for stage in distilling):
+    if not distilling or any(stage.distill_losses.nonzero("features") for stage in distilling):
         return
     for number, teacher in enumerate(teacher_configs(config)):
         blocks = [level for level in teacher.distill_levels if level != "neck"]
@@ -109,7 +109,7 @@ def _stage(config: RunConfig, index: int, entry: StageEntry) -> Stage:
         weights = entry.changes["loss_weights"].model_dump(exclude_none=True)
         settings["loss_weights"] = config.loss_weights.model_copy(update=weights)
     distillation = config.use_distill if entry.distillation is None else entry.distillation
-    supervised = settings["loss_weights"].counted()
+    supervised = settings["loss_weights"].nonzero()
     name = "distill" if not supervised else "distill_finetune" if distillation else "finetune"
     return Stage(
         index=index,
@@ -136,11 +136,15 @@ def check_stage(config: RunConfig, stage: Stage, where: str) -> None:
             f"{where}: lambda_coef: 0 leaves nothing of the distillation that is asked for; set "
             "distillation to false, or lambda_coef to more than 0"
         )
-    if stage.distils and not stage.distill_losses.counted():
+    if stage.distils and not stage.distill_losses.nonzero():
         raise ConfigError(f"{where}: distillation: true, but all weights of distill_losses are 0")
-    if stage.compares_answers:
+    if stage.prompt_distillation:
         _check_answers(config, where)
-    if stage.click_target == "teacher" and stage.prompt_rounds > 1 and not stage.compares_answers:
+    if (
+        stage.click_target == "teacher"
+        and stage.prompt_rounds > 1
+        and not stage.prompt_distillation
+    ):
         raise ConfigError(
             f'{where}: click_target: "teacher", but no teacher predicts masks in this stage; give '
             f"one of {', '.join(PROMPT_LOSSES)} a weight in distill_losses, or set click_target to "

@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
-from mobile_sam.config.keys import Strict, Weight, declared, stage_key
+from mobile_sam.config.keys import Strict, Weight, key_metadata, stage_key
 from mobile_sam.config.losses import DistillLosses, LossWeights
-from mobile_sam.config.sections import Augment, ClickTarget, Freeze, Kept, Prompts, SafeName
+from mobile_sam.config.sections import (
+    Augment,
+    CheckpointKind,
+    ClickTarget,
+    Freeze,
+    Prompts,
+    SafeName,
+)
 
 
 class StageSettings(Strict):
@@ -44,7 +51,7 @@ class StageSettings(Strict):
         used_if="clicked",
     )
     augment: Augment = stage_key(Augment, "random augmentation of training images")
-    start_from: Kept = stage_key(
+    start_from: CheckpointKind = stage_key(
         "last", "checkpoint of the previous stage from which a stage starts", used_if="continued"
     )
 
@@ -114,7 +121,7 @@ class Stage(StageSettings):
     @property
     def supervised(self) -> bool:
         """Return whether any loss compares masks."""
-        return bool(self.loss_weights.counted())
+        return bool(self.loss_weights.nonzero())
 
     @property
     def distils(self) -> bool:
@@ -122,14 +129,14 @@ class Stage(StageSettings):
         return self.distillation and self.lambda_coef > 0
 
     @property
-    def compares_answers(self) -> bool:
+    def prompt_distillation(self) -> bool:
         """Return whether the decoders of student and teacher decode the same prompts."""
-        return self.distils and bool(self.distill_losses.counted("prompts"))
+        return self.distils and bool(self.distill_losses.nonzero("prompts"))
 
     @property
     def prompted(self) -> bool:
         """Return whether the student's decoder is used."""
-        return self.supervised or self.compares_answers
+        return self.supervised or self.prompt_distillation
 
     @property
     def clicked(self) -> bool:
@@ -145,7 +152,8 @@ class Stage(StageSettings):
     def settings(self) -> dict[str, Any]:
         """Settings that the training of the stage depends on, as plain values."""
         conditions = {
-            name: declared(StageSettings, name, "used_if") for name in StageSettings.model_fields
+            name: key_metadata(StageSettings, name, "used_if")
+            for name in StageSettings.model_fields
         }
         used = {
             name for name, used_if in conditions.items() if not used_if or getattr(self, used_if)

@@ -13,7 +13,7 @@ import torch
 from mobile_sam.config.renames import new_name
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import canonical
-from mobile_sam.config.sections import Kept
+from mobile_sam.config.sections import CheckpointKind
 from mobile_sam.config.stage import Stage
 from mobile_sam.models.safe_load import load_file
 from mobile_sam.paths import RunPaths
@@ -63,7 +63,9 @@ def _check_sums(path: Path) -> None:
         )
 
 
-def load_stage_checkpoint(config: RunConfig, stage: Stage, kept: Kept = "last") -> dict[str, Any]:
+def load_stage_checkpoint(
+    config: RunConfig, stage: Stage, kept: CheckpointKind = "last"
+) -> dict[str, Any]:
     """Read the checkpoint of a finished stage. Raises ConfigError if its settings differ."""
     path = RunPaths(config).checkpoint(stage, kept)
     content = load(path)

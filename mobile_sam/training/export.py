@@ -6,7 +6,7 @@ import torch
 
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import normalise
-from mobile_sam.config.sections import Kept
+from mobile_sam.config.sections import CheckpointKind
 from mobile_sam.config.stage import Stage
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.student_teacher import start_student
@@ -19,7 +19,7 @@ from mobile_sam.training import checkpoint
 log = logging.getLogger(__name__)
 
 
-def load_student(model: Sam, config: RunConfig, stage: Stage, kept: Kept) -> None:
+def load_student(model: Sam, config: RunConfig, stage: Stage, kept: CheckpointKind) -> None:
     """Load the student of a stage into `model`; the moving average if there is one."""
     content = checkpoint.load_stage_checkpoint(config, stage, kept)
     averaged = content["average"] is not None

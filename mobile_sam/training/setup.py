@@ -32,7 +32,7 @@ def new_training_module(config: RunConfig, stage: Stage, device: torch.device) -
         start_student(config),
         FeatureProjections(student, _levels(config), config.seed),
         stage_objective(config, stage),
-        teacher_decoders(config, device) if stage.compares_answers else (),
+        teacher_decoders(config, device) if stage.prompt_distillation else (),
     )
 
 

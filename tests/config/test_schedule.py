@@ -338,12 +338,12 @@ def test_the_example_of_the_page_on_distillation_is_valid() -> None:
         r"^    {\n(?:    .*\n)+", (ROOT / "docs" / "distillation.md").read_text(), re.M
     )
     distil, finetune = normalise(parse_config({"run_name": "x"} | json.loads(block), "docs"))
-    assert (distil.compares_answers, distil.supervised, distil.click_target) == (
+    assert (distil.prompt_distillation, distil.supervised, distil.click_target) == (
         True,
         False,
         "teacher",
     )
-    assert set(distil.distill_losses.counted("features")) == {"mse", "cosine"}
+    assert set(distil.distill_losses.nonzero("features")) == {"mse", "cosine"}
     assert (finetune.distils, finetune.start_from) == (False, "best")
 
 
@@ -383,7 +383,7 @@ def test_what_answers_need_is_named(changes: dict[str, Any], message: str) -> No
 def test_answers_train_a_decoder_on_a_frozen_encoder() -> None:
     frozen = {"freeze": {"image_encoder": True}, "loss_weights": ZERO}
     (stage, _) = normalise(run(stage_schedule=[entry(0, 5, **frozen, **ANSWERS)]))
-    assert stage.compares_answers
+    assert stage.prompt_distillation
 
 
 def test_losses_of_distillation_belong_to_the_stages_that_distil() -> None:

@@ -16,7 +16,7 @@ from mobile_sam.config.checkpoints import (
 )
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import normalise
-from mobile_sam.config.sections import Kept
+from mobile_sam.config.sections import CheckpointKind
 from mobile_sam.config.stage import Stage
 from mobile_sam.config.teachers import named_teachers
 from mobile_sam.data.index.summary import summarise
@@ -115,7 +115,7 @@ def _ends_in_its_best(config: RunConfig, stage: Stage) -> bool:
         return False
     last, best = (
         read_metadata_or_empty(paths.validation(checkpoint_name(stage, kept))).get("weights")
-        for kept in get_args(Kept)
+        for kept in get_args(CheckpointKind)
     )
     return last is not None and last == best
 
