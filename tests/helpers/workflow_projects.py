@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mobile_sam.data.synthetic import write_scenes
 from tests.helpers.commands import ROOT, snakemake
 from tests.helpers.runs import DISTIL_ONLY, tiny_settings
@@ -41,22 +43,34 @@ class Project:
         names = set(re.findall(r"^(?:local)?rule (\w+):", result.stdout + result.stderr, re.M))
         return {name.replace("_my_", "_") for name in names} - {"all"}
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Begin the workflow; what it prints goes to a file."""
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Begin the workflow in real processes; its output goes to a file."""
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
         # One thread per job, as in the forks of `snakemake`.
         command += ["--directory", str(self.directory), "--cores", "2", "--max-threads", "1"]
         with (self.directory / "snakemake.log").open("w") as output:
             return subprocess.Popen(
-                [*command, "--config", f"run={self.file}"],
+                [*command, "--config", f"run={self.file}", *arguments],
                 cwd=self.directory,
                 stdout=output,
                 stderr=output,
             )
 
+    def trainers(self, running: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        """Return the processes that train for what `start` began."""
+        children = psutil.Process(running.pid).children(recursive=True)
+        return [process for process in children if "train" in _words(process)]
+
     def run(self, *arguments: str) -> None:
         result = snakemake(self.directory, "--config", f"run={self.file}", *arguments)
         assert result.returncode == 0, result.stderr[-3000:]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 def changed(settings: dict[str, Any], stage: int, **changes: Any) -> dict[str, Any]:

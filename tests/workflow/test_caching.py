@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from PIL import Image
 
@@ -220,9 +219,10 @@ def test_killed_in_stage_2_the_same_command_ends_in_the_same_weights(
         project = Project(tmp_path / name, scenes)
         settings = changed(project.settings, 1, end_epoch=12)
         project.write(settings | {"num_epochs": 12, "save_every_minutes": 0})
+        project.run("--until", "train_my_00_distill")
         if kill:
             _kill_in_stage_2(project)
-        project.run()
+        project.run("--until", "train_my_01_finetune")
         path = project.directory / "results/mobile_sam/my/stages/01_finetune/checkpoint.pt"
         outcomes.append(checkpoint.load(path)["learner"])
     log = tmp_path / "killed/results/mobile_sam/my/logs/train_01_finetune.log"
@@ -231,18 +231,14 @@ def test_killed_in_stage_2_the_same_command_ends_in_the_same_weights(
 
 
 def _kill_in_stage_2(project: Project) -> None:
-    running = project.start()
+    running = project.start("--until", "train_my_01_finetune")
     resume = project.directory / "results/mobile_sam/my/state/01_finetune/resume.pt"
     deadline = time.monotonic() + 600
     while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 3):
         assert running.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    trainers = [
-        process
-        for process in psutil.Process(running.pid).children(recursive=True)
-        if "train" in process.cmdline() and "01_finetune" in process.cmdline()
-    ]
+    trainers = project.trainers(running)
     assert trainers
     for process in trainers:
         process.send_signal(signal.SIGKILL)

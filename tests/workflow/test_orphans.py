@@ -20,6 +20,7 @@ def test_a_trainer_does_not_outlive_snakemake_and_saves_before_it_ends(
     settings = changed(project.settings, 1, end_epoch=2000)
     project.write(settings | {"num_epochs": 2000, "save_every_minutes": 60})
     run = project.directory / "results/mobile_sam/my"
+    project.run("--until", "train_my_00_distill")
     running = project.start()
     log, resume = run / "logs/train_01_finetune.log", run / "state/01_finetune/resume.pt"
     deadline = time.monotonic() + 600
@@ -27,11 +28,7 @@ def test_a_trainer_does_not_outlive_snakemake_and_saves_before_it_ends(
         assert running.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    trainers = [
-        process
-        for process in psutil.Process(running.pid).children(recursive=True)
-        if "train" in process.cmdline()
-    ]
+    trainers = project.trainers(running)
     assert trainers
     assert not resume.exists()
     running.kill()
