@@ -1,4 +1,4 @@
-"""Images as they lie on disk, turned into upright RGB pixels."""
+"""Image files, read as upright RGB pixels."""
 
 import hashlib
 import io
@@ -22,11 +22,11 @@ IMAGE_SUFFIXES = frozenset(
 )
 _DEEP_GREY = frozenset({"I;16", "I;16L", "I;16B", "I", "F"})
 _COLOURS = frozenset({"RGB", "RGBA", "LA"})
-_MULTI_PICTURE = "MPO"  # a JPEG with previews or depth behind the photograph, as phones write it
+_MULTI_PICTURE = "MPO"  # a JPEG with previews or a depth map after the photograph, as from phones
 Pixels = NDArray[np.generic]
 DEFAULT_OPTIONS = ImageOptions()
 
-# What turns stored pixels upright, by the value of the EXIF orientation (EXIF 2.32, tag 274).
+# Rotation or flip that turns stored pixels upright, by EXIF orientation (EXIF 2.32, tag 274).
 _ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -37,24 +37,23 @@ _ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
     8: np.rot90,
 }
-NO_HASH, _HASH_SIZE = 0, 256  # pixels of the longest side
-_INVERSE_ORIENTATION = {
-    6: 8,
-    8: 6,
-}  # the orientation whose turn undoes another; all others undo themselves
+_INVERSE_ORIENTATION = {6: 8, 8: 6}  # all other orientations are their own inverse
+NO_HASH = 0  # perceptual hash of an image without one
+_HASH_SIZE = 256  # pixels of the longest side
 
 
 class RecordError(UserError):
-    """Something is wrong with one file; the message names it."""
+    """Problem with one file; the message names the file."""
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """An image file, read whole. digest: of its bytes and of the options that change its pixels.
+    """Facts about an image file that was read completely.
 
-    size: (H, W) of the upright image; stored_size: before its EXIF orientation is applied.
-    orientation: EXIF's, 1 where it is absent or `exif_orientation` is `ignore`.
-    look: its `perceptual_hash`.
+    digest: of the file's bytes and of the options that change its pixels.
+    size: (H, W) of the upright image; stored_size: (H, W) before the EXIF orientation is applied.
+    orientation: EXIF orientation; 1 if it is absent or `exif_orientation` is `ignore`.
+    look: `perceptual_hash` of the upright image.
     """
 
     digest: str
@@ -66,7 +65,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class _StoredPixels:
-    """Pixels (H, W) or (H, W, bands) as the file has them; nodata: the value of missing ones."""
+    """Pixels (H, W) or (H, W, bands) as stored. nodata: value of pixels without data."""
 
     pixels: Pixels
     orientation: int
@@ -76,29 +75,29 @@ class _StoredPixels:
 def read_image(path: Path, options: ImageOptions = DEFAULT_OPTIONS) -> NDArray[np.uint8]:
     """Return RGB pixels (H, W, 3) in 0..255, turned upright by the EXIF orientation.
 
-    Transparency is dropped. Of images of more than 8 bits, `options.intensity` says which values
-    become black and white. Raises RecordError for a file that cannot be read whole, has several
-    pages, or more bands than `options.bands` selects.
+    Transparency is dropped. For images with more than 8 bits, `options.intensity` sets the values
+    that become black and white. Raises RecordError for a file that cannot be read completely, has
+    several pages, or has bands that are neither grey nor RGB without a choice in `options.bands`.
     """
     stored = _read_stored(path, path, options)
     return apply_orientation(_to_rgb8(stored, path, options), stored.orientation)
 
 
 def read_unoriented(path: Path, options: ImageOptions = DEFAULT_OPTIONS) -> NDArray[np.uint8]:
-    """Return the pixels as `read_image` does, but as stored, whatever the EXIF orientation."""
+    """Return the pixels as `read_image` does, without applying the EXIF orientation."""
     return _to_rgb8(_read_stored(path, path, options), path, options)
 
 
 def apply_orientation(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Return stored pixels (H, W, ...) turned upright, of an EXIF orientation from 1 to 8."""
+    """Turn stored pixels (H, W, ...) upright. orientation: EXIF's, from 1 to 8."""
     return np.ascontiguousarray(_ORIENTATIONS[orientation](pixels))
 
 
 def check_image(path: Path, options: ImageOptions = DEFAULT_OPTIONS) -> ImageFacts:
-    """Read an image whole, and return its digest and size.
+    """Read an image completely, and return its digest and size.
 
-    Of a JPEG every coefficient is read, but grey pixels are made at an eighth of the size: that
-    finds a truncated file in a fraction of the time. Raises RecordError as `read_image` does.
+    All coefficients of a JPEG are read, but its grey pixels are decoded at an eighth of the size,
+    which finds a truncated file in a fraction of the time. Raises RecordError as `read_image` does.
     """
     content = _read_bytes(path)
     size, orientation, grey = _size_and_grey(content, path, options)
@@ -108,16 +107,16 @@ def check_image(path: Path, options: ImageOptions = DEFAULT_OPTIONS) -> ImageFac
 
 
 def read_verified(path: Path, options: ImageOptions, digest: str) -> NDArray[np.uint8]:
-    """Return the pixels as `read_image` does, of the very bytes that have a digest.
+    """Return the pixels as `read_image` does, after checking the digest of the bytes.
 
-    digest: as `ImageFacts` has it. Raises RecordError for a file of other bytes.
+    digest: that of `ImageFacts`. Raises RecordError for a file with another digest.
     """
     content = _read_bytes(path)
     if _digest(content, options) != digest:
         raise RecordError(
-            f"{path}: the image is not the one that was indexed, its bytes have changed; put that "
-            "one back, or `touch` the file, and give the same command again (without Snakemake: "
-            "run `index`, then `extract`)"
+            f"{path}: the image has changed since it was indexed; restore the indexed file, or "
+            "`touch` this one, and run the same command again (without Snakemake: run `index`, "
+            "then `extract`)"
         )
     stored = _read_stored(io.BytesIO(content), path, options)
     return apply_orientation(_to_rgb8(stored, path, options), stored.orientation)
@@ -134,11 +133,12 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def perceptual_hash(grey: NDArray[np.uint8]) -> int:
-    """Return 64 bits that change little when a picture (H, W) is scaled, compressed or brightened.
+    """Return a hash of 64 bits that is stable when an image (H, W) is scaled or compressed.
 
-    The signs of its low frequencies (pHash), by the library ImageHash. 0 stands for no hash.
+    Its bits are the signs of low frequencies (pHash), computed by the library ImageHash. The value
+    `NO_HASH` means that there is no hash.
     """
-    import imagehash  # takes a while, and only an index needs it
+    import imagehash  # slow to import; only the index needs it
 
     small = Image.fromarray(grey)
     small.thumbnail((_HASH_SIZE, _HASH_SIZE), reducing_gap=2.0)
@@ -158,7 +158,7 @@ def _digest(content: bytes, options: ImageOptions) -> str:
 def _size_and_grey(
     content: bytes, path: Path, options: ImageOptions
 ) -> tuple[tuple[int, int], int, NDArray[np.uint8]]:
-    """Stored size (H, W), orientation, and grey pixels (h, w), which may be smaller."""
+    """Return the stored size (H, W), the orientation, and grey pixels (h, w), perhaps smaller."""
     if content[:2] == b"\xff\xd8" and options.bands is None:
         with open_image(io.BytesIO(content), path, options) as image:
             width, height = image.size
@@ -173,7 +173,10 @@ def _size_and_grey(
 
 
 def _read_stored(source: Path | io.BytesIO, path: Path, options: ImageOptions) -> _StoredPixels:
-    """The bands that make up the image, one or three, before its orientation is applied."""
+    """Return the one or three bands of the image, before its orientation is applied.
+
+    source: file, or its content. path: file that messages name.
+    """
     try:
         with open_image(source, path, options) as image:
             orientation = _valid_orientation(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -188,7 +191,7 @@ def _read_stored(source: Path | io.BytesIO, path: Path, options: ImageOptions) -
             else:
                 check_single_page(image, path)
                 pixels = _pillow_pixels(image, path, options)
-            if image.format == "TIFF":  # Pillow has turned it already
+            if image.format == "TIFF":  # Pillow has applied the orientation already
                 pixels = _ORIENTATIONS[_INVERSE_ORIENTATION.get(orientation, orientation)](pixels)
             return _StoredPixels(pixels, _applied_orientation(orientation, options))
     except _UnknownToPillowError as error:
@@ -216,7 +219,7 @@ def _pillow_pixels(image: Image.Image, path: Path, options: ImageOptions) -> Pix
 def _read_stored_tiff(
     source: Path | io.BytesIO, path: Path, options: ImageOptions
 ) -> _StoredPixels:
-    """A TIFF that Pillow would not read as it is: deep colours, many bands, 64 bits."""
+    """Read a TIFF that Pillow does not read unchanged: deep colours, many bands, 64 bits."""
     if isinstance(source, io.BytesIO):
         source.seek(0)
     try:
@@ -229,7 +232,7 @@ def _read_stored_tiff(
     if tiff.are_pages and options.bands is None:
         raise RecordError(
             f"{path}: the file has several pages ({describe_pixels(tiff.pixels)}); save each page "
-            "as a file, or take pages as bands with data.bands"
+            "as a file, or read the pages as bands with data.bands"
         )
     orientation = _applied_orientation(_valid_orientation(tiff.orientation), options)
     return _StoredPixels(_select_bands(tiff.shown(), path, options, tiff), orientation, tiff.nodata)
@@ -238,29 +241,32 @@ def _read_stored_tiff(
 def _select_bands(
     pixels: Pixels, path: Path, options: ImageOptions, tiff: Tiff | None = None
 ) -> Pixels:
-    """One band (H, W) or three (H, W, 3): those that are asked for, or those that there are."""
-    there = pixels.shape[2] if pixels.ndim == 3 else 1
+    """Return one band (H, W) or three (H, W, 3): those of `options.bands`, or all of the image."""
+    count = pixels.shape[2] if pixels.ndim == 3 else 1
     if pixels.dtype.kind not in "biuf":
-        raise RecordError(f"{path}: {describe_pixels(pixels)}; save whole or real numbers")
+        raise RecordError(
+            f"{path}: the image has {describe_pixels(pixels)}; save integers or real numbers"
+        )
     if options.bands is not None:
-        if max(options.bands) > there:
+        if max(options.bands) > count:
             raise RecordError(
-                f"{path}: {describe_pixels(pixels)}, and data.bands asks for "
-                f"{list(options.bands)}; the first band is 1"
+                f"{path}: the image has {describe_pixels(pixels)}, but data.bands selects "
+                f"{list(options.bands)}; correct data.bands (the first band is 1)"
             )
-        chosen = pixels.reshape(*pixels.shape[:2], there)[..., [b - 1 for b in options.bands]]
-        return chosen[..., 0] if len(options.bands) == 1 else chosen
+        selected = pixels.reshape(*pixels.shape[:2], count)[..., [b - 1 for b in options.bands]]
+        return selected[..., 0] if len(options.bands) == 1 else selected
     if pixels.ndim == 2:
         return pixels
     has_alpha = tiff is None or tiff.alpha
-    colours = there - has_alpha * (there in {2, 4})
+    colours = count - has_alpha * (count in {2, 4})
     is_colour = tiff is None or tiff.photometric == "RGB"
     if colours == 1:
         return pixels[..., 0]
-    if (colours == 3 and is_colour) or (there == 4 and is_colour):
+    if (colours == 3 and is_colour) or (count == 4 and is_colour):
         return pixels[..., :3]
     raise RecordError(
-        f"{path}: {describe_pixels(pixels)}; select three with data.bands, such as [3, 2, 1]"
+        f"{path}: the image has {describe_pixels(pixels)}; select three with data.bands, such as "
+        "[3, 2, 1]"
     )
 
 
@@ -271,7 +277,7 @@ def describe_pixels(pixels: Pixels) -> str:
 
 
 def _to_rgb8(stored: _StoredPixels, path: Path, options: ImageOptions) -> NDArray[np.uint8]:
-    """RGB of 8 bits (H, W, 3) of one band or three."""
+    """Convert one band or three to RGB pixels (H, W, 3) of 8 bits."""
     pixels = stored.pixels
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
@@ -283,14 +289,14 @@ def _to_rgb8(stored: _StoredPixels, path: Path, options: ImageOptions) -> NDArra
 def _stretch(
     pixels: Pixels, nodata: float | None, path: Path, options: ImageOptions
 ) -> NDArray[np.uint8]:
-    """Values of any range as 0..255; what has no data is black, and counts in no range."""
+    """Scale values to 0..255. Pixels without data become black and do not affect the range."""
     values = pixels.astype(np.float64)
     missing = np.zeros(values.shape, dtype=bool)
     if nodata is not None:
         missing = np.isnan(values) if np.isnan(nodata) else values == nodata
     known = values[~missing] if missing.any() else values
     if not np.isfinite(known).all():
-        raise RecordError(f"{path}: the image has pixels that are not finite; save it without them")
+        raise RecordError(f"{path}: the image has NaN or infinite pixels; save it without them")
     low, high = _intensity_range(known, pixels.dtype, path, options)
     scaled = np.clip((values - low) * (255 / max(high - low, 1e-12)), 0, 255) + 0.5
     scaled[missing] = 0
@@ -311,27 +317,28 @@ def _intensity_range(
     if intensity == "bit_depth":
         if dtype.kind == "f":
             raise RecordError(
-                f"{path}: {dtype} has no bit depth; give data.intensity two numbers or percentiles"
+                f"{path}: {dtype} has no bit depth; set data.intensity to 'min_max', two numbers "
+                "or percentiles"
             )
         return 0.0, float(np.iinfo(dtype).max)
     return intensity
 
 
 def check_single_page(image: Image.Image, path: Path) -> None:
-    """Raise RecordError for a file of several pages or frames; a phone's MPO counts as one."""
+    """Raise RecordError for a file of several pages or frames; an MPO of a phone is allowed."""
     if getattr(image, "n_frames", 1) > 1 and image.format != _MULTI_PICTURE:
         raise RecordError(f"{path}: the file has several pages; save each page as a file")
 
 
 class _UnknownToPillowError(RecordError):
-    """Pillow does not know the format."""
+    """Image format that Pillow does not know."""
 
 
 @contextmanager
 def open_image(
     source: Path | io.BytesIO, path: Path, options: ImageOptions = DEFAULT_OPTIONS
 ) -> Iterator[Image.Image]:
-    """Open an image or a mask with Pillow, and say what is wrong with it in a RecordError."""
+    """Open an image or a mask with Pillow. Raises RecordError with the cause if that fails."""
     try:
         with _disable_pillow_limit():
             image = Image.open(source)
@@ -353,13 +360,14 @@ def check_megapixels(size: tuple[int, int], path: Path, options: ImageOptions) -
     if megapixels > options.max_megapixels:
         raise RecordError(
             f"{path}: {size[1]}x{size[0]} pixels are {megapixels:.0f} megapixels, more than "
-            f"data.max_megapixels ({options.max_megapixels:g}); cut it into tiles, or raise that"
+            f"data.max_megapixels ({options.max_megapixels:g}); cut it into tiles, or raise the "
+            "limit"
         )
 
 
 @contextmanager
 def _disable_pillow_limit() -> Iterator[None]:
-    """Keep Pillow from refusing or warning by its own limit: `max_megapixels` takes its place."""
+    """Disable Pillow's own limit on the number of pixels; `max_megapixels` replaces it."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
@@ -368,25 +376,25 @@ def _disable_pillow_limit() -> Iterator[None]:
 
 
 def _unknown_format_message(source: Path | io.BytesIO) -> str:
-    """Name the content of a file that Pillow does not know, and say what to do."""
+    """Describe the content of a file that Pillow does not know, and the remedy."""
     head = _head(source, 64)
-    for mark, place, what in _KNOWN_SIGNATURES:
-        if head[place : place + len(mark)] == mark:
-            return what
+    for signature, offset, message in _KNOWN_SIGNATURES:
+        if head[offset : offset + len(signature)] == signature:
+            return message
     if not head:
         return "the file is empty (0 bytes); copy it again"
     return "the image cannot be read (no known image format); save it as PNG, JPEG or TIFF"
 
 
 _KNOWN_SIGNATURES = (
-    (b"ftyphei", 4, "the image is HEIC, which is not read; save it as JPEG or PNG"),
-    (b"ftypmif1", 4, "the image is HEIF, which is not read; save it as JPEG or PNG"),
-    (b"ftypavif", 4, "the image is AVIF, which is not read; save it as JPEG or PNG"),
+    (b"ftyphei", 4, "the image is HEIC, which is not supported; save it as JPEG or PNG"),
+    (b"ftypmif1", 4, "the image is HEIF, which is not supported; save it as JPEG or PNG"),
+    (b"ftypavif", 4, "the image is AVIF, which is not supported; save it as JPEG or PNG"),
     (b"version https://git-lfs", 0, "the file is a Git LFS pointer; run `git lfs pull`"),
-    (b"<!DOCTYPE", 0, "the file is a web page in place of an image; download it again"),
-    (b"<html", 0, "the file is a web page in place of an image; download it again"),
-    (b"\x93NUMPY", 0, "the file is a NumPy array, which is not read as image; save it as TIFF"),
-    (b"\0\5\x16\7", 0, "the file has macOS metadata instead of an image; remove it"),
+    (b"<!DOCTYPE", 0, "the file is a web page, not an image; download it again"),
+    (b"<html", 0, "the file is a web page, not an image; download it again"),
+    (b"\x93NUMPY", 0, "the file is a NumPy array, not an image; save it as TIFF"),
+    (b"\0\5\x16\7", 0, "the file is macOS metadata, not an image; remove it"),
 )
 
 
@@ -402,7 +410,7 @@ def _is_tiff(source: Path | io.BytesIO) -> bool:
 
 
 def _is_plain_tiff(image: Image.Image, options: ImageOptions) -> bool:
-    """Whether Pillow reads all that there is: one page of 8 bits, or of deep grey."""
+    """Return whether Pillow reads the TIFF unchanged: one page of 8 bits, or of deep grey."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits, samples = tags.get(258, (1,)), tags.get(277, 1)
     deep_colour = max(bits) > 8 and samples > 1
@@ -417,7 +425,7 @@ def is_deep_png(source: Path | io.BytesIO) -> bool:
 
 
 def _read_deep_png(source: Path | io.BytesIO) -> Pixels:
-    """Pixels (H, W, bands) of a PNG of 16 bits, RGB or RGBA; Pillow keeps only 8 of them."""
+    """Return the pixels (H, W, bands) of a 16-bit RGB or RGBA PNG; Pillow keeps only 8 bits."""
     content = source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
     pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
@@ -427,7 +435,7 @@ def _read_deep_png(source: Path | io.BytesIO) -> Pixels:
 
 
 def _valid_orientation(orientation: object) -> int:
-    """An orientation of a file, or 1 for a value that the standard does not know."""
+    """Return the orientation of a file, or 1 for a value outside of the standard."""
     return orientation if isinstance(orientation, int) and orientation in _ORIENTATIONS else 1
 
 

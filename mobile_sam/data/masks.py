@@ -1,4 +1,4 @@
-"""Masks as run-length codes, and the shapes derived from them."""
+"""Masks as COCO run-length codes, and geometry of masks."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -19,10 +19,10 @@ def encode(mask: Mask) -> bytes:
 
 
 def encode_labels(labels: NDArray[np.integer] | Mask) -> list[tuple[int, bytes]]:
-    """Return each value but 0 of a label map (H, W) with its compressed run-length code, in order.
+    """Return all values but 0 of a label map (H, W), in order, with their run-length codes.
 
-    The codes are those of `encode(labels == value)`. The time grows with the pixels, not with the
-    labels: runs down the columns are found once, and sorted by their label.
+    The codes are those of `encode(labels == value)`. The time depends on the number of pixels, not
+    of labels: runs down the columns are found once, and sorted by label.
     """
     flat = labels.ravel(order="F")
     starts = np.r_[0, np.flatnonzero(flat[1:] != flat[:-1]) + 1]
@@ -34,7 +34,7 @@ def encode_labels(labels: NDArray[np.integer] | Mask) -> list[tuple[int, bytes]]
     values, first = np.unique(flat[starts], return_index=True)
     if len(values) == 0:
         return []
-    # Of each label: background and object in turns, and background to the end of the image.
+    # Runs of each label: background and object alternate; then background to the end of the image.
     is_first = np.zeros(len(starts), dtype=bool)
     is_first[first] = True
     before = np.where(is_first, 0, np.r_[0, ends[:-1]])
@@ -45,17 +45,19 @@ def encode_labels(labels: NDArray[np.integer] | Mask) -> list[tuple[int, bytes]]
     owner = np.repeat(np.arange(len(values)), 2 * np.diff(np.r_[first, len(starts)]) + 1)
     without_tail = np.flatnonzero(tails == 0)  # the code ends with the object
     ends_of = np.cumsum(np.bincount(owner)) - 1
-    kept = np.ones(len(counts), dtype=bool)
-    kept[ends_of[without_tail]] = False
-    codes = _compress_runs(counts[kept], owner[kept], len(values))
+    valid = np.ones(len(counts), dtype=bool)
+    valid[ends_of[without_tail]] = False
+    codes = _compress_runs(counts[valid], owner[valid], len(values))
     return [(int(value), code) for value, code in zip(values.tolist(), codes, strict=True)]
 
 
 def _compress_runs(counts: NDArray[np.int64], owner: NDArray[np.int64], number: int) -> list[bytes]:
-    """COCO's compressed form of several codes; counts: their runs, each of the code `owner`.
+    """Return several codes in COCO's compressed form.
 
-    From the fourth run of a code on, the difference to the run before the last is written: 5 bits
-    a character, of which the sixth says that more follow.
+    counts: (R,) runs of all codes. owner: (R,) number of the code that each run belongs to.
+    number: number of codes.
+    From the fourth run of a code on, the difference to the run two before is stored. A character
+    holds 5 bits, and a sixth bit that marks a continuation.
     """
     first = np.searchsorted(owner, np.arange(number))
     place = np.arange(len(counts)) - first[owner]
@@ -64,21 +66,21 @@ def _compress_runs(counts: NDArray[np.int64], owner: NDArray[np.int64], number: 
     values[later] -= counts[later - 2]
     characters = np.zeros((len(values), 8), dtype=np.uint8)
     lengths = np.zeros(len(values), dtype=np.int64)
-    going = np.arange(len(values))
-    while len(going):
-        low = values[going] & 31
-        values[going] >>= 5
-        more = np.where(low & 16, values[going] != -1, values[going] != 0)
-        characters[going, lengths[going]] = low + 32 * more + 48
-        lengths[going] += 1
-        going = going[more]
+    unfinished = np.arange(len(values))
+    while len(unfinished):
+        low = values[unfinished] & 31
+        values[unfinished] >>= 5
+        more = np.where(low & 16, values[unfinished] != -1, values[unfinished] != 0)
+        characters[unfinished, lengths[unfinished]] = low + 32 * more + 48
+        lengths[unfinished] += 1
+        unfinished = unfinished[more]
     text = characters[np.arange(8) < lengths[:, None]].tobytes()
     ends = np.cumsum(np.bincount(owner, weights=lengths, minlength=number)).astype(int).tolist()
     return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def split_labels(labels: NDArray[np.integer] | Mask) -> tuple[NDArray[np.int64], list[int]]:
-    """Number the connected components of each value of a label map (H, W) but 0, from 1 on.
+    """Number the connected components of all values but 0 of a label map (H, W), from 1 on.
 
     Pixels connect along their sides. Returns the numbers (H, W), ordered by value, and the value
     of each component.
@@ -86,14 +88,14 @@ def split_labels(labels: NDArray[np.integer] | Mask) -> tuple[NDArray[np.int64],
     values, compact = np.unique(labels, return_inverse=True)
     compact = compact.reshape(labels.shape) + 1
     numbers = np.zeros(labels.shape, dtype=np.int64)
-    found: list[int] = []
-    for value, place in zip(values.tolist(), ndimage.find_objects(compact), strict=True):
+    component_values: list[int] = []
+    for value, window in zip(values.tolist(), ndimage.find_objects(compact), strict=True):
         if value:
-            here = compact[place] == np.searchsorted(values, value) + 1
-            parts, count = ndimage.label(here)
-            numbers[place][here] = parts[here] + len(found)
-            found += [value] * count
-    return numbers, found
+            mask = compact[window] == np.searchsorted(values, value) + 1
+            components, count = ndimage.label(mask)
+            numbers[window][mask] = components[mask] + len(component_values)
+            component_values += [value] * count
+    return numbers, component_values
 
 
 def decode(counts: bytes, size: Size) -> Mask:
@@ -102,27 +104,27 @@ def decode(counts: bytes, size: Size) -> Mask:
 
 
 def union(codes: list[bytes], size: Size) -> Mask:
-    """Return the union (H, W) of masks given as codes; empty without any code."""
+    """Return the union (H, W) of masks given as codes; an empty mask for no code."""
     merged = coco.merge([{"size": list(size), "counts": code} for code in codes])
     return decode(merged["counts"], size) if codes else np.zeros(size, dtype=bool)
 
 
 def merge(codes: list[bytes], size: Size) -> bytes:
-    """Return the code of the union of one or more codes of (H, W)."""
+    """Return the code of the union of one or more codes. size: (H, W) of the masks."""
     if len(codes) == 1:
         return codes[0]
     return coco.merge([{"size": list(size), "counts": code} for code in codes])["counts"]
 
 
 def subtract(code: bytes, others: list[bytes], size: Size) -> bytes:
-    """Return the code of what `code` covers and none of the others does, in (H, W)."""
+    """Return the code of the pixels in `code` but in none of the others. size: (H, W)."""
     return encode(decode(code, size) & ~union(others, size)) if others else code
 
 
 def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
-    """Encode the union of polygons, each `x0, y0, x1, y1, ...` in pixels of (H, W).
+    """Encode the union of polygons, each `x0, y0, x1, y1, ...` in pixels, as a mask (H, W).
 
-    Raises ValueError for a polygon of less than three points, or with one far from the image.
+    Raises ValueError for a polygon of fewer than three points, or with a point far from the image.
     """
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
@@ -130,8 +132,8 @@ def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
                 f"a polygon has {len(polygon)} coordinates; give x and y of 3 points or more"
             )
         # pycocotools 2.0.11 writes beyond its memory for coordinates of a billion.
-        places = np.array(polygon, dtype=np.float64).reshape(-1, 2) / size[::-1]
-        far = ~np.all((places >= -1) & (places <= 2), axis=1)
+        relative = np.array(polygon, dtype=np.float64).reshape(-1, 2) / size[::-1]
+        far = ~np.all((relative >= -1) & (relative <= 2), axis=1)
         if far.any():
             x, y = polygon[2 * int(far.argmax()) :][:2]
             raise ValueError(
@@ -143,9 +145,9 @@ def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
 
 
 def encode_runs(counts: list[int], size: Size) -> bytes:
-    """Encode plain run lengths, which start with background and go down the columns.
+    """Encode uncompressed run lengths, which start with background and go down the columns.
 
-    Raises ValueError when they do not cover (H, W).
+    Raises ValueError if they do not cover (H, W).
     """
     if min(counts, default=-1) < 0 or sum(counts) != size[0] * size[1]:
         raise ValueError(
@@ -155,21 +157,21 @@ def encode_runs(counts: list[int], size: Size) -> bytes:
 
 
 def run_lengths(counts: bytes) -> NDArray[np.int64]:
-    """Pixels of each run of a compressed code: background first, in turns, down the columns.
+    """Return the pixels of each run of a compressed code, down the columns, background first.
 
-    Raises ValueError for a code that is cut off. The code is COCO's: 5 bits a character, the sixth
-    says that more follow; from the fourth run on the difference to the run before the last.
+    Raises ValueError for a truncated code. COCO's code has 5 bits per character and a sixth bit
+    that marks a continuation; from the fourth run on, it stores differences to the run two before.
     """
     digits = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(digits & 32 == 0)
     if len(ends) == 0 or ends[-1] != len(digits) - 1 or digits.min() < 0 or digits.max() > 63:
-        raise ValueError("the run-length code is cut off or of another kind; export it again")
+        raise ValueError("the run-length code is truncated or not COCO's; export it again")
     starts = np.r_[0, ends[:-1] + 1]
     lengths = ends - starts + 1
-    place = np.arange(len(digits)) - np.repeat(starts, lengths)
+    position = np.arange(len(digits)) - np.repeat(starts, lengths)
     if lengths.max() > 8:
-        raise ValueError("the run-length code has a run beyond all images; export it again")
-    runs = np.add.reduceat((digits & 31) << (5 * place), starts)
+        raise ValueError("the run-length code has a run longer than any image; export it again")
+    runs = np.add.reduceat((digits & 31) << (5 * position), starts)
     runs -= np.where(digits[ends] & 16, np.int64(1) << (5 * lengths), 0)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
@@ -177,7 +179,7 @@ def run_lengths(counts: bytes) -> NDArray[np.int64]:
 
 
 def check_code(counts: bytes, size: Size) -> bytes:
-    """Return the code. Raises ValueError unless it covers (H, W): decoders do not check that."""
+    """Return the code. Raises ValueError unless it covers (H, W), which decoders do not check."""
     runs = run_lengths(counts)
     if runs.min() < 0 or runs.sum() != size[0] * size[1]:
         raise ValueError(
@@ -187,7 +189,7 @@ def check_code(counts: bytes, size: Size) -> bytes:
 
 
 class EncodedMasks:
-    """Masks (H, W) by their compressed run-length codes, of which one at a time is decoded."""
+    """Masks (H, W) as compressed run-length codes, decoded one at a time."""
 
     def __init__(self, codes: Iterable[bytes], size: Size) -> None:
         self.codes, self.size = list(codes), size
@@ -200,9 +202,9 @@ class EncodedMasks:
         return (decode(code, self.size) for code in self.codes)
 
     def largest_first(self) -> Iterator["CroppedMask"]:
-        """Yield what is to be painted, small masks on top; memory is that of one mask in its box.
+        """Yield masks in the order of painting, small ones last; memory holds one cropped mask.
 
-        Empty masks are left out.
+        Empty masks are skipped.
         """
         for place in np.argsort(-self.areas, kind="stable").tolist():
             if self.areas[place]:
@@ -219,7 +221,7 @@ class EncodedMasks:
 
 
 class CroppedMask(NamedTuple):
-    """A mask of several, within its bounding box. place: among them. window: rows and columns."""
+    """Mask cropped to its bounding box. place: its index. window: slices of rows and columns."""
 
     place: int
     window: tuple[slice, slice]
@@ -227,18 +229,18 @@ class CroppedMask(NamedTuple):
 
 
 def boxes_and_areas(codes: list[bytes], size: Size) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Bounding boxes (N, 4) xyxy, x1 and y1 exclusive, and areas (N,) of codes, in pixels."""
+    """Return boxes (N, 4) xyxy, x1 and y1 exclusive, and areas (N,) of codes, in pixels."""
     if not codes:
         return np.zeros((0, 4), dtype=np.int64), np.zeros(0, dtype=np.int64)
     objects = [{"size": list(size), "counts": code} for code in codes]
     boxes = coco.toBbox(objects).astype(np.int64)
     boxes[:, 2:] += boxes[:, :2]
-    # One by one: pycocotools 2.0.11 fails for a list of more than 255.
+    # One by one: pycocotools 2.0.11 fails for a list of more than 255 codes.
     return boxes, np.array([coco.area(code) for code in objects], dtype=np.int64)
 
 
 def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
-    """(x0, y0, x1, y1) in pixels; x1 and y1 are exclusive. Raises ValueError for an empty mask."""
+    """Return (x0, y0, x1, y1) in pixels, x1 and y1 exclusive. Raises ValueError if empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:
         raise ValueError("an empty mask has no bounding box")
@@ -246,19 +248,20 @@ def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
 
 
 def interior_point(mask: Mask) -> tuple[int, int]:
-    """(x, y) of the pixel that lies deepest inside the mask; the first one when there are several.
+    """Return (x, y) of the pixel deepest inside the mask; the first one of several.
 
-    mask: (H, W), not empty. What lies outside the image counts as background.
+    mask: (H, W), not empty. The surroundings of the image count as background.
     """
     y, x = np.unravel_index(int(squared_depth(mask).argmax()), mask.shape)
     return int(x), int(y)
 
 
 def squared_depth(mask: Mask) -> NDArray[np.int64]:
-    """Squared distance (H, W) in pixels of each pixel of the mask from what is not in it; else 0.
+    """Return the squared distance (H, W) of each mask pixel from the background, in pixels.
 
-    What lies outside the image is not in the mask. Squares of distances between pixels are whole
-    numbers: rounded to them, equal depths are equal, and the deepest pixel is always the same one.
+    It is 0 outside of the mask. The surroundings of the image count as background. Squared
+    distances between pixels are integers: rounding to them makes equal depths equal, so that the
+    deepest pixel is deterministic.
     """
     squares = np.zeros(mask.shape, dtype=np.int64)
     if mask.any():

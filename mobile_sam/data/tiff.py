@@ -1,4 +1,4 @@
-"""TIFF files as they are stored: numbers, bands and tags, before anything is made of them."""
+"""TIFF files as stored: numbers, bands and tags, without conversion."""
 
 import logging
 import struct
@@ -13,30 +13,32 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-_REDUCED = 1  # the bit of a page's subfile type that marks a smaller copy of another page
-_ALPHA = {1, 2}  # of ExtraSamples
+_REDUCED = 1  # bit of a page's subfile type that marks a smaller copy of another page
+_ALPHA = {1, 2}  # values of ExtraSamples
 _LOSSY = {"JPEG", "OJPEG", "JPEG_2000_LOSSY", "WEBP", "JPEGXR", "APERIO_JP2000_YCBC"}
-_BANDS = ("S", "C")  # axes of tifffile: samples of a pixel, channels of a microscope
-_MAX_BANDS = 16  # more bands than an image has, and fewer rows
+_BANDS = ("S", "C")  # tifffile's axes of samples and of microscope channels
+_MAX_BANDS = 16  # above the bands of any image, below the rows of any image
 
-
-# What tifffile and its decoders raise for files that are damaged, or not TIFF at all.
+# Exceptions of tifffile and its decoders for files that are damaged or not TIFF.
 TIFF_ERRORS = (
     *(tifffile.TiffFileError, OSError, ValueError, RuntimeError, LookupError, TypeError),
     *(struct.error, zlib.error, ZeroDivisionError, AttributeError),
 )
-# It tells of faults that are raised as errors, too.
+# tifffile also logs the faults that it raises as exceptions.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
 class Tiff:
-    """The picture of a TIFF file.
+    """Image in a TIFF file.
 
-    pixels: (H, W), or (H, W, bands). are_pages: whether each band is a page of its own.
-    photometric: name of the tag's value, such as MINISWHITE. colours: (N, 3) of uint8, the colour
-    of each number of a palette. nodata: the value that marks pixels without data. alpha: whether
-    the last band is transparency. lossy: whether the compression changes values.
+    pixels: (H, W), or (H, W, bands).
+    are_pages: whether each band is a separate page.
+    photometric: name of the tag's value, such as MINISWHITE.
+    colours: (N, 3) of uint8, the colours of a palette by number.
+    nodata: value that marks pixels without data.
+    alpha: whether the last band is transparency.
+    lossy: whether the compression changes values.
     orientation: tag 274, as in EXIF.
     """
 
@@ -58,34 +60,35 @@ class Tiff:
     def has_colours(self) -> bool:
         """Return whether the first three bands of `shown` are red, green and blue."""
         return self.photometric in {"RGB", "PALETTE"} or (
-            self.photometric == "YCBCR" and self.lossy  # tifffile gives RGB of JPEG's YCbCr
+            self.photometric == "YCBCR" and self.lossy  # tifffile converts JPEG's YCbCr to RGB
         )
 
     def shown(self) -> NDArray[Any]:
-        """The pixels as viewers show them: colours of a palette, 0 as black."""
+        """Return the pixels as viewers show them: colours of a palette, 0 as black."""
         if self.colours is not None and self.photometric == "PALETTE":
             return self.colours[self.pixels]
         if self.inverted and self.pixels.dtype.kind in "ub":
-            most = True if self.pixels.dtype.kind == "b" else np.iinfo(self.pixels.dtype).max
-            return np.asarray(most ^ self.pixels)
+            white = True if self.pixels.dtype.kind == "b" else np.iinfo(self.pixels.dtype).max
+            return np.asarray(white ^ self.pixels)
         return self.pixels
 
 
 class SeveralPagesError(ValueError):
-    """A TIFF file with pictures of several sizes, or with more than one axis beside Y and X."""
+    """TIFF file with images of several sizes, or with more than one axis in addition to Y and X."""
 
 
 def read_tiff(source: Path | BytesIO, check: Callable[[tuple[int, int]], None]) -> Tiff:
-    """Read the picture of a TIFF file; smaller copies of it, as in pyramids, are left aside.
+    """Read the image of a TIFF file; smaller copies of it, as in pyramids, are ignored.
 
-    check: raises an error for an (H, W) that is too large, before memory is taken for it.
-    Raises SeveralPagesError for several pictures that are not bands of one, and OSError,
+    check: function that raises an error for an (H, W) that is too large, called before memory is
+    allocated.
+    Raises SeveralPagesError for several images that are not bands of one image, and OSError,
     ValueError or tifffile's errors for a file that cannot be read.
     """
     try:
         return _read(source, check)
     except (AssertionError, OverflowError, MemoryError) as error:
-        # Damaged files claim sizes beyond all memory, and break what tifffile takes for granted.
+        # Damaged files claim sizes beyond all memory, and break assumptions of tifffile.
         raise tifffile.TiffFileError(f"damaged ({error})") from error
 
 
@@ -93,7 +96,7 @@ def _read(source: Path | BytesIO, check: Callable[[tuple[int, int]], None]) -> T
     with tifffile.TiffFile(source) as file:
         page: Any = file.pages.first
         check((int(page.imagelength), int(page.imagewidth)))
-        # Counted first: tifffile 2026.3.3 looks for the series of a ring of pages without end.
+        # Counted first: tifffile 2026.3.3 searches endlessly for the series of a cycle of pages.
         count = len(file.pages)
         series = file.series[0]
         copies = sum(bool(p.aspage().tags.valueof(254, 0) & _REDUCED) for p in file.pages[1:])
@@ -115,9 +118,9 @@ def _read(source: Path | BytesIO, check: Callable[[tuple[int, int]], None]) -> T
 
 def _move_bands_last(pixels: NDArray[Any], axes: str, kind: str) -> tuple[NDArray[Any], bool]:
     """Return the pixels (H, W) or (H, W, bands), and whether the bands are pages of the file."""
-    kept = [n for n, axis in enumerate(axes) if pixels.shape[n] > 1 or axis in "YX"]
-    pixels = pixels.reshape([pixels.shape[n] for n in kept])
-    axes = "".join(axes[n] for n in kept)
+    used = [n for n, axis in enumerate(axes) if pixels.shape[n] > 1 or axis in "YX"]
+    pixels = pixels.reshape([pixels.shape[n] for n in used])
+    axes = "".join(axes[n] for n in used)
     others = [axis for axis in axes if axis not in "YX"]
     if not others:
         return pixels, False

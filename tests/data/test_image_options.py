@@ -103,7 +103,7 @@ def test_bands_are_selected_or_asked_for(name: str, tmp_path: Path) -> None:
     assert np.array_equal(chosen, FIVE[..., [4, 0, 1]])
     grey = read_image(path, ImageOptions(bands=(3,)))
     assert np.array_equal(grey, np.repeat(FIVE[..., 2:3], 3, axis=2))
-    with pytest.raises(RecordError, match=r"5 bands of uint8, and data\.bands asks for \[6\]"):
+    with pytest.raises(RecordError, match=r"5 bands of uint8, but data\.bands selects \[6\]"):
         check_image(path, ImageOptions(bands=(6,)))
 
 
@@ -182,10 +182,10 @@ def test_smaller_copies_within_a_tiff_are_no_pages(tmp_path: Path) -> None:
 
 KINDS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", r"is empty \(0 bytes\)"),
-    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC, which is not read; save it as JPEG"),
-    "a web page": (b"<!DOCTYPE html><html>", "a web page in place of an image"),
+    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC, which is not supported; save it as JPEG"),
+    "a web page": (b"<!DOCTYPE html><html>", "a web page, not an image"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer; run `git"),
-    "macOS": (b"\0\5\x16\7" + bytes(50), "macOS metadata instead of an image"),
+    "macOS": (b"\0\5\x16\7" + bytes(50), "macOS metadata, not an image"),
     "NumPy": (b"\x93NUMPY" + bytes(50), "a NumPy array"),
     "noise": (b"abcdefg", "no known image format"),
     "a TIFF's head": (b"II*\0" + bytes(20), "cannot be read"),

@@ -40,7 +40,7 @@ def test_pixels_that_are_not_finite_are_named(tmp_path: Path) -> None:
     holes[3, 3] = np.nan
     path = saved(tmp_path / "a.tif", Image.fromarray(holes))
     for read in (read_image, check_image):
-        with pytest.raises(RecordError, match=r"a\.tif: the image has pixels that are not finite"):
+        with pytest.raises(RecordError, match=r"a\.tif: the image has NaN or infinite pixels"):
             read(path)
 
 

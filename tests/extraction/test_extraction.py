@@ -423,7 +423,7 @@ def test_an_image_that_changed_since_it_was_indexed_is_refused(
     data, config = planned_on_own_images(scenes, tmp_path, num_workers)
     images = sorted((data / "train" / "image").iterdir())
     shutil.copy(images[3], images[4])  # of the same size
-    with pytest.raises(Exception, match=rf"{images[4].name}: the image is not the one that was"):
+    with pytest.raises(Exception, match=rf"{images[4].name}: the image has changed since it was"):
         extract_features(config)
     make_index(config)
     plan_extraction(config)

@@ -72,7 +72,7 @@ def test_files_of_other_weights_are_read_as_told(
     name: str, places: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert call(name, places, "plain") == 1
-    assert "a.tif: 5 bands of uint8; select three with data.bands" in caplog.text
+    assert "a.tif: the image has 5 bands of uint8; select three with data.bands" in caplog.text
     places["out"] = places["out"].with_name("other")
     assert call(name, places, "plain", "--data", BANDS) == 0
 

@@ -201,7 +201,7 @@ def test_an_image_that_changed_since_it_was_indexed_is_refused(
     config = tiny(**FROZEN, **directories(data))
     images = sorted((data / "train" / "image").iterdir())
     shutil.copy(images[3], images[4])
-    with pytest.raises(RecordError, match=rf"{images[4].name}: the image is not the one that was"):
+    with pytest.raises(RecordError, match=rf"{images[4].name}: the image has changed since it was"):
         train_run(config)
 
 
