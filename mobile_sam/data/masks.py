@@ -11,6 +11,7 @@ from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 Size = tuple[int, int]  # (H, W) in pixels
+_ELLIPSE_POINTS = 64
 
 
 def encode(mask: Mask) -> bytes:
@@ -142,6 +143,12 @@ def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
             )
     codes = coco.frPyObjects(polygons, *size)
     return (codes[0] if len(codes) == 1 else coco.merge(codes))["counts"]
+
+
+def ellipse_points(x: float, y: float, radius_x: float, radius_y: float) -> NDArray[np.float64]:
+    """Return the corners (64, 2), xy, of a polygon that approximates an ellipse around (x, y)."""
+    angles = np.arange(_ELLIPSE_POINTS) * (2 * np.pi / _ELLIPSE_POINTS)
+    return np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1)
 
 
 def encode_runs(counts: list[int], size: Size) -> bytes:

@@ -1,4 +1,4 @@
-"""A record: an image and where its annotations are, whatever their format."""
+"""Records: an image and the files of its annotations, in any format; the state of a search."""
 
 import unicodedata
 from collections import Counter
@@ -17,7 +17,7 @@ from mobile_sam.system.directories import list_directory
 
 
 class ListedAnnotation(NamedTuple):
-    """One annotation. segmentation: JSON text of polygons or of a run-length code."""
+    """Annotation in a JSON file. segmentation: JSON text of polygons or of a run-length code."""
 
     segment_id: str
     category: str | None
@@ -27,12 +27,12 @@ class ListedAnnotation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image and where its annotations are.
+    """Image with the files of its annotations.
 
-    format: a row of `formats.FORMATS`. sources: annotation files: one for each segment, or one for
-    all of them.
-    shared: whether `sources` is one file for all images; objects, size: what it says of this one;
-    size is (H, W).
+    format: a row of `formats.FORMATS`.
+    sources: annotation files: one for each segment, or one for all of them.
+    shared: whether `sources` is one file for all images.
+    objects, size: annotations and (H, W) of this image in that file.
     """
 
     image_id: str
@@ -44,11 +44,11 @@ class Record:
     shared: bool = False
 
     def stamp(self) -> Iterator[bytes | memoryview]:
-        """Yield what changes whenever the image or its annotations do: sizes and times of files."""
+        """Yield a description that changes with the image or its annotations: sizes and times."""
         yield f"{self.image_path} {self.image_id} {self.format} {self.size}".encode()
         for path in (self.image_path, *(() if self.shared else self.sources)):
-            found = path.stat()
-            yield f"{path} {found.st_size} {found.st_mtime_ns}".encode()
+            stat = path.stat()
+            yield f"{path} {stat.st_size} {stat.st_mtime_ns}".encode()
         yield repr([item[:3] for item in self.objects]).encode()
         for item in self.objects:
             yield memoryview(item.segmentation)
@@ -58,8 +58,8 @@ class Record:
 class SearchResult:
     """Records in order of their ids.
 
-    problems: a sentence for each file that has no counterpart. notes: sentences on what was not
-    read, or read in another way than its name says.
+    problems: a sentence for each file without a counterpart. notes: sentences about files that were
+    skipped or matched by another name.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -67,29 +67,33 @@ class SearchResult:
     notes: list[str] = field(default_factory=list)
 
 
-_NAMED = 3  # files that a note lists
+_LISTED_PATHS = 3  # paths that a note lists
 
 
 @dataclass
 class Search:
-    """Records that are found so far, and files that are passed over.
+    """State of a search for records.
 
-    options: those of the data set. roots: where the search began, images first.
-    ambiguous: ids that several images have, none of which becomes a record.
+    options: those of the data set.
+    roots: directories in which the search began, images first.
+    result: records, problems and notes so far.
+    hidden, unread: files that are skipped, and files of unknown kinds.
+    by_ending: number of annotations matched to an image without this ending in its name.
+    ambiguous: ids of several images, none of which becomes a record.
     """
 
     options: Data
     roots: tuple[Path, ...]
-    found: SearchResult = field(default_factory=SearchResult)
+    result: SearchResult = field(default_factory=SearchResult)
     hidden: list[Path] = field(default_factory=list)
     unread: list[Path] = field(default_factory=list)
     by_ending: Counter[str] = field(default_factory=Counter)
     ambiguous: set[str] = field(default_factory=set)
 
     def entries(self, directory: Path) -> tuple[list[Path], list[Path]]:
-        """Return files and subdirectories; a link that leads nowhere is a problem."""
+        """Return files and subdirectories; a broken link is a problem."""
         listing = list_directory(directory, self.hidden)
-        self.found.problems += [
+        self.result.problems += [
             f"{path}: the link leads to {path.readlink()}, which is not there; fetch the file, or "
             "remove the link"
             for path in listing.broken
@@ -97,7 +101,7 @@ class Search:
         return listing.files, listing.directories
 
     def images(self, files: Iterable[Path], prefix: str) -> dict[str, Path]:
-        """Return images by their ids; two of one id are a problem."""
+        """Return images by their ids; two images with the same id are a problem."""
         images: dict[str, Path] = {}
         for path in files:
             if path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -105,44 +109,42 @@ class Search:
             image_id = prefix + normalise_name(path.stem)
             if image_id in images:
                 other = images[image_id].name
-                self.found.problems.append(f"{path}: {other} has the same name; rename one")
+                self.result.problems.append(f"{path}: {other} has the same name; rename one")
                 self.ambiguous.add(image_id)
             images[image_id] = path
         return images
 
     def is_loop(self, directory: Path, above: tuple[str, ...]) -> bool:
-        """Return whether a link makes a directory its own ancestor, which is a problem."""
+        """Return whether a link makes a directory its own ancestor; such a link is a problem."""
         if realpath(directory) not in above:
             return False
-        self.found.problems.append(
+        self.result.problems.append(
             f"{directory}: the link leads to a directory above it; remove the link"
         )
         return True
 
     def finished(self) -> SearchResult:
-        """Return all records in order, with notes on what was passed over."""
-        records = [r for r in self.found.records if r.image_id not in self.ambiguous]
-        self.found.records = sorted(records, key=lambda record: record.image_id)
+        """Return all records in order, with notes on the files that were skipped."""
+        records = [r for r in self.result.records if r.image_id not in self.ambiguous]
+        self.result.records = sorted(records, key=lambda record: record.image_id)
+        notes = self.result.notes
         if self.hidden:
-            hidden = format_paths(self.hidden, "hidden or system files")
-            self.found.notes.append(f"passed over, as they are no data: {hidden}")
+            notes.append(f"skipped: {format_paths(self.hidden, 'hidden or system files')}")
         if self.unread:
-            self.found.notes.append(
-                f"not read: {format_paths(self.unread, 'files or directories')}"
-            )
+            notes.append(f"not read: {format_paths(self.unread, 'files or directories')}")
         for ending, count in sorted(self.by_ending.items()):
-            self.found.notes.append(
-                f"{count} annotations belong to an image whose name lacks {ending!r}"
+            notes.append(
+                f"{count} annotations are matched to images without {ending!r} in the name"
             )
-        return self.found
+        return self.result
 
 
-def format_paths(paths: list[Path], what: str) -> str:
-    """Return the number of paths and the first of them, for a note."""
-    names = ", ".join(str(path) for path in paths[:_NAMED])
-    return f"{len(paths)} {what} ({names}{', ...' if len(paths) > _NAMED else ''})"
+def format_paths(paths: list[Path], noun: str) -> str:
+    """Return the number of paths and the first of them, for a note: `1 images (a/b.png)`."""
+    names = ", ".join(str(path) for path in paths[:_LISTED_PATHS])
+    return f"{len(paths)} {noun} ({names}{', ...' if len(paths) > _LISTED_PATHS else ''})"
 
 
 def normalise_name(name: str) -> str:
-    """Return one spelling of letters with accents, which file systems store in two ways."""
+    """Return the name with composed accents; file systems store them composed or decomposed."""
     return unicodedata.normalize("NFC", name)

@@ -1,14 +1,15 @@
-"""Records of a data set: which annotations belong to which image, whatever the format.
+"""Records of a data set: the images and the annotations that belong to them, in any format.
 
-The format of a record is recognised by what lies in the two places of a data set:
+The format of a record is detected from the files in the two directories of a data set:
 
 - `mask_directory`: `<masks>/<id>/*.png`, one file for each segment.
 - `label_map`: `<masks>/<id>.png`, `.tif` or `.npy`; each value but 0, or each colour but black, is
   a segment. A binary mask is a label map with one value.
-- `yolo`: `<masks>/<id>.txt`, one polygon a line.
+- `yolo`: `<masks>/<id>.txt`, one polygon per line.
 - `json`: `<masks>/<id>.json` or `.geojson`: SA-1B, LabelMe, ISAT, GeoJSON, COCO of one image.
 - `coco`, `label_studio`: `<masks>` is a JSON file for all images.
-- `bbbc038`: `<images>/<id>/images/*` beside `<images>/<id>/masks/*`; both places are the same.
+- `bbbc038`: `<images>/<id>/images/*` next to `<images>/<id>/masks/*`; `<images>` and `<masks>` are
+  the same directory.
 
 Images may lie in subdirectories, with their masks in subdirectories of the same names: their ids
 have slashes. Images without masks are records of the format `unlabelled`.
@@ -27,9 +28,9 @@ from mobile_sam.data.listed_records import find_listed_records
 from mobile_sam.data.record import Record, Search, SearchResult, normalise_name
 from mobile_sam.system.directories import CLASS_NAMES, COLOUR_NAMES, naming_files
 
-# What tools append to the name of an image to name its mask.
+# Endings that tools append to the name of an image to name its mask.
 _MASK_ENDINGS = ("_cp_masks", "_masks", "_mask", "_labels", "_label", "_seg")
-# Files beside annotations that belong to a data set, and are read elsewhere or say nothing here.
+# Files next to annotations that are no annotations: names of classes, texts.
 _AUXILIARY_FILES = frozenset({CLASS_NAMES, COLOUR_NAMES, "readme.txt", "license.txt"})
 
 
@@ -37,7 +38,7 @@ def find_records(image_dir: Path, mask_dir: Path, options: Data | None = None) -
     """Find all images of `image_dir` with their annotations in `mask_dir`.
 
     mask_dir: a directory, or a file for all images, of COCO or of Label Studio.
-    Raises UserError for a place that is not there.
+    Raises UserError for a directory that cannot be read.
     """
     search = Search(options or Data(), (image_dir, mask_dir))
     if mask_dir.suffix.lower() == ".json" and mask_dir.is_file():
@@ -48,20 +49,21 @@ def find_records(image_dir: Path, mask_dir: Path, options: Data | None = None) -
         _add_bbbc038_records(search, folders)
         return search.finished()
     if not mask_dir.is_dir() and image_dir.is_dir() and mask_dir.exists():
-        search.found.problems.append(
-            f"{mask_dir}: neither a directory of masks nor a JSON file of annotations"
+        search.result.problems.append(
+            f"{mask_dir}: neither a directory of masks nor a JSON file of annotations; check the "
+            "path"
         )
         return search.finished()
     _match_directory(search, image_dir, mask_dir, "", ())
-    if not (search.found.records or search.found.problems):
-        search.found.problems.append(_no_images_message(image_dir, search))
+    if not (search.result.records or search.result.problems):
+        search.result.problems.append(_no_images_message(image_dir, search))
     return search.finished()
 
 
 def find_unlabelled(image_dir: Path) -> SearchResult:
-    """Find all images below `image_dir`; the id of one is its path there, without the suffix.
+    """Find all images below `image_dir`; an image's id is its path there, without the suffix.
 
-    Raises UserError for a directory that is not there.
+    Raises UserError for a directory that cannot be read.
     """
     search = Search(Data(), (image_dir,))
 
@@ -71,13 +73,13 @@ def find_unlabelled(image_dir: Path) -> SearchResult:
         files, directories = search.entries(directory)
         search.unread += [p for p in files if p.suffix.lower() in _OTHER_IMAGES]
         for image_id, path in search.images(files, prefix).items():
-            search.found.records.append(Record(image_id, path, UNLABELLED, ()))
+            search.result.records.append(Record(image_id, path, UNLABELLED, ()))
         for below in directories:
             visit(below, f"{prefix}{normalise_name(below.name)}/", (*above, realpath(directory)))
 
     visit(image_dir, "", ())
-    if not search.found.records:
-        search.found.problems.append(_no_images_message(image_dir, search))
+    if not search.result.records:
+        search.result.problems.append(_no_images_message(image_dir, search))
     return search.finished()
 
 
@@ -88,27 +90,28 @@ _OTHER_IMAGES = frozenset(
 
 def _no_images_message(image_dir: Path, search: Search) -> str:
     others = [path for path in search.unread if path.is_file()]
-    there = f"; there is {others[0].name}, which is not read" if others else ""
-    return f"{image_dir}: there is no image ({', '.join(sorted(IMAGE_SUFFIXES))}){there}"
+    other = f", only files such as {others[0].name}" if others else ""
+    suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+    return f"{image_dir}: there is no image{other}; add images ({suffixes}), or check the path"
 
 
-# An annotation: its format and its files.
+# Format and files of one image's annotations.
 _Entry = tuple[str, tuple[Path, ...]]
 
 
 def _match_directory(
     search: Search, image_dir: Path, mask_dir: Path, prefix: str, above: tuple[str, ...]
 ) -> None:
-    """Find the records of one directory of images, and of those below it that have masks.
+    """Find the records of one directory of images, and of its subdirectories that have masks.
 
-    prefix: of the ids. above: real paths of the directories of images above this one.
+    prefix: prefix of the ids. above: real paths of the directories of images above this one.
     """
     if search.is_loop(image_dir, above):
         return
     files, directories = search.entries(image_dir)
-    together = image_dir == mask_dir
-    mask_files, mask_directories = (files, directories) if together else search.entries(mask_dir)
-    images = search.images(_exclude_masks(files) if together else files, prefix)
+    is_shared = image_dir == mask_dir
+    mask_files, mask_directories = (files, directories) if is_shared else search.entries(mask_dir)
+    images = search.images(_exclude_masks(files) if is_shared else files, prefix)
     names = {path.name for path in directories}
     entries: list[tuple[Path, str, _Entry]] = []
     below = []
@@ -118,7 +121,7 @@ def _match_directory(
             below.append(path.name)
         elif path not in search.roots:
             entries.append((path, image_id, _mask_directory_entry(path, search)))
-    taken = set(images.values())
+    image_paths = set(images.values())
     class_files = {
         name: naming_files(mask_dir, row.class_files)
         for name, row in FORMATS.items()
@@ -126,15 +129,15 @@ def _match_directory(
     }
     for path in mask_files:
         format_ = FORMAT_OF_SUFFIX.get(path.suffix.lower())
-        if path in taken or _is_auxiliary(path):
+        if path in image_paths or _is_auxiliary(path):
             continue
         if format_ is None:
             search.unread.append(path)
         else:
             image_id = _match_image(path.stem, prefix, images, search)
             entries.append((path, image_id, (format_, (path, *class_files.get(format_, ())))))
-    if not together:
-        search.unread += [p for p in files if not (p in taken or _is_image(p) or _is_auxiliary(p))]
+    if not is_shared:
+        search.unread += [p for p in files if not (_is_image(p) or _is_auxiliary(p))]
         search.unread += [p for p in directories if p.name not in below and p not in search.roots]
     _add_records(
         search, images, _annotations_by_image(entries, images, search), image_dir, mask_dir
@@ -147,13 +150,13 @@ def _match_directory(
 def _annotations_by_image(
     entries: list[tuple[Path, str, _Entry]], images: dict[str, Path], search: Search
 ) -> dict[str, _Entry]:
-    """The annotations of each image by its id; two of one image are a problem."""
+    """Return the annotations of each image by its id; two entries for one image are a problem."""
     annotations: dict[str, _Entry] = {}
     for path, image_id, entry in entries:
         if entry[0] == "empty" and image_id not in images:
             search.unread.append(path)
         elif image_id in annotations:
-            search.found.problems.append(
+            search.result.problems.append(
                 f"{path}: {_entry_path(annotations[image_id])} has masks of the same image; "
                 "keep one"
             )
@@ -171,7 +174,7 @@ def _is_auxiliary(path: Path) -> bool:
 
 
 def _exclude_masks(files: list[Path]) -> list[Path]:
-    """Images of a directory that has masks too: `a_mask.png` beside `a.png` is none of them."""
+    """Return the files without masks: `a_mask.png` next to `a.png` is a mask, not an image."""
     stems = {path.stem for path in files if _is_image(path)}
     return [
         path for path in files if not any(stem in stems for stem, _ in _stripped_names(path.stem))
@@ -179,7 +182,7 @@ def _exclude_masks(files: list[Path]) -> list[Path]:
 
 
 def _stripped_names(stem: str) -> Iterator[tuple[str, str]]:
-    """Names that the image of an annotation may have, and the ending that each lacks."""
+    """Yield names that the image of an annotation may have, each with the ending it lacks."""
     for ending in _MASK_ENDINGS:
         if stem.endswith(ending) and len(stem) > len(ending):
             yield stem.removesuffix(ending), ending
@@ -189,7 +192,7 @@ def _stripped_names(stem: str) -> Iterator[tuple[str, str]]:
 
 
 def _match_image(name: str, prefix: str, images: dict[str, Path], search: Search) -> str:
-    """The id of the image that annotations of a name, without suffix, are of."""
+    """Return the id of the image that belongs to annotations. name: theirs, without suffix."""
     stem = normalise_name(name)
     if prefix + stem not in images:
         for shorter, ending in _stripped_names(stem):
@@ -200,15 +203,15 @@ def _match_image(name: str, prefix: str, images: dict[str, Path], search: Search
 
 
 def _mask_directory_entry(path: Path, search: Search) -> _Entry:
-    """The masks in a directory; none say that there is no object."""
+    """Return the masks in a directory; an empty directory declares an image without objects."""
     files, directories = search.entries(path)
     masks = tuple(p for p in files if p.suffix.lower() in MASK_SUFFIXES)
     others = [p for p in [*files, *directories] if p not in masks]
     search.unread += others
     if others and not masks:
-        search.found.problems.append(
-            f"{path}: there is no mask ({', '.join(sorted(MASK_SUFFIXES))}) beside "
-            f"{others[0].name}; put one file for each object there"
+        search.result.problems.append(
+            f"{path}: there is no mask ({', '.join(sorted(MASK_SUFFIXES))}) next to "
+            f"{others[0].name}; add one file per object"
         )
     return ("mask_directory", masks) if masks else ("empty", (path,))
 
@@ -225,45 +228,45 @@ def _add_records(
     image_dir: Path,
     mask_dir: Path,
 ) -> None:
-    """Make records of images and annotations of one directory; name what has no counterpart."""
+    """Add records of one directory, and a problem for each file without a counterpart."""
     for image_id, path in images.items():
         if image_id in annotations:
             format_, files = annotations.pop(image_id)
-            search.found.records.append(Record(image_id, path, format_, files))
+            search.result.records.append(Record(image_id, path, format_, files))
         elif search.options.unannotated == "empty":
-            search.found.records.append(Record(image_id, path, "empty", ()))
+            search.result.records.append(Record(image_id, path, "empty", ()))
         else:
-            place = mask_dir / path.stem
-            search.found.problems.append(
-                f"{path}: the image has no masks; put them into {place}/ or {place}.png (for an "
-                f"image without objects an empty directory or a black {place.name}.png; for all "
-                "such images set data.unannotated to 'empty')"
+            target = mask_dir / path.stem
+            search.result.problems.append(
+                f"{path}: the image has no masks; put them into {target}/ or {target}.png (for an "
+                f"image without objects: an empty directory or a black {target.name}.png; for all "
+                "such images: set data.unannotated to 'empty')"
             )
-    there = {path.stem: path for path in search.unread if path.parent == image_dir}
+    unread = {path.stem: path for path in search.unread if path.parent == image_dir}
     for image_id, entry in annotations.items():
-        search.found.problems.append(_no_image_message(entry, image_id, image_dir, there, images))
+        search.result.problems.append(_no_image_message(entry, image_id, image_dir, unread, images))
 
 
 def _no_image_message(
     entry: _Entry,
     image_id: str,
     image_dir: Path,
-    there: dict[str, Path],
+    unread: dict[str, Path],
     images: dict[str, Path],
 ) -> str:
     path, name = _entry_path(entry), PurePosixPath(image_id).name
-    if name in there:
+    if name in unread:
         return (
-            f"{path}: the masks have no image; {there[name]} is not read; save it as "
-            f"{name}.png or .jpg"
+            f"{path}: the masks have no image; the format of {unread[name]} is not supported; save "
+            f"it as {name}.png or .jpg"
         )
     alike = [other for other in images if other.casefold() == image_id.casefold()]
     if alike:
-        return f"{path}: the masks have no image; {images[alike[0]]} differs in case: rename one"
+        return f"{path}: the masks have no image; {images[alike[0]]} differs in case; rename one"
     if entry[0] == JSON:
         return (
             f"{path}: there is no image {image_id} in {image_dir}/; if the file is a COCO file for "
-            "all images, name it itself in place of its directory"
+            "all images, give its path instead of its directory's"
         )
     return f"{path}: the masks have no image; put {name}.png or .jpg into {image_dir}/"
 
@@ -275,12 +278,12 @@ def _bbbc038_folders(search: Search, image_dir: Path) -> list[Path]:
     folders = [path for path in directories if (path / "images").is_dir()]
     if not folders:
         search.hidden.clear()
-        search.found.problems.clear()
+        search.result.problems.clear()
     return folders
 
 
 def _add_bbbc038_records(search: Search, folders: list[Path]) -> None:
-    found = search.found
+    result = search.result
     for folder in folders:
         files, others = search.entries(folder / "images")
         images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
@@ -290,12 +293,12 @@ def _add_bbbc038_records(search: Search, folders: list[Path]) -> None:
         search.unread += [*others, *below]
         search.unread += [p for p in [*files, *mask_files] if p not in images and p not in sources]
         if len(images) != 1:
-            found.problems.append(f"{folder / 'images'}: there are {len(images)} images; keep one")
+            result.problems.append(f"{folder / 'images'}: there are {len(images)} images; keep one")
         elif not masks.is_dir() and search.options.unannotated == "refuse":
-            found.problems.append(
+            result.problems.append(
                 f"{images[0]}: the image has no masks; put them into {masks}/ (for an image "
-                "without objects, an empty directory)"
+                "without objects: an empty directory)"
             )
         else:
             name = normalise_name(folder.name)
-            found.records.append(Record(name, images[0], "bbbc038", sources))
+            result.records.append(Record(name, images[0], "bbbc038", sources))

@@ -1,4 +1,4 @@
-"""Synthetic scenes: textured shapes that hide each other, as ordinary image and mask files."""
+"""Synthetic scenes of overlapping textured shapes, written as image and mask files."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from PIL import Image
 
 from mobile_sam.data.masks import Mask
 
-_MIN_VISIBLE_PIXELS = 40  # pixels; what less is left of is not annotated
+_MIN_VISIBLE_PIXELS = 40  # shapes with fewer visible pixels are not annotated
 
 
 def write_scenes(directory: Path, count: int, size: int, seed: int) -> None:
     """Write `image/<id>.png` and `mask/<id>/obj_<k>.png` for `count` scenes.
 
-    size: side of the images in pixels. A scene is a function of (seed, number) alone.
+    size: side of the images in pixels. A scene depends only on (seed, number).
     """
     for number in range(count):
         pixels, masks = scene(size, np.random.default_rng([seed, number]))
@@ -29,7 +29,7 @@ def write_scenes(directory: Path, count: int, size: int, seed: int) -> None:
 
 
 def scene(size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[Mask]]:
-    """An image (size, size, 3) and the masks of what is visible of its three to six shapes."""
+    """Draw an image (size, size, 3), and return it with the visible masks of its 3 to 6 shapes."""
     canvas = _random_texture(size, rng)
     shapes: list[Mask] = []
     for _ in range(rng.integers(3, 7)):
@@ -42,7 +42,7 @@ def scene(size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[
 
 
 def _random_texture(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A colour with stripes of another, (size, size, 3)."""
+    """Return stripes of two colours, (size, size, 3)."""
     base, other = rng.uniform(30, 225, 3), rng.uniform(-35, 35, 3)
     angle, period = rng.uniform(0, np.pi), rng.uniform(size / 24, size / 5)
     y, x = np.mgrid[:size, :size]
@@ -51,7 +51,7 @@ def _random_texture(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _random_shape(size: int, rng: np.random.Generator) -> Mask:
-    """An ellipse, a rotated rectangle, a star or a ring."""
+    """Return the mask (size, size) of an ellipse, a rotated rectangle, a star or a ring."""
     canvas = np.zeros((size, size), dtype=np.uint8)
     centre = rng.uniform(0.15, 0.85, 2) * size
     radius = rng.uniform(0.1, 0.26) * size
@@ -59,15 +59,15 @@ def _random_shape(size: int, rng: np.random.Generator) -> Mask:
     angle = rng.uniform(0, 2 * np.pi)
     if kind in {"ellipse", "ring"}:
         axes = (int(radius), int(radius * rng.uniform(0.5, 1)))
-        place = (int(centre[0]), int(centre[1]))
-        cv2.ellipse(canvas, place, axes, np.degrees(angle), 0, 360, 1, -1)
+        middle = (int(centre[0]), int(centre[1]))
+        cv2.ellipse(canvas, middle, axes, np.degrees(angle), 0, 360, 1, -1)
         if kind == "ring":
             inner = (axes[0] // 2, axes[1] // 2)
-            cv2.ellipse(canvas, place, inner, np.degrees(angle), 0, 360, 0, -1)
+            cv2.ellipse(canvas, middle, inner, np.degrees(angle), 0, 360, 0, -1)
     else:
         corners = 4 if kind == "rectangle" else 2 * int(rng.integers(4, 7))
-        turns = angle + np.linspace(0, 2 * np.pi, corners, endpoint=False)
-        reach = radius * np.where((np.arange(corners) % 2 == 0) | (kind == "rectangle"), 1, 0.5)
-        outline = centre + reach[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        angles = angle + np.linspace(0, 2 * np.pi, corners, endpoint=False)
+        radii = radius * np.where((np.arange(corners) % 2 == 0) | (kind == "rectangle"), 1, 0.5)
+        outline = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         cv2.fillPoly(canvas, [outline.astype(np.int32)], 1)
     return canvas.astype(bool)

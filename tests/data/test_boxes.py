@@ -37,7 +37,7 @@ def test_parts_become_pixels() -> None:
 def test_a_box_outside_of_the_image_is_an_error(corners: tuple[float, ...]) -> None:
     x0, y0, x1, y1 = corners
     boxes = ImageBoxes((InputBox((x0, y0, x1, y1), 1),), (60, 80))
-    with pytest.raises(ValueError, match="lies outside of the image, which is 80 x 60 pixels"):
+    with pytest.raises(ValueError, match="lies outside of the image, which has 80x60 pixels"):
         boxes.in_pixels((60, 80))
 
 
@@ -45,11 +45,11 @@ def test_a_box_outside_of_the_image_is_an_error(corners: tuple[float, ...]) -> N
     ("annotation", "sentence"),
     [
         ({"image_id": "x", "bbox": [1, 2, 0, 4]}, r"annotations\[0\]: bbox .* has no area"),
-        ({"image_id": "y", "bbox": [1, 2, 3, 4]}, "image_id 'y' is that of no image"),
+        ({"image_id": "y", "bbox": [1, 2, 3, 4]}, "image_id 'y' matches no image"),
         ({"image_id": "x", "bbox": [1, 2, 3]}, "write images: "),
         (
             {"image_id": "x", "bbox": [1, 2, 3, 4], "category_id": 2},
-            "category_id 2 is that of no category",
+            "category_id 2 matches no category",
         ),
     ],
 )
@@ -65,6 +65,14 @@ def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_boxes(path, RECORDS[1:])
 
 
+@pytest.mark.parametrize("names", [{}, {"file_name": ""}, {"coco_url": "http://[a/b.png"}])
+def test_an_image_without_a_name_is_named(names: dict[str, str], tmp_path: Path) -> None:
+    images = [{"id": 3, "width": 80, "height": 60} | names]
+    path = coco(tmp_path / "boxes.json", images=images)
+    with pytest.raises(DatasetError, match="image 3 has no file_name; add it"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -78,7 +86,7 @@ def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
 )
 def test_a_line_that_is_no_box_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
-    with pytest.raises(DatasetError, match=r"a\.txt: line 2: .* is no box"):
+    with pytest.raises(DatasetError, match=r"a\.txt: line 2: .* is not a box"):
         read(tmp_path)
 
 
@@ -89,7 +97,7 @@ def test_labels_without_an_image_are_named(tmp_path: Path) -> None:
 
 
 def test_no_box_at_all_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="there is no box of any of 2 images"):
+    with pytest.raises(DatasetError, match="there is no box for any of the 2 images"):
         read(tmp_path)
-    with pytest.raises(DatasetError, match="there is no box of any of 2 images"):
+    with pytest.raises(DatasetError, match="there is no box for any of the 2 images"):
         read(coco(tmp_path / "boxes.json"))

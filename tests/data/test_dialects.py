@@ -111,15 +111,15 @@ def test_byte_order_marks_are_no_content(encoding: str, images: Path) -> None:
 TWICE: dict[str, tuple[Content, str]] = {
     "images": (
         PLAIN | {"images": [*coco("a.png", "b.png")["images"], PLAIN["images"][0]]},
-        "image ids that are there twice: 1;",
+        "duplicate image ids: 1;",
     ),
     "annotations": (
         PLAIN | {"annotations": PLAIN["annotations"] * 2},
-        "annotation ids that are there twice: 1, 2, 3;",
+        "duplicate annotation ids: 1, 2, 3;",
     ),
     "categories": (
         PLAIN | {"categories": [{"id": 1, "name": "cell"}, {"id": "1", "name": "nucleus"}]},
-        "category ids that are there twice: 1;",
+        "duplicate category ids: 1;",
     ),
 }
 
@@ -143,10 +143,20 @@ def test_no_image_gets_objects_of_another_one_even_if_problems_are_let_pass(imag
 
 WRONG: dict[str, tuple[Content, str]] = {
     "iscrowd 2": (each(PLAIN, "annotations", iscrowd=2), "annotation 1: iscrowd is neither 0 nor"),
-    "half a pixel": (each(PLAIN, "images", width=96.5), "'a.png': width 96.5.* no number of pix"),
+    "half a pixel": (
+        each(PLAIN, "images", width=96.5),
+        "'a.png': width 96.5.* not a number of pix",
+    ),
     "no name": (without(PLAIN, "images", "file_name"), "image 1 has no file_name; add it"),
-    "no id": (without(PLAIN, "images", "id"), r"not annotations as COCO.*\$\.images\[0\]"),
-    "one image": (PLAIN | {"images": PLAIN["images"][0]}, r"not annotations as .*\$\.images"),
+    "no address": (
+        each(without(PLAIN, "images", "file_name"), "images", coco_url="http://[a/b.png"),
+        "image 1 has no file_name; add it",
+    ),
+    "no id": (
+        without(PLAIN, "images", "id"),
+        r"not annotations in the format of COCO.*\$\.images\[0\]",
+    ),
+    "one image": (PLAIN | {"images": PLAIN["images"][0]}, r"not annotations in .*\$\.images"),
     "another size": (each(PLAIN, "images", width=64), "annotations are of 64x64 pixels"),
 }
 
@@ -159,14 +169,16 @@ def test_what_has_no_meaning_is_named(name: str, images: Path) -> None:
 
 
 def test_results_are_no_annotations(images: Path) -> None:
-    with pytest.raises(DatasetError, match="a list, as COCO's results are; give the file that has"):
+    with pytest.raises(
+        DatasetError, match="a list, as in COCO's results format; give the file that has"
+    ):
         read(images, dump(images.parent / "coco.json", PLAIN["annotations"]))
 
 
 def test_numbers_that_json_lacks_are_named_with_their_line(images: Path) -> None:
     path = images.parent / "coco.json"
     path.write_text(json.dumps(PLAIN, indent=1).replace("8,", "NaN,", 1))
-    with pytest.raises(DatasetError, match=r"coco\.json: line \d+: NaN is no number in JSON"):
+    with pytest.raises(DatasetError, match=r"coco\.json: line \d+: NaN is not a number in JSON"):
         read(images, path)
 
 
@@ -195,13 +207,15 @@ def test_names_of_other_systems_are_found_and_noted(name: str, images: Path) -> 
 
 def test_names_that_lead_elsewhere_say_what_to_write(images: Path) -> None:
     content = each(PLAIN, "images", file_name="..\\..\\media\\upload\\a.png")
-    with pytest.raises(DatasetError, match=r"leaves .*make it relative \(write 'a\.png' instead\)"):
+    with pytest.raises(
+        DatasetError, match=r"points outside of .*make it relative \(write 'a\.png' instead\)"
+    ):
         read(images, dump(images.parent / "coco.json", content))
 
 
 def test_two_names_of_one_file_are_named(images: Path) -> None:
     content = coco("one/a.png", "two/a.png")
-    with pytest.raises(DatasetError, match=r"'two/a\.png' and 'one/a\.png' are one image"):
+    with pytest.raises(DatasetError, match=r"'two/a\.png' and 'one/a\.png' name the same image"):
         read(images, dump(images.parent / "coco.json", content))
 
 
@@ -244,7 +258,7 @@ def test_one_coco_file_for_each_image(images: Path) -> None:
 
 def test_a_coco_file_of_other_images_in_a_directory_is_named(images: Path) -> None:
     dump(images.parent / "masks" / "a.json", coco("x.png", "y.png"))
-    with pytest.raises(DatasetError, match=r"a\.json: a COCO file of 2 images, of which none is c"):
+    with pytest.raises(DatasetError, match=r"a\.json: the file has 2 images, of which none is c"):
         read(images, images.parent / "masks")
 
 

@@ -131,7 +131,7 @@ COCO_DAMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "annotation of no image": (
         SQUARE,
         {"annotations": [{"id": 8, "image_id": 2, "segmentation": SQUARE}]},
-        "annotation 8: image_id 2 is that of no image",
+        "annotation 8: image_id 2 matches no image",
     ),
     "no such category": (
         SQUARE,
@@ -139,19 +139,19 @@ COCO_DAMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
             "annotations": [{"id": 8, "image_id": 1, "category_id": 4, "segmentation": SQUARE}],
             "categories": [{"id": 1, "name": "cell"}],
         },
-        "annotation 8: category_id 4 is that of no category",
+        "annotation 8: category_id 4 matches no category",
     ),
     "no such file": (
         SQUARE,
         {"images": [{"id": 1, "file_name": "b.png", "height": 64, "width": 64}]},
-        "there is no image .*b.png; put it there",
+        "there is no image .*b.png; add it there",
     ),
     "leaves the directory": (
         SQUARE,
         {"images": [{"id": 1, "file_name": "../a.png", "height": 64, "width": 64}]},
-        "'../a.png' leaves",
+        "'../a.png' points outside of",
     ),
-    "not COCO": (SQUARE, {"images": 5}, "not annotations as COCO or SA-1B have them"),
+    "not COCO": (SQUARE, {"images": 5}, "not annotations in the format of COCO or SA-1B"),
     "without images": (SQUARE, {"images": [], "annotations": []}, "the file lists no image"),
 }
 
@@ -200,7 +200,7 @@ def test_a_coco_file_within_a_directory_is_explained(data: Path, tmp_path: Path)
     shutil.rmtree(data / "train" / "mask")
     (data / "train" / "mask").mkdir()
     shutil.move(file, data / "train" / "mask" / "instances.json")
-    with pytest.raises(DatasetError, match="if the file is a COCO file for all images, name it"):
+    with pytest.raises(DatasetError, match="if the file is a COCO file for all images, give"):
         index_dataset(sources(data), tmp_path / "index.parquet")
 
 

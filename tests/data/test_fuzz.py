@@ -290,20 +290,20 @@ RECTANGLE = {"shape_type": "rectangle", "points": [[1, 1], [4, 2], [3, 3], [0, 2
 NAN = np.where(LABELS > 0, np.nan, 0).astype(np.float32)
 FOUND: dict[str, tuple[dict[str, bytes], str]] = {
     "ids that are true": (coco_of({}, {"image_id": True}), "got `bool`|got 'bool'"),
-    "sizes of 400 digits": (coco_of({"width": 10**400, "height": 4}, {}), "no number of pixels"),
+    "sizes of 400 digits": (coco_of({"width": 10**400, "height": 4}, {}), "not a number of pixels"),
     "names with a line feed": (coco_of({"file_name": "a\nb.png"}, {}), "control character"),
     "names of 300 letters": (coco_of({"file_name": "d" * 300 + "/a.png"}, {}), "255 bytes"),
     "ids with a line feed": (coco_of({}, {"id": "a\nb", "iscrowd": 2}), r"annotation 'a\\nb'"),
     "a part of a mark": ({"a.txt": b"\xef"}, "save it as UTF-8"),
     "a rectangle that is none": (
         {"a.json": json.dumps({"shapes": [RECTANGLE]}).encode()},
-        "that are not its corners",
+        "are not its corners",
     ),
     "a size of halves": (
         {"a.json": b'{"shapes": [], "imageHeight": 4.5, "imageWidth": 6}'},
         "6x4.5 pixels",
     ),
-    "masks of NaN": ({"a/0.tif": tiff_of(NAN)}, "not finite"),
+    "masks of NaN": ({"a/0.tif": tiff_of(NAN)}, "NaN or infinite"),
     "a label map that is white at 0": (
         {"a.tif": tiff_of(LABELS, photometric="miniswhite")},
         "an inverted scale",

@@ -104,7 +104,11 @@ def test_names_in_coco_stay_in_the_directory_of_images(name: str, tmp_path: Path
     name = name.replace("/secret", f"{tmp_path}/secret") if name == "/secret.png" else name
     listed = {"id": 1, "file_name": name, "height": 64, "width": 64}
     sources = coco_of_one(tmp_path, SQUARE, images=[listed])
-    message = r"file_name .* leaves .*; make it relative" if name else "image 1 has no file_name"
+    message = (
+        r"file_name .* points outside of .*; make it relative"
+        if name
+        else "image 1 has no file_name"
+    )
     with pytest.raises(UserError, match=rf"coco\.json: {message}"):
         index_dataset(sources, tmp_path / "index.parquet")
     assert not (tmp_path / "index.parquet").exists()

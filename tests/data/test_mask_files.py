@@ -96,7 +96,7 @@ def test_a_palette_with_the_bright_colour_first_is_refused_or_read_as_told(
 ) -> None:
     masks = images.parent / "masks"
     save(masks / place, WHITE_FIRST[name])
-    with pytest.raises(DatasetError, match=r"png: by the stored numbers the dark part is the obj"):
+    with pytest.raises(DatasetError, match=r"png: the object is the dark part by the stored num"):
         read(images, masks)
     assert AREAS[0] in areas(images, masks, read_masks_by="colour")
     assert areas(images, masks, read_masks_by="number") == [REST]
@@ -107,7 +107,7 @@ def test_a_binary_tiff_whose_zero_is_white_is_refused_or_read_as_told(images: Pa
     path.parent.mkdir(parents=True)
     tifffile.imwrite(path, WHITE_ALPHA, photometric="miniswhite")
     masks = path.parents[1]
-    with pytest.raises(DatasetError, match=r"1\.tif: by the stored numbers another part"):
+    with pytest.raises(DatasetError, match=r"1\.tif: the stored numbers and the visible colours"):
         read(images, masks)
     assert areas(images, masks, read_masks_by="number") == [AREAS[0]]
     assert areas(images, masks, read_masks_by="colour") == [REST]
@@ -143,7 +143,7 @@ def test_large_label_values_are_exact_and_can_be_ignored(
 def test_transparency_and_colour_that_disagree_are_refused(images: Path) -> None:
     pixels = np.dstack([WHITE, (square(1) * 255).astype(np.uint8)])
     masks = save(images.parent / "masks" / "a" / "1.png", pixels).parents[1]
-    with pytest.raises(DatasetError, match=r"1\.png: by its colours another part is the object"):
+    with pytest.raises(DatasetError, match=r"1\.png: the colours and the transparency give"):
         read(images, masks)
 
 
@@ -186,7 +186,10 @@ def test_a_bad_labelmap_names_its_line(images: Path) -> None:
     red = WHITE * np.array([1, 0, 0], dtype=np.uint8)
     masks = save(images.parent / "masks" / "a.png", red).parent
     (masks / "labelmap.txt").write_text("cell 128 0 0\n")
-    with pytest.raises(DatasetError, match=r"labelmap\.txt: line 1: 'cell 128 0 0' is no"):
+    with pytest.raises(DatasetError, match=r"labelmap\.txt: line 1: 'cell 128 0 0' is not"):
+        read(images, masks)
+    (masks / "labelmap.txt").write_bytes("größe:128,0,0::\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"labelmap\.txt: the text cannot be read .*UTF-8"):
         read(images, masks)
 
 
@@ -252,7 +255,9 @@ def test_resized_label_maps_are_refused_or_believed(images: Path) -> None:
 
 def test_a_label_map_in_a_directory_of_masks_is_refused(images: Path) -> None:
     masks = save(images.parent / "masks" / "a" / "labels.png", label_map()).parents[1]
-    with pytest.raises(DatasetError, match=r"labels\.png: 3 values beside black.*move a label map"):
+    with pytest.raises(
+        DatasetError, match=r"labels\.png: the mask has 3 values .*label map, move it"
+    ):
         read(images, masks)
 
 
@@ -261,7 +266,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "(H, W, N)": (np.dstack([square(n) for n in range(3)]), r"an array of shape \(64, 96, 3\)"),
     "Python objects": (np.array({"masks": 1}, dtype=object), "Python objects, as cellpose's _seg"),
     "text": (np.full((HEIGHT, WIDTH), "x"), "holds <U1"),
-    "not finite": (np.where(square(0), np.nan, 0), "not finite"),
+    "not finite": (np.where(square(0), np.nan, 0), "NaN or infinite"),
 }
 
 

@@ -101,10 +101,13 @@ def test_labelme_rectangles_circles_and_masks(images: Path) -> None:
     [
         (labelme(shape(0, shape_type="line", points=[[1, 1], [5, 5]])), "shapes.0.: a 'line' of 2"),
         (labelme(shape(0, points=[[1, 1]])), r"shapes\[0\]: a polygon has 2 coordinates"),
-        (labelme(shape(0, shape_type="mask", points=[[1, 1], [5, 5]], mask="?")), "no PNG in base"),
+        (
+            labelme(shape(0, shape_type="mask", points=[[1, 1], [5, 5]], mask="?")),
+            "not a base64 PNG",
+        ),
         (labelme(shape(0), imageHeight=10), "annotations are of 96x10 pixels, its image 96x64"),
-        ({"shapes": 5}, r"not a file of LabelMe \(\$\.shapes"),
-        ({"hello": 1}, "no annotations of a known form .an object with hello"),
+        ({"shapes": 5}, r"not a LabelMe file \(\$\.shapes"),
+        ({"hello": 1}, "unknown format of annotations .an object with hello"),
     ],
 )
 def test_labelme_that_cannot_be_read_is_named(content: Any, message: str, images: Path) -> None:
@@ -227,19 +230,20 @@ def test_label_studio_ellipses_and_key_points(images: Path) -> None:
     file = dump(images.parent / "export.json", [task(ellipse, point)])
     (area,) = areas(images, file)
     assert abs(area - np.pi * 9.6 * 12.8) < 15
-    assert "a 'keypointlabels' is no segment, and is not read" in notes(images)
+    assert "skipped, because a 'keypointlabels' is not a segment" in notes(images)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (task(result("polygonlabels", {})), "its value has no 'points'"),
-        (task(result("polygonlabels", {"points": percent(0)}, image_rotation=90)), "turned by 90"),
-        (task(result("brushlabels", {"rle": packed(square(0))[:20]})), "cut off"),
-        (task(result("brushlabels", {"rle": packed(square(0)[:9])})), "its brush has 864 pixels"),
-        (task(image="no image"), "task 7: its data names no image"),
+        (task(result("polygonlabels", {})), "`value` has no 'points'"),
+        (task(result("polygonlabels", {"points": percent(0)}, image_rotation=90)), "rotated by 90"),
+        (task(result("brushlabels", {"rle": packed(square(0))[:20]})), "the brush is truncated"),
+        (task(result("brushlabels", {"rle": packed(square(0)[:9])})), "the brush has 864 pixels"),
+        (task(image="no image"), "task 7: `data` has no image file"),
+        (task(image="http://[a/b.png"), "task 7: `data` has no image file"),
         (task() | {"annotations": [{"result": []}] * 2}, "task 7: 2 annotations of one image"),
-        ({"id": 3, "data": 5, "annotations": []}, "not an export of Label Studio"),
+        ({"id": 3, "data": 5, "annotations": []}, "not a Label Studio export"),
     ],
 )
 def test_label_studio_that_cannot_be_read_is_named(
@@ -289,6 +293,13 @@ def test_yolo_reads_names_again_when_they_change(tmp_path: Path) -> None:
     assert found == ["cell", "nucleus"]
 
 
+def test_names_of_classes_without_numbers_are_named(images: Path) -> None:
+    labels = write(masks_of(images) / "a.txt", yolo(0)).parent
+    write(labels / "data.yaml", "names: {cell: 0}\n")
+    with pytest.raises(DatasetError, match=r"data\.yaml: `names` has keys that are not class num"):
+        read(images, labels)
+
+
 def test_yolo_background_images_and_slight_overshoot(images: Path) -> None:
     draw_image(images, "b.png")
     labels = masks_of(images)
@@ -312,7 +323,7 @@ def test_endings_of_mask_files(ending: str, together: bool, tmp_path: Path) -> N
     masks = images if together else masks_of(images)
     save(masks / f"a{ending}.tif", label_map(np.uint16))
     assert areas(images, masks) == AREAS
-    assert f"whose name lacks {ending!r}" in notes(images)
+    assert f"without {ending!r} in the name" in notes(images)
 
 
 def test_names_of_masks_with_the_suffix_of_the_image(images: Path) -> None:

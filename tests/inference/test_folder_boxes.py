@@ -113,7 +113,10 @@ def test_boxes_of_another_image_are_named_and_the_others_are_written(
 ) -> None:
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(images / "a.png")
     assert segment_photos(images, finished_weights, "--boxes", boxes) == 1
-    assert "boxes of a: its boxes are of 80 x 60 pixels, the image is 40 x 30" in caplog.text
+    assert (
+        "boxes of a: the boxes are for an image of 80x60 pixels, but this one has 40x30"
+        in caplog.text
+    )
     assert [image["file_name"] for image in coco_of(images)["images"]] == ["below/b.png"]
 
 

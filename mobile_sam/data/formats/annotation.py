@@ -1,4 +1,4 @@
-"""Results of every annotation format: segments as run-length codes, or problems as sentences."""
+"""Items that readers of annotation formats yield: segments, problems and notes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from mobile_sam.data.images import ImageFacts, RecordError
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One segment. rle: its code at the size of the image; category: the name of its class.
+    """One segment.
 
-    value: what marks it in a label map.
+    rle: run-length code at the size of the image. category: name of the class.
+    value: number or colour of the segment in a label map.
     """
 
     segment_id: str
@@ -24,33 +25,34 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence about something that is left out as it is no segment, such as a key point."""
+    """Sentence about an annotation that is skipped because it is not a segment (a key point)."""
 
     text: str
 
 
-# A segment, or what is wrong with one; the others of the image are read all the same.
+# A segment, or the problem with one; reading continues with the next one.
 Items = Iterator[Annotation | RecordError | Note]
 
 
-def size_error(path: Path, what: str, found: tuple[float, float], image: ImageFacts) -> RecordError:
-    """Return the error for annotations of (H, W) `found` that are not of their image's size.
+def size_error(
+    path: Path, subject: str, size: tuple[float, float], image: ImageFacts
+) -> RecordError:
+    """Return the error for annotations whose size (H, W) differs from that of their image.
 
-    what: `the mask is`, `the annotations are`.
+    subject: beginning of the message, `the mask is` or `the annotations are of`.
     """
-    if image.orientation != 1 and found == image.stored_size:
+    if image.orientation != 1 and size == image.stored_size:
         return RecordError(
-            f"{path}: {what} {format_size(found)} pixels, its image {format_size(image.size)} "
-            f"after its EXIF orientation ({image.orientation}) is applied: the annotations lie on "
-            "the unturned image; set data.exif_orientation to 'ignore', or annotate the upright "
-            "image"
+            f"{path}: {subject} {format_size(size)} pixels, its image {format_size(image.size)} "
+            f"after its EXIF orientation ({image.orientation}) is applied: the annotations fit the "
+            "image as stored; set data.exif_orientation to 'ignore', or annotate the upright image"
         )
     return RecordError(
-        f"{path}: {what} {format_size(found)} pixels, its image {format_size(image.size)}; "
+        f"{path}: {subject} {format_size(size)} pixels, its image {format_size(image.size)}; "
         "export the masks at the size of the image"
     )
 
 
 def format_size(size: tuple[float, ...]) -> str:
-    """Return (H, W) as people write it: `640x480`, the width first."""
+    """Return (H, W) as text with the width first: `640x480`."""
     return "x".join(str(n) for n in reversed(size[:2]))

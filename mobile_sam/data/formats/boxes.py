@@ -1,4 +1,4 @@
-"""Boxes in images, as detectors and annotation tools write them: COCO's JSON, or YOLO's text."""
+"""Boxes of detectors and annotation tools, read from COCO JSON or YOLO text files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from mobile_sam.data.formats.coco import Category, Id, Image, normalise_id, read_coco_json
-from mobile_sam.data.formats.yolo import read_lines
+from mobile_sam.data.formats.annotation import format_size
+from mobile_sam.data.formats.coco import EXPECTED_FORM, Category, Id, Image, normalise_id
+from mobile_sam.data.formats.text_files import json_bytes, parse_json, read_lines
 from mobile_sam.data.images import RecordError
 from mobile_sam.data.index.table import DatasetError
 from mobile_sam.data.masks import Size
@@ -19,7 +20,7 @@ Corners = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class InputBox:
-    """One box. corners: xyxy; score: the detector's, if it gives one."""
+    """One box. corners: xyxy; score: that of the detector; None if the file has none."""
 
     corners: Corners
     category_id: int
@@ -28,35 +29,39 @@ class InputBox:
 
 @dataclass(frozen=True)
 class ImageBoxes:
-    """Boxes of one image in its pixels. size: its (H, W); None: they are parts of its sides."""
+    """Boxes of one image.
+
+    size: (H, W) of the image that the boxes were written for, which are in pixels; None: the boxes
+    are relative to the sides of the image, from 0 to 1.
+    """
 
     boxes: tuple[InputBox, ...] = ()
     size: Size | None = None
 
     def in_pixels(self, size: Size) -> list[InputBox]:
-        """The boxes in an image of (H, W). Raises ValueError where they are of another one."""
-        if self.size not in {None, size}:
+        """Return the boxes in pixels of an image (H, W). Raises ValueError for another size."""
+        if self.size is not None and self.size != size:
             raise ValueError(
-                f"its boxes are of {_format_size(self.size)} pixels, the image is "
-                f"{_format_size(size)}; write boxes for the image as it is"
+                f"the boxes are for an image of {format_size(self.size)} pixels, but this one has "
+                f"{format_size(size)}; write boxes for this image"
             )
         height, width = (1, 1) if self.size else size
-        found = []
-        for given in self.boxes:
-            x0, y0, x1, y1 = given.corners
+        boxes = []
+        for box in self.boxes:
+            x0, y0, x1, y1 = box.corners
             corners = x0 * width, y0 * height, x1 * width, y1 * height
             if corners[0] >= size[1] or corners[1] >= size[0] or min(corners[2:]) <= 0:
                 raise ValueError(
-                    f"box {' '.join(f'{place:g}' for place in corners)} lies outside of the image, "
-                    f"which is {_format_size(size)} pixels; correct it, or leave it out"
+                    f"box {' '.join(f'{n:g}' for n in corners)} lies outside of the image, which "
+                    f"has {format_size(size)} pixels; correct or remove the box"
                 )
-            found.append(InputBox(corners, given.category_id, given.score))
-        return found
+            boxes.append(InputBox(corners, box.category_id, box.score))
+        return boxes
 
 
 @dataclass(frozen=True)
 class BoxFile:
-    """Boxes of a data set. categories: names of classes by id; of_image: by the image's id."""
+    """Boxes of a data set. categories: names of classes by id; of_image: boxes by image id."""
 
     categories: dict[int, str]
     of_image: dict[str, ImageBoxes]
@@ -77,29 +82,32 @@ class _File(msgspec.Struct):
 
 
 def read_boxes(path: Path, images: Sequence[Record]) -> BoxFile:
-    """The boxes of images, of which some may have none; what is told of segments is passed over.
+    """Read the boxes of images; an image may have none. Segmentations are ignored.
 
-    path: a file of COCO's form, whose annotations have `bbox` and perhaps `score`; crowds are left
-    out. Or a directory with YOLO's text files, `<image id>.txt`, of lines `class x y width height`,
-    of centres and in parts of the image's sides, with a score at the end or without; names of
-    classes are in `classes.txt`.
-    images: their ids are their paths below their directory, without the suffix.
-    Raises DatasetError with a sentence for each fault: a file that is not of such a form, boxes of
-    images that are not there, no box at all.
+    path: a COCO file whose annotations have `bbox` and optionally `score`, without crowds; or a
+    directory with YOLO text files `<image id>.txt` of lines `class x y width height`, optionally
+    followed by a score. YOLO coordinates are those of the centre, relative to the image's sides;
+    `classes.txt` has the names of classes.
+    images: records; their ids are their paths below their directory, without the suffix.
+    Raises DatasetError with a sentence for each problem: a file of another format, boxes of unknown
+    images, no box at all.
     """
     problems: list[str] = []
     ids = {record.image_id for record in images}
-    found = (_read_yolo_boxes if path.is_dir() else _read_coco_boxes)(path, ids, problems)
-    if not problems and not any(image.boxes for image in found.of_image.values()):
-        problems.append(f"{path}: there is no box of any of {len(ids)} images")
+    box_file = (_read_yolo_boxes if path.is_dir() else _read_coco_boxes)(path, ids, problems)
+    if not problems and not any(image.boxes for image in box_file.of_image.values()):
+        problems.append(
+            f"{path}: there is no box for any of the {len(ids)} images; add boxes, or check the "
+            "path"
+        )
     if problems:
         raise DatasetError("\n".join(problems))
-    return found
+    return box_file
 
 
 def _read_coco_boxes(path: Path, ids: set[str], problems: list[str]) -> BoxFile:
     try:
-        content = read_coco_json(path, _File)
+        content = parse_json(json_bytes(path), path, _File, EXPECTED_FORM)
     except RecordError as error:
         problems.append(
             f"{error}; write images: [{{id, file_name, width, height}}], annotations: [{{image_id, "
@@ -109,26 +117,26 @@ def _read_coco_boxes(path: Path, ids: set[str], problems: list[str]) -> BoxFile:
     names = _category_names(content.categories or [], path, problems)
     of_image: dict[object, list[InputBox]] = {normalise_id(i.id): [] for i in content.images}
     if len(of_image) < len(content.images):
-        problems.append(f"{path}: several images have one id; give each an id of its own")
+        problems.append(f"{path}: several images have the same id; give each a different id")
     for number, item in enumerate(content.annotations):
         x, y, width, height = item.bbox
         image_id, category_id = normalise_id(item.image_id), normalise_id(item.category_id)
-        told = f"{path}: annotations[{number}]"
+        place = f"{path}: annotations[{number}]"
         if item.iscrowd:
             continue
         if not (width > 0 and height > 0):
-            problems.append(f"{told}: bbox {list(item.bbox)} has no area; correct it or remove it")
+            problems.append(f"{place}: bbox {list(item.bbox)} has no area; correct or remove it")
         elif image_id not in of_image:
-            problems.append(f"{told}: image_id {item.image_id!r} is that of no image; add it")
+            problems.append(f"{place}: image_id {item.image_id!r} matches no image; add the image")
         elif not isinstance(category_id, int) or (names and category_id not in names):
             problems.append(
-                f"{told}: category_id {item.category_id!r} is that of no category; add it"
+                f"{place}: category_id {item.category_id!r} matches no category; add the category"
             )
         else:
             corners = (x, y, x + width, y + height)
             of_image[image_id].append(InputBox(corners, category_id, item.score))
-    found = _match_images(content.images, of_image, ids, path, problems)
-    return BoxFile(names or _default_names(found), found)
+    by_image = _match_images(content.images, of_image, ids, path, problems)
+    return BoxFile(names or _default_names(by_image), by_image)
 
 
 def _match_images(
@@ -138,14 +146,19 @@ def _match_images(
     path: Path,
     problems: list[str],
 ) -> dict[str, ImageBoxes]:
-    """The boxes by the ids of the images that are there, which a file may name otherwise."""
-    found: dict[str, ImageBoxes] = {}
+    """Return the boxes by image id. ids: those of the images on disk."""
+    by_image: dict[str, ImageBoxes] = {}
     for image in images:
+        if not image.name.strip("/\\."):
+            problems.append(f"{path}: image {image.id!r} has no file_name; add it")
+            continue
         name = normalise_name(Path(image.name.replace("\\", "/")).with_suffix("").as_posix())
         boxes = of_image[normalise_id(image.id)]
         if name not in ids:
             if boxes:
-                problems.append(f"{path}: there is no image {image.name!r}; put it there")
+                problems.append(
+                    f"{path}: there is no image {image.name!r}; add it, or remove its boxes"
+                )
             continue
         try:
             size = image.size
@@ -155,17 +168,17 @@ def _match_images(
         if size is None:
             problems.append(f"{path}: image {image.name!r}: width or height is missing; add it")
         else:
-            found[name] = ImageBoxes(tuple(boxes), size)
-    return found
+            by_image[name] = ImageBoxes(tuple(boxes), size)
+    return by_image
 
 
 def _category_names(categories: list[Category], path: Path, problems: list[str]) -> dict[int, str]:
-    """Names of classes by their numbers; a class whose id is no number is a problem."""
+    """Return names of classes by number; a class whose id is not a number is a problem."""
     names: dict[int, str] = {}
     for category in categories:
         number = normalise_id(category.id)
         if not isinstance(number, int):
-            problems.append(f"{path}: category {category.id!r}: write a number as id")
+            problems.append(f"{path}: category {category.id!r}: the id is not a number; write one")
         else:
             names[number] = str(number if category.name is None else category.name)
     return names
@@ -173,7 +186,7 @@ def _category_names(categories: list[Category], path: Path, problems: list[str])
 
 def _read_yolo_boxes(path: Path, ids: set[str], problems: list[str]) -> BoxFile:
     names: dict[int, str] = {}
-    found: dict[str, ImageBoxes] = {}
+    by_image: dict[str, ImageBoxes] = {}
     for file in sorted(path.rglob("*.txt")):
         image_id = normalise_name(file.relative_to(path).with_suffix("").as_posix())
         try:
@@ -184,12 +197,10 @@ def _read_yolo_boxes(path: Path, ids: set[str], problems: list[str]) -> BoxFile:
         if file.name == CLASS_NAMES:
             names = dict(enumerate(lines))
         elif image_id in ids:
-            found[image_id] = ImageBoxes(tuple(_parse_lines(file, lines, problems)))
+            by_image[image_id] = ImageBoxes(tuple(_parse_lines(file, lines, problems)))
         else:
-            problems.append(
-                f"{file}: there is no image {image_id}; put it there, or remove the file"
-            )
-    return BoxFile(_default_names(found) | names, found)
+            problems.append(f"{file}: there is no image {image_id}; add it, or remove the file")
+    return BoxFile(_default_names(by_image) | names, by_image)
 
 
 def _parse_lines(file: Path, lines: list[str], problems: list[str]) -> Iterator[InputBox]:
@@ -199,27 +210,24 @@ def _parse_lines(file: Path, lines: list[str], problems: list[str]) -> Iterator[
                 yield _parse_line(line)
         except ValueError:
             problems.append(
-                f"{file}: line {number}: {line!r} is no box; write class, x and y of the centre, "
-                "width, height, and perhaps a score, all but the class from 0 to 1"
+                f"{file}: line {number}: {line!r} is not a box; write class, x and y of the "
+                "centre, width, height and optionally a score, all except the class from 0 to 1"
             )
 
 
 def _parse_line(line: str) -> InputBox:
-    """Raises ValueError for a line that is none."""
+    """Return the box of a YOLO line. Raises ValueError for any other line."""
     category, *numbers = line.split()
     x, y, width, height, *score = (float(number) for number in numbers)
-    are_parts = all(0 <= number <= 1 for number in (x, y, width, height, *score))
-    if not (category.isdecimal() and are_parts and width > 0 and height > 0 and len(score) <= 1):
+    are_relative = all(0 <= number <= 1 for number in (x, y, width, height, *score))
+    has_area = width > 0 and height > 0
+    if not (category.isdecimal() and are_relative and has_area and len(score) <= 1):
         raise ValueError(line)
     corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     return InputBox(corners, int(category), score[0] if score else None)
 
 
-def _default_names(found: dict[str, ImageBoxes]) -> dict[int, str]:
-    """Names of classes that have none: their numbers."""
-    numbers = {box.category_id for image in found.values() for box in image.boxes}
+def _default_names(by_image: dict[str, ImageBoxes]) -> dict[int, str]:
+    """Return the numbers of the classes as their names."""
+    numbers = {box.category_id for image in by_image.values() for box in image.boxes}
     return {number: str(number) for number in sorted(numbers)}
-
-
-def _format_size(size: Size | None) -> str:
-    return f"{size[1]} x {size[0]}" if size else ""

@@ -1,9 +1,9 @@
-"""JSON of COCO's form, of its dialects and of SA-1B: polygons and run-length codes.
+"""JSON of COCO, its dialects and SA-1B: polygons and run-length codes.
 
-Tools write ids as numbers or as text, crowds as 0 or false, sizes as 96.0 or not at all. What has
-one meaning is read; ids that are there twice, and references to nothing, are named. Of a file for
-all images the segmentations stay undecoded until their image is read, so that a file of a million
-objects takes little more memory than its text.
+Tools write ids as numbers or as text, crowds as 0 or false, sizes as 96.0 or not at all. All
+unambiguous variants are read; duplicate ids and references to missing entries are problems. In a
+file for all images, segmentations stay undecoded until their image is read, so that a file of a
+million objects takes little more memory than its text.
 
 COCO: Lin et al., arXiv:1405.0312; LVIS: Gupta et al., arXiv:1908.03195; SA-1B: Kirillov et al.,
 arXiv:2304.02643.
@@ -14,30 +14,27 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
 from mobile_sam.config.sections import Data
-from mobile_sam.data.formats.annotation import Annotation, Items, size_error
-from mobile_sam.data.formats.json_files import json_bytes, parse_json
+from mobile_sam.data.formats.annotation import Annotation, Items, format_size, size_error
+from mobile_sam.data.formats.text_files import json_bytes, parse_json
 from mobile_sam.data.images import ImageFacts, RecordError
 from mobile_sam.data.masks import Size, check_code, encode_polygons, encode_runs
 from mobile_sam.data.record import ListedAnnotation, Record
 
-_T = TypeVar("_T")
 Id = int | float | str | None
-EXPECTED_FORM = "annotations as COCO or SA-1B have them"
-_MAX_SHOWN_IDS = 10  # that a message lists
-_MAX_NAME_BYTES = 255  # bytes of a file's name, on all file systems
-_CONTROL_CATEGORIES = frozenset(
-    {"Cc", "Zl", "Zp"}
-)  # classes of control characters and ends of lines
+EXPECTED_FORM = "annotations in the format of COCO or SA-1B"
+_MAX_SHOWN_IDS = 10  # ids that a message lists
+_MAX_NAME_BYTES = 255  # longest file name of common file systems, in bytes
+_CONTROL_CATEGORIES = frozenset({"Cc", "Zl", "Zp"})  # control characters and line separators
 
 
 class CocoImage(NamedTuple):
-    """One image of a COCO file. size: (H, W) that its annotations are of, where it is given."""
+    """Image that a JSON file lists. size: (H, W) in the file; None if the file has none."""
 
     file_name: str
     size: Size | None
@@ -55,14 +52,18 @@ class Image(msgspec.Struct, gc=False):
 
     @property
     def name(self) -> str:
-        """The file's name; LVIS has only an address, of which the last two parts are one."""
+        """Return the file name; for LVIS, the last two parts of the image's address."""
         if self.file_name is not None or self.coco_url is None:
             return self.file_name or ""
-        return "/".join(PurePosixPath(urlsplit(self.coco_url).path).parts[-2:])
+        try:
+            path = urlsplit(self.coco_url).path
+        except ValueError:  # not an address
+            return ""
+        return "/".join(PurePosixPath(path).parts[-2:])
 
     @property
     def size(self) -> Size | None:
-        """(H, W), where both are given. Raises ValueError for numbers that are no size."""
+        """Return (H, W); None unless both are given. Raises ValueError for an invalid size."""
         sides = [_parse_side(side) for side in (self.height, self.width)]
         return None if None in sides else (sides[0] or 0, sides[1] or 0)
 
@@ -108,7 +109,7 @@ class _Sa1bFile(msgspec.Struct):
 
 
 def normalise_id(value: Id) -> int | str | None:
-    """Return one spelling of an id: 1, 1.0 and "1" are the same."""
+    """Return the canonical form of an id: 1, 1.0 and "1" are the same."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
@@ -119,19 +120,19 @@ def normalise_id(value: Id) -> int | str | None:
 
 
 def _printable(value: Id) -> str:
-    """An id in a message, on one line."""
+    """Return an id for a message, on one line."""
     text = str(value)
     return text if text.isprintable() else repr(text)
 
 
 def _parse_side(value: int | float | str | None) -> int | None:
-    """Pixels of a side; None where tools write nothing, 0 or -1."""
+    """Return the pixels of a side; None for a missing value, 0 and -1."""
     try:
         number = float(value) if value not in {None, ""} else -1.0
     except OverflowError:
         number = float("inf")
     if not number.is_integer():
-        raise ValueError(f"{value!r} is no number of pixels")
+        raise ValueError(f"{value!r} is not a number of pixels; correct it")
     return int(number) if number > 0 else None
 
 
@@ -144,9 +145,9 @@ def _parse_crowd(value: int | float | bool | str | None) -> bool:
 
 
 class CocoFile:
-    """A file of COCO's form. problems: a sentence for each thing in it that has no meaning.
+    """COCO file. problems: a sentence for each invalid entry.
 
-    Raises RecordError for a file that is not of this form.
+    Raises RecordError for a file of another format.
     """
 
     def __init__(self, path: Path, content: bytes | None = None) -> None:
@@ -156,16 +157,22 @@ class CocoFile:
         self.problems: list[str] = []
         images, annotations = file.images or [], file.annotations or []
         self._names = self._categories(file.categories)
-        twice = self._repeated("image", (image.id for image in images))
-        twice_annotated = self._repeated("annotation", (item.id for item in annotations))
-        self._images = [i for i in images if normalise_id(i.id) not in twice and self._is_named(i)]
+        repeated_images = self._repeated("image", (image.id for image in images))
+        repeated = self._repeated("annotation", (item.id for item in annotations))
+        self._images = [
+            image
+            for image in images
+            if normalise_id(image.id) not in repeated_images and self._is_named(image)
+        ]
         known = {normalise_id(image.id) for image in images}
         self._of_image: dict[int | str | None, list[_Annotation]] = defaultdict(list)
         for item in annotations:
             image_id = normalise_id(item.image_id)
             if image_id not in known:
-                self._say(item, f"image_id {item.image_id!r} is that of no image; add the image")
-            elif normalise_id(item.id) not in twice_annotated:
+                self._add_problem(
+                    item, f"image_id {item.image_id!r} matches no image; add the image"
+                )
+            elif normalise_id(item.id) not in repeated:
                 self._of_image[image_id].append(item)
 
     def images(self) -> Iterator[CocoImage]:
@@ -189,32 +196,30 @@ class CocoFile:
         category = None if category_id is None else self._names.get(category_id)
         if category is None and category_id is not None:
             if self._names:
-                self._say(
-                    item,
-                    f"category_id {item.category_id!r} is that of no category; add the category",
+                self._add_problem(
+                    item, f"category_id {item.category_id!r} matches no category; add the category"
                 )
             category = str(category_id)
         try:
             crowd = _parse_crowd(item.iscrowd)
         except ValueError as error:
-            self._say(item, str(error))
+            self._add_problem(item, str(error))
             return None
         return ListedAnnotation(
             str(number if name is None else name), category, crowd, item.segmentation
         )
 
     def _categories(self, categories: list[Category] | None) -> dict[int | str | None, str]:
-        found = categories or []
-        repeated = self._repeated("category", (category.id for category in found))
-        if repeated:
+        categories = categories or []
+        if self._repeated("category", (category.id for category in categories)):
             raise RecordError("\n".join(self.problems))
         return {
             normalise_id(c.id): str(normalise_id(c.id) if c.name in {None, ""} else c.name)
-            for c in found
+            for c in categories
         }
 
-    def _repeated(self, what: str, ids: Iterator[Id]) -> set[int | str]:
-        """Ids that are there twice or more, each of them named."""
+    def _repeated(self, noun: str, ids: Iterator[Id]) -> set[int | str]:
+        """Return the ids that occur more than once, and add a problem that lists them."""
         counts = Counter(normalise_id(value) for value in ids)
         repeated = {value for value, n in counts.items() if n > 1 and value is not None}
         if repeated:
@@ -222,8 +227,8 @@ class CocoFile:
             listed = ", ".join(shown[:_MAX_SHOWN_IDS])
             more = f" and {len(shown) - _MAX_SHOWN_IDS} more" if len(shown) > _MAX_SHOWN_IDS else ""
             self.problems.append(
-                f"{self._path}: {what} ids that are there twice: {listed}{more}; give each {what} "
-                "an id of its own (exports that were joined need new ids in all but the first)"
+                f"{self._path}: duplicate {noun} ids: {listed}{more}; give each {noun} a different "
+                "id (in merged exports, renumber all but the first)"
             )
         return repeated
 
@@ -245,15 +250,15 @@ class CocoFile:
             return True
         return False
 
-    def _say(self, item: _Annotation, what: str) -> None:
-        self.problems.append(f"{self._path}: annotation {_printable(item.id)}: {what}")
+    def _add_problem(self, item: _Annotation, message: str) -> None:
+        self.problems.append(f"{self._path}: annotation {_printable(item.id)}: {message}")
 
 
 def coco_images(path: Path, content: bytes, problems: list[str]) -> list[CocoImage]:
     """Return the images of a COCO file in the order of the file, each with its annotations.
 
-    content: of the file. problems: gets a sentence for each entry that is invalid.
-    Raises RecordError for a file of another form.
+    content: text of the file. problems: list to which a sentence for each invalid entry is added.
+    Raises RecordError for a file of another format.
     """
     file = CocoFile(path, content)
     images = list(file.images())
@@ -265,17 +270,16 @@ def _parse_coco(text: bytes, path: Path) -> _File:
     try:
         return parse_json(text, path, _File, EXPECTED_FORM)
     except RecordError:
-        head = text.lstrip()[:1]
-        if head == b"[":
+        if text.lstrip()[:1] == b"[":
             raise RecordError(
-                f"{path}: not {EXPECTED_FORM}: a list, as COCO's results are; give the file that "
-                "has `images`, `annotations` and `categories`"
+                f"{path}: not {EXPECTED_FORM}: the file is a list, as in COCO's results format; "
+                "give the file that has `images`, `annotations` and `categories`"
             ) from None
         raise
 
 
 def read_coco(record: Record, image: ImageFacts, options: Data) -> Items:
-    """Read the annotations that a COCO file for all images has of this one."""
+    """Read the annotations of one image from a COCO file for all images."""
     (path,) = record.sources
     yield from _coco_annotations(path, record.size, record.objects, image)
 
@@ -297,7 +301,7 @@ def _coco_annotations(
 def read_coco_of_one(record: Record, image: ImageFacts, options: Data, text: bytes) -> Items:
     """Read a COCO file of one image. text: its content.
 
-    Raises RecordError for a file of several images, of which none has the record's name.
+    Raises RecordError for a file of several images if not exactly one has the record's name.
     """
     (path,) = record.sources
     problems: list[str] = []
@@ -308,24 +312,24 @@ def read_coco_of_one(record: Record, image: ImageFacts, options: Data, text: byt
     named = [i for i in images if PurePosixPath(i.file_name.replace("\\", "/")).stem == stem]
     if len(images) > 1 and len(named) != 1:
         raise RecordError(
-            f"{path}: a COCO file of {len(images)} images, of which "
+            f"{path}: the file has {len(images)} images, of which "
             f"{'several are' if named else 'none is'} called {stem!r}; if the file is a COCO file "
-            "for all images, name it itself in place of its directory"
+            "for all images, give its path instead of its directory's"
         )
     for one in named if len(images) > 1 else images:
         yield from _coco_annotations(path, one.size, one.objects, image)
 
 
 def encode_segmentation(segmentation: msgspec.Raw, size: Size) -> bytes:
-    """Return the run-length code of an annotation of an image of `size` (H, W).
+    """Return the run-length code of a segmentation in an image of `size` (H, W).
 
-    Raises ValueError that says what is wrong.
+    Raises ValueError for an invalid segmentation.
     """
     content = _decode_segmentation(segmentation)
     if not content:
         raise ValueError(
-            "there is no segmentation; remove the annotation, add its polygon, or make masks of "
-            "boxes with segment --boxes"
+            "there is no segmentation; remove the annotation, add its polygon, or make masks from "
+            "boxes with `segment --boxes`"
         )
     return (
         _encode_run_lengths(content, size)
@@ -335,7 +339,7 @@ def encode_segmentation(segmentation: msgspec.Raw, size: Size) -> bytes:
 
 
 def _decode_segmentation(segmentation: msgspec.Raw) -> list[list[float]] | _RunLengthCode | None:
-    """Polygons in any of their forms, or a run-length code."""
+    """Return polygons, which may be flat or pairs of coordinates, or a run-length code."""
     try:
         return _SEGMENTATION.decode(segmentation)
     except msgspec.ValidationError as error:
@@ -349,12 +353,12 @@ def _decode_segmentation(segmentation: msgspec.Raw) -> list[list[float]] | _RunL
             except msgspec.ValidationError:
                 continue
         raise ValueError(
-            f"segmentation is neither polygons nor a run-length code ({error})"
+            f"segmentation is neither polygons nor a run-length code ({error}); export it again"
         ) from None
 
 
 def read_sa1b(record: Record, image: ImageFacts, options: Data, text: bytes) -> Items:
-    """Read the file that SA-1B has beside each image. text: its content."""
+    """Read the SA-1B file of one image. text: its content."""
     (path,) = record.sources
     for item in parse_json(text, path, _Sa1bFile, EXPECTED_FORM).annotations:
         try:
@@ -365,16 +369,10 @@ def read_sa1b(record: Record, image: ImageFacts, options: Data, text: bytes) -> 
 
 def _encode_run_lengths(code: _RunLengthCode, size: Size) -> bytes:
     if code.size != size:
-        found = "x".join(map(str, reversed(code.size)))
         raise ValueError(
-            f"the mask is {found} pixels, its image {size[1]}x{size[0]}; "
+            f"the mask is {format_size(code.size)} pixels, its image {format_size(size)}; "
             "export the masks at the size of the image"
         )
     if isinstance(code.counts, list):
         return encode_runs(code.counts, size)
     return check_code(code.counts.encode(), size)
-
-
-def read_coco_json(path: Path, type_: type[_T]) -> _T:
-    """Return the content of a JSON file of a form. Raises RecordError when it is of another."""
-    return parse_json(json_bytes(path), path, type_, EXPECTED_FORM)

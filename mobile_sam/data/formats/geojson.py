@@ -1,7 +1,7 @@
 """GeoJSON of QuPath: polygons with holes, in pixels of the full image.
 
-`features`, or a bare list of them, each with a `geometry` (RFC 7946) and `properties`, of which
-`classification.name` is the class.
+A file has `features`, or is a list of features. A feature has a `geometry` (RFC 7946) and
+`properties`, whose `classification.name` is the class.
 """
 
 from typing import Any
@@ -10,12 +10,12 @@ import msgspec
 
 from mobile_sam.config.sections import Data
 from mobile_sam.data.formats.annotation import Annotation, Items
-from mobile_sam.data.formats.json_files import parse_json
+from mobile_sam.data.formats.text_files import parse_json
 from mobile_sam.data.images import ImageFacts, RecordError
 from mobile_sam.data.masks import Size, encode_polygons, merge, subtract
 from mobile_sam.data.record import Record
 
-_Rings = list[list[list[float]]]  # of one polygon: its outline, then its holes
+_Rings = list[list[list[float]]]  # one polygon: its outline, then its holes
 
 
 class _Geometry(msgspec.Struct):
@@ -51,11 +51,11 @@ def read_geojson(record: Record, image: ImageFacts, options: Data, text: bytes) 
 
 
 def _class_name(properties: dict[str, Any]) -> str | None:
-    found = properties.get("classification")
-    if isinstance(found, dict):
-        names = found.get("names")
-        found = found.get("name") or (": ".join(names) if isinstance(names, list) else None)
-    return str(found) if found else None
+    name = properties.get("classification")
+    if isinstance(name, dict):
+        names = name.get("names")
+        name = name.get("name") or (": ".join(map(str, names)) if isinstance(names, list) else None)
+    return str(name) if name else None
 
 
 def _encode_geometry(geometry: _Geometry | None, size: Size) -> bytes:
@@ -72,7 +72,7 @@ def _encode_geometry(geometry: _Geometry | None, size: Size) -> bytes:
 def _encode_polygon(rings: _Rings, size: Size) -> bytes:
     flat = [[n for point in ring for n in point[:2]] for ring in rings]
     if not flat:
-        raise ValueError("a polygon without points; draw it again, or remove it")
+        raise ValueError("a polygon has no points; draw it again, or remove it")
     return subtract(
         encode_polygons(flat[:1], size), [encode_polygons([hole], size) for hole in flat[1:]], size
     )

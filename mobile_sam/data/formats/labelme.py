@@ -1,4 +1,4 @@
-"""LabelMe's JSON beside each image: polygons, rectangles, circles and masks.
+"""LabelMe's JSON, one file per image: polygons, rectangles, circles and masks.
 
 The keys are those of LabelMe 5: `shapes`, each with `label`, `points`, `shape_type`, `group_id`.
 Shapes of one label and one `group_id` are parts of one object.
@@ -14,12 +14,10 @@ from PIL import Image, UnidentifiedImageError
 
 from mobile_sam.config.sections import Data
 from mobile_sam.data.formats.annotation import Annotation, Items, size_error
-from mobile_sam.data.formats.json_files import parse_json
+from mobile_sam.data.formats.text_files import parse_json
 from mobile_sam.data.images import ImageFacts, RecordError
-from mobile_sam.data.masks import Size, encode, encode_polygons, merge
+from mobile_sam.data.masks import Size, ellipse_points, encode, encode_polygons, merge
 from mobile_sam.data.record import Record
-
-_CIRCLE_POINTS = 64  # corners
 
 
 class _Shape(msgspec.Struct):
@@ -39,7 +37,7 @@ class _File(msgspec.Struct):
 def read_labelme(record: Record, image: ImageFacts, options: Data, text: bytes) -> Items:
     """Read the shapes of a file. text: its content."""
     (path,) = record.sources
-    file = parse_json(text, path, _File, "a file of LabelMe")
+    file = parse_json(text, path, _File, "a LabelMe file")
     if file.imageHeight and file.imageWidth:
         size = file.imageHeight, file.imageWidth
         if size != image.size:
@@ -53,10 +51,10 @@ def read_labelme(record: Record, image: ImageFacts, options: Data, text: bytes) 
             continue
         key = number if shape.group_id is None else (shape.label, shape.group_id)
         groups.setdefault(key, []).append((number, code))
-    for parts in groups.values():
-        first = parts[0][0]
+    for members in groups.values():
+        first = members[0][0]
         label = file.shapes[first].label
-        code = merge([code for _, code in parts], image.size)
+        code = merge([code for _, code in members], image.size)
         yield Annotation(str(first), path, code, None if label is None else str(label))
 
 
@@ -70,14 +68,11 @@ def _encode_shape(shape: _Shape, size: Size) -> bytes:
         left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
         polygon = [(left, top), (right, top), (right, bottom), (left, bottom)]
         if len(points) == 4 and set(points) != set(polygon):
-            raise ValueError(
-                "a 'rectangle' of 4 points that are not its corners; make it a polygon"
-            )
+            raise ValueError("the 4 points of a 'rectangle' are not its corners; draw a polygon")
     elif kind == "circle" and len(points) == 2:
         (x, y), edge = points
         radius = float(np.hypot(edge[0] - x, edge[1] - y))
-        turns = np.arange(_CIRCLE_POINTS) * (2 * np.pi / _CIRCLE_POINTS)
-        polygon = list(zip(x + radius * np.cos(turns), y + radius * np.sin(turns), strict=True))
+        polygon = ellipse_points(x, y, radius, radius).tolist()
     elif kind == "mask" and len(points) == 2 and shape.mask:
         return _decode_mask(shape.mask, points[0], size)
     else:
@@ -88,16 +83,19 @@ def _encode_shape(shape: _Shape, size: Size) -> bytes:
 
 
 def _decode_mask(text: str, corner: tuple[float, float], size: Size) -> bytes:
-    """A mask in base64, a PNG of its bounding box; corner: xy of its first pixel."""
+    """Encode a mask that is stored as a base64 PNG of its bounding box.
+
+    corner: xy of the first pixel of the bounding box in the image (H, W).
+    """
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
-            part = np.asarray(picture.convert("L")) > 0
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as png:
+            cropped = np.asarray(png.convert("L")) > 0
     except (binascii.Error, UnidentifiedImageError, OSError, ValueError) as error:
-        raise ValueError(f"its mask is no PNG in base64 ({error}); draw it again") from None
-    x, y = (round(place) for place in corner)
-    height, width = part.shape
+        raise ValueError(f"the mask is not a base64 PNG ({error}); draw it again") from None
+    x, y = (round(coordinate) for coordinate in corner)
+    height, width = cropped.shape
     if x < 0 or y < 0 or x + width > size[1] or y + height > size[0]:
-        raise ValueError("its mask reaches beyond the image; draw it again")
+        raise ValueError("the mask extends beyond the image; draw it again")
     mask = np.zeros(size, dtype=bool)
-    mask[y : y + height, x : x + width] = part
+    mask[y : y + height, x : x + width] = cropped
     return encode(mask)

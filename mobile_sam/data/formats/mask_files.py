@@ -1,10 +1,11 @@
-"""Masks as pictures: a file for each object, or one label map for each image.
+"""Masks as image files: a file for each object, or one label map for each image.
 
-A file for each object is read by its colour, as viewers show it: what is not black is the object. A
-label map is read by the number that is stored, or by colour where only colours are stored. Where
-both readings are possible and disagree, the file is refused.
+A file for each object is read by its colour, as viewers show it: pixels that are not black are the
+object. A label map is read by the stored numbers, or by colour if only colours are stored. If both
+readings are possible and disagree, the file is refused.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +18,14 @@ from PIL import ExifTags, Image
 from mobile_sam.config.sections import Data
 from mobile_sam.data.formats.annotation import Annotation, Items, size_error
 from mobile_sam.data.formats.softness import softness_reason
+from mobile_sam.data.formats.text_files import read_lines
 from mobile_sam.data.images import (
     ImageFacts,
     RecordError,
     apply_orientation,
     check_megapixels,
     check_single_page,
+    describe_pixels,
     is_deep_png,
     open_image,
 )
@@ -33,24 +36,26 @@ from mobile_sam.data.tiff import TIFF_ERRORS, SeveralPagesError, read_tiff
 MASK_SUFFIXES = frozenset(
     {".png", ".bmp", ".tif", ".tiff", ".npy", ".gif", ".webp", ".jpg", ".jpeg"}
 )
-Numbers = NDArray[Any]  # whole numbers, booleans, or real numbers of a mask
+Numbers = NDArray[Any]  # integers, booleans or real numbers
 _LOSSY = frozenset({"JPEG", "MPO", "JPEG2000"})
 _THRESHOLD_REMEDY = "set data.soft_masks to a threshold such as 0.5"
 
 
 @dataclass(frozen=True)
 class MaskPixels:
-    """A mask file in both readings.
+    """Pixels of a mask file, as stored and as shown.
 
-    numbers: (H, W) as stored; None where only colours are. shown: (H, W) of grey levels, or
-    (H, W, 3) of colours, as viewers show them. alpha: (H, W), None where it is constant.
-    full: the level of white. lossy: whether the format changes values.
+    numbers: (H, W) as stored; None if only colours are stored.
+    shown: (H, W) of grey levels, or (H, W, 3) of colours, as viewers show them.
+    alpha: (H, W); None if it is constant.
+    white: level of white.
+    lossy: whether the format changes values.
     """
 
     numbers: Numbers | None
     shown: Numbers
     alpha: Numbers | None = None
-    full: float = 255.0
+    white: float = 255.0
     lossy: bool = False
 
     @property
@@ -60,7 +65,7 @@ class MaskPixels:
 
 
 def read_mask_files(record: Record, image: ImageFacts, options: Data) -> Items:
-    """Read files with one object each; a file without an object is an error beside others."""
+    """Read files with one object each; an empty file next to files with objects is an error."""
     empty: list[Path] = []
     for path in record.sources:
         try:
@@ -75,15 +80,15 @@ def read_mask_files(record: Record, image: ImageFacts, options: Data) -> Items:
     if len(empty) < len(record.sources):
         for path in empty:
             yield RecordError(
-                f"{path}: the mask is empty; delete it (an image without objects has one empty "
-                "mask, or an empty directory)"
+                f"{path}: the mask is empty; delete it (for an image without objects: a single "
+                "empty mask, or an empty directory)"
             )
 
 
 def read_label_map(record: Record, image: ImageFacts, options: Data) -> Items:
     """Read a file in which each value but 0, or each colour but black, is a segment."""
     path, *naming = record.sources
-    pixels = _resolve_alpha(_read_mask_pixels(path, image, options), path, options)
+    pixels = _resolve_alpha(_read_mask_pixels(path, image, options), path)
     if isinstance(options.soft_masks, float):
         mask = _apply_threshold(pixels, options.soft_masks, path, options)
         yield from _label_annotations(path, mask.astype(np.uint8), options)
@@ -100,14 +105,15 @@ def read_label_map(record: Record, image: ImageFacts, options: Data) -> Items:
 
 
 def _names_of_numbers(pixels: MaskPixels, naming: Sequence[Path]) -> dict[str | None, str]:
-    """Names of the values of a palette, by their colours; none without a file of names."""
+    """Return names for the values of a palette, by their colours; none without a file of names."""
     if not naming or pixels.numbers is None or pixels.shown.ndim == 2:
         return {}
     names = colour_names(naming[0])
-    values, places = np.unique(pixels.numbers, return_index=True)
-    colours = pixels.shown.reshape(-1, 3)[places].tolist()
-    found = {str(v): "#{:02x}{:02x}{:02x}".format(*c) for v, c in zip(values, colours, strict=True)}
-    return {value: names[colour] for value, colour in found.items() if colour in names}
+    values, first = np.unique(pixels.numbers, return_index=True)
+    colours = [
+        "#{:02x}{:02x}{:02x}".format(*c) for c in pixels.shown.reshape(-1, 3)[first].tolist()
+    ]
+    return {str(v): names[c] for v, c in zip(values, colours, strict=True) if c in names}
 
 
 def _mask_annotations(name: str, path: Path, mask: Mask, options: Data) -> Iterator[Annotation]:
@@ -120,57 +126,57 @@ def _mask_annotations(name: str, path: Path, mask: Mask, options: Data) -> Itera
 
 
 def _label_annotations(path: Path, labels: Numbers, options: Data) -> Iterator[Annotation]:
-    """Segments named by their values, and by their place among the components of one value."""
+    """Yield segments named by value, and by number among the components of that value."""
     if not options.split_components:
         for value, code in encode_labels(labels):
             yield Annotation(str(value), path, code, value=str(value))
         return
     numbers, values = split_labels(labels)
-    before: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     for number, code in encode_labels(numbers):
         value = values[number - 1]
-        before[value] = before.get(value, 0) + 1
-        yield Annotation(f"{value}.{before[value]}", path, code, value=str(value))
+        counts[value] += 1
+        yield Annotation(f"{value}.{counts[value]}", path, code, value=str(value))
 
 
 def _colour_annotations(
     path: Path, shown: Numbers, naming: Sequence[Path], options: Data
 ) -> Iterator[Annotation]:
-    """Segments named by their colours, as web pages write them: `#800000`."""
+    """Yield segments named by colour, as in HTML: `#800000`."""
     colours = shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
     red, green, blue = np.moveaxis(colours.astype(np.int64), -1, 0)
     names = colour_names(naming[0]) if naming else {}
     for item in _label_annotations(path, (red << 16) + (green << 8) + blue, options):
-        value, _, part = item.segment_id.partition(".")
-        name = f"#{int(value):06x}"
-        yield Annotation(
-            f"{name}.{part}" if part else name, path, item.rle, names.get(name), value=name
-        )
+        value, _, component = item.segment_id.partition(".")
+        colour = f"#{int(value):06x}"
+        segment_id = f"{colour}.{component}" if component else colour
+        yield Annotation(segment_id, path, item.rle, names.get(colour), value=colour)
 
 
 def colour_names(file: Path) -> dict[str, str]:
-    """Return the names of colours, `#rrggbb`, in a `labelmap.txt`, as CVAT writes it.
+    """Return class names by colour, `#rrggbb`, from a `labelmap.txt` of CVAT.
 
-    Raises RecordError for a file with other lines.
+    Raises RecordError for a file that cannot be read or has other lines.
     """
     names = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
             name, colour = line.split(":")[:2]
-            red, green, blue = (int(part) for part in colour.split(","))
+            red, green, blue = (int(channel) for channel in colour.split(","))
         except ValueError:
             raise RecordError(
-                f"{file}: line {number}: {line!r} is no `name:red,green,blue::`"
+                f"{file}: line {number}: {line!r} is not of the form `name:red,green,blue::`; "
+                "correct it"
             ) from None
         names[f"#{red:02x}{green:02x}{blue:02x}"] = name
     return names
 
 
 def _read_binary_mask(path: Path, image: ImageFacts, options: Data) -> Mask:
-    """The mask (H, W) of a file with one object."""
-    pixels = _resolve_alpha(_read_mask_pixels(path, image, options), path, options)
+    """Return the mask (H, W) of a file with one object."""
+    pixels = _resolve_alpha(_read_mask_pixels(path, image, options), path)
     if isinstance(options.soft_masks, float):
         return _apply_threshold(pixels, options.soft_masks, path, options)
     if pixels.lossy:
@@ -184,18 +190,19 @@ def _read_binary_mask(path: Path, image: ImageFacts, options: Data) -> Mask:
             visible = pixels.numbers != 0
     if options.soft_masks == "refuse" and not _is_of_one_colour(pixels.shown, visible):
         count = _count_colours(pixels.shown)
-        why = next(filter(None, map(softness_reason, _channels(pixels.shown))), None)
-        if why is not None:
-            raise RecordError(f"{path}: the mask is not sharp: {why}; {_THRESHOLD_REMEDY}")
+        reason = next(filter(None, map(softness_reason, _channels(pixels.shown))), None)
+        if reason is not None:
+            raise RecordError(f"{path}: the mask is not sharp: {reason}; {_THRESHOLD_REMEDY}")
         raise RecordError(
-            f"{path}: {count} values beside black, where one file has one object; move a label "
-            f"map to {path.parent}.png, or {_THRESHOLD_REMEDY} to read all of them as one object"
+            f"{path}: the mask has {count} values in addition to black, but a file in a directory "
+            f"of masks has one object; if it is a label map, move it to {path.parent}.png; to read "
+            f"all values as one object, {_THRESHOLD_REMEDY}"
         )
     return visible
 
 
 def _is_of_one_colour(shown: Numbers, visible: Mask) -> bool:
-    """Return whether all pixels that are not black share a colour; faster than counting."""
+    """Return whether all visible pixels have the same colour; faster than counting colours."""
     channels = _channels(shown)
     if not visible.any():
         return True
@@ -212,25 +219,28 @@ def _count_colours(shown: Numbers) -> int:
 
 
 def _apply_threshold(pixels: MaskPixels, threshold: float, path: Path, options: Data) -> Mask:
-    """Return the pixels (H, W) above a share of white, in the displayed or the stored values.
+    """Return the pixels (H, W) above a share of white, in the shown or the stored values.
 
-    Raises RecordError where both readings count and an inverted scale makes them disagree.
+    Raises RecordError if both readings are used and disagree because of an inverted scale.
     """
-    seen = _is_brighter(pixels.shown, threshold, pixels.full)
+    shown = _is_brighter(pixels.shown, threshold, pixels.white)
     numbers = pixels.numbers
     if numbers is None or pixels.shown.ndim == 3 or options.read_masks_by == "colour":
-        return seen  # numbers of a palette are no levels
-    stored = _is_brighter(numbers, threshold, pixels.full)
-    if options.read_masks_by == "both" and not np.array_equal(stored, seen):
+        return shown  # the numbers of a palette are not levels
+    stored = _is_brighter(numbers, threshold, pixels.white)
+    if options.read_masks_by == "both" and not np.array_equal(stored, shown):
         raise _disagreement_error(path)
     return stored
 
 
-def _is_brighter(levels: Numbers, threshold: float, full: float) -> Mask:
-    """Levels (H, W), or (H, W, bands) of which the brightest counts, above a share of white."""
+def _is_brighter(levels: Numbers, threshold: float, white: float) -> Mask:
+    """Return the pixels (H, W) above a share of white. levels: (H, W) or (H, W, bands).
+
+    The brightest band of a pixel counts.
+    """
     values = levels.astype(np.float64)
     level = values.max(axis=-1) if values.ndim == 3 else values
-    return np.asarray(level > threshold * (1.0 if level.max() <= 1 else full))
+    return np.asarray(level > threshold * (1.0 if level.max() <= 1 else white))
 
 
 def _channels(shown: Numbers) -> list[Numbers]:
@@ -238,12 +248,12 @@ def _channels(shown: Numbers) -> list[Numbers]:
 
 
 def _refuse_soft(pixels: MaskPixels, path: Path, options: Data) -> None:
-    """Raise RecordError for values that nobody drew, unless they are labels all the same."""
+    """Raise RecordError for values that are not labels, unless `soft_masks` is `labels`."""
     if options.soft_masks == "labels":
         return
     remedy = (
-        f"save it again without smoothing or lossy compression; or {_THRESHOLD_REMEDY}, which "
-        "makes one object of the bright part, or to 'labels', which takes each value as it is"
+        f"save it without smoothing and lossy compression; or {_THRESHOLD_REMEDY}, which makes the "
+        "bright part one object, or to 'labels', which reads each value as a label"
     )
     if pixels.lossy:
         raise RecordError(f"{path}: JPEG changes the values of a mask; {remedy}")
@@ -252,22 +262,22 @@ def _refuse_soft(pixels: MaskPixels, path: Path, options: Data) -> None:
             raise RecordError(
                 f"{path}: the mask has values with fractions, as after resizing; {remedy}"
             )
-        why = softness_reason(channel)
-        if why is not None:
-            raise RecordError(f"{path}: the mask is not sharp: {why}; {remedy}")
+        reason = softness_reason(channel)
+        if reason is not None:
+            raise RecordError(f"{path}: the mask is not sharp: {reason}; {remedy}")
 
 
 def _to_integers(numbers: Numbers, path: Path) -> Numbers:
     if numbers.dtype.kind != "f":
         return numbers
-    whole = np.rint(numbers).astype(np.int64)
-    if (whole != numbers).any():
-        raise RecordError(f"{path}: the mask has values with fractions; save whole numbers")
-    return whole
+    integers = np.rint(numbers).astype(np.int64)
+    if (integers != numbers).any():
+        raise RecordError(f"{path}: the mask has values with fractions; save integers")
+    return integers
 
 
 def _refuse_bright_zero(pixels: MaskPixels, path: Path) -> None:
-    """Raise RecordError for two colours or levels, of which the brighter one has number 0."""
+    """Raise RecordError for a mask of two colours or levels whose brighter one has number 0."""
     numbers = pixels.numbers
     if numbers is None or pixels.shown is numbers:
         return
@@ -279,8 +289,8 @@ def _refuse_bright_zero(pixels: MaskPixels, path: Path) -> None:
         raise _disagreement_error(path)
     if first > other:
         raise RecordError(
-            f"{path}: by the stored numbers the dark part is the object, and by the colours of "
-            "the palette the bright part; save it as grey with 0 outside of the object, or set "
+            f"{path}: the object is the dark part by the stored numbers, but the bright part by "
+            "the colours of the palette; save it as grey with 0 outside of the object, or set "
             "data.read_masks_by to 'colour' or 'number'"
         )
 
@@ -296,36 +306,36 @@ def _refuse_inverted(pixels: MaskPixels, visible: Mask, path: Path) -> None:
 
 def _disagreement_error(path: Path) -> RecordError:
     return RecordError(
-        f"{path}: by the stored numbers another part is the object than by the colours that are "
-        "seen (an inverted scale or palette); save it with black as 0 outside of the object, or "
-        "set data.read_masks_by to 'colour' or 'number'"
+        f"{path}: the stored numbers and the visible colours give different objects (an inverted "
+        "scale or palette); save it with black as 0 outside of the object, or set "
+        "data.read_masks_by to 'colour' or 'number'"
     )
 
 
-def _resolve_alpha(pixels: MaskPixels, path: Path, options: Data) -> MaskPixels:
-    """The mask of a file whose transparency varies: there where the colour does not.
+def _resolve_alpha(pixels: MaskPixels, path: Path) -> MaskPixels:
+    """Return the pixels without transparency, which is the mask if the colour is constant.
 
-    Raises RecordError where both vary and disagree.
+    Raises RecordError if both vary and disagree.
     """
     if pixels.alpha is None:
         return pixels
     opaque = pixels.alpha != 0
     if pixels.numbers is not None and np.array_equal(opaque, pixels.numbers != 0):
-        seen = opaque[..., None] if pixels.shown.ndim == 3 else opaque
-        return replace(pixels, shown=pixels.shown * seen, alpha=None)
+        visible = opaque[..., None] if pixels.shown.ndim == 3 else opaque
+        return replace(pixels, shown=pixels.shown * visible, alpha=None)
     flat = pixels.shown.reshape(pixels.alpha.size, -1)
     if (flat == flat[0]).all():
         return MaskPixels(pixels.alpha, pixels.alpha, lossy=pixels.lossy)
     if not np.array_equal(opaque, pixels.visible):
         raise RecordError(
-            f"{path}: by its colours another part is the object than by its transparency; save "
-            "it without transparency"
+            f"{path}: the colours and the transparency give different objects; save it without "
+            "transparency"
         )
-    return MaskPixels(pixels.numbers, pixels.shown, None, pixels.full, pixels.lossy)
+    return replace(pixels, alpha=None)
 
 
 def _read_mask_pixels(path: Path, image: ImageFacts, options: Data) -> MaskPixels:
-    """Both readings of a file. Raises RecordError unless its size is that of the image."""
+    """Read a mask file. Raises RecordError unless it has the size of the image."""
     try:
         pixels = _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path, options)
     except RecordError as error:
@@ -337,8 +347,7 @@ def _read_mask_pixels(path: Path, image: ImageFacts, options: Data) -> MaskPixel
         raise size_error(path, "the mask is", (size[0], size[1]), image)
     if pixels.shown.dtype.kind == "f" and not np.isfinite(pixels.shown).all():
         raise RecordError(
-            f"{path}: the mask has values that are not finite; save whole numbers, with 0 outside "
-            "of objects"
+            f"{path}: the mask has NaN or infinite values; save integers, with 0 outside of objects"
         )
     if pixels.numbers is not None and pixels.numbers.dtype == np.bool_:
         numbers, shown = pixels.numbers.astype(np.uint8), pixels.shown.astype(np.uint8) * 255
@@ -347,26 +356,26 @@ def _read_mask_pixels(path: Path, image: ImageFacts, options: Data) -> MaskPixel
 
 
 def _read_npy(path: Path) -> MaskPixels:
-    """A .npy file, mapped: what it says of its size is not believed before the file has it."""
+    """Read a .npy file as a memory map, so that a false size allocates no memory."""
     try:
         pixels: Numbers = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:
         if "Python objects" not in str(error):
             raise
         raise RecordError(
-            f"{path}: the file holds Python objects, as cellpose's _seg.npy does, and no mask; "
+            f"{path}: the file holds Python objects, as cellpose's _seg.npy does, not a mask; "
             "save the masks as PNG or TIFF (cellpose: save_masks)"
         ) from None
     if pixels.dtype.kind not in "biuf":
-        raise RecordError(f"{path}: the mask holds {pixels.dtype}; save whole numbers")
+        raise RecordError(f"{path}: the mask holds {pixels.dtype}; save integers")
     if pixels.ndim == 3 and 1 in {pixels.shape[0], pixels.shape[2]}:
         pixels = pixels[0] if pixels.shape[0] == 1 else pixels[..., 0]
     if pixels.ndim != 2:
         raise RecordError(
-            f"{path}: an array of shape {pixels.shape}, and a label map has (height, width); save "
-            "a stack as one file for each object"
+            f"{path}: an array of shape {pixels.shape}, but a label map has (height, width); save "
+            "a stack of masks as one file per object"
         )
-    return MaskPixels(pixels, pixels, full=_white_level(pixels))
+    return MaskPixels(pixels, pixels, white=_white_level(pixels))
 
 
 def _white_level(pixels: Numbers) -> float:
@@ -384,15 +393,17 @@ def _read_picture(path: Path, options: Data) -> MaskPixels:
             ) from None
         except RecordError:
             raise
-        except TIFF_ERRORS:  # a compression that Pillow knows better, or damage that it names
+        except TIFF_ERRORS:  # Pillow reads more compressions, and names the damage of a file
             pass
     with open_image(path, path, options) as image:
         check_single_page(image, path)
         if image.format == "PNG" and image.mode in {"RGB", "RGBA", "LA"} and is_deep_png(path):
-            raise RecordError(f"{path}: a mask of 16 bits has one band; save it as grey or RGB8")
+            raise RecordError(
+                f"{path}: the mask has colours of 16 bits; save it as grey, or as RGB of 8 bits"
+            )
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         pixels = _read_with_pillow(image)
-        if image.format == "TIFF" and orientation in range(2, 9):  # Pillow has turned it already
+        if image.format == "TIFF" and orientation in range(2, 9):  # Pillow has applied it already
             _refuse_orientation(pixels.shown, orientation, path)
         return pixels
 
@@ -410,11 +421,10 @@ def _read_with_pillow(image: Image.Image) -> MaskPixels:
         return MaskPixels(grey, grey, _varying_alpha(alpha))
     pixels = np.asarray(image)
     if pixels.ndim == 2 and image.format == "TIFF" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
-        return MaskPixels(
-            ~pixels, pixels, full=_white_level(pixels), lossy=lossy
-        )  # Pillow inverts it
+        # Pillow inverts the stored numbers.
+        return MaskPixels(~pixels, pixels, white=_white_level(pixels), lossy=lossy)
     if pixels.ndim == 2:
-        return MaskPixels(pixels, pixels, full=_white_level(pixels), lossy=lossy)
+        return MaskPixels(pixels, pixels, white=_white_level(pixels), lossy=lossy)
     if image.mode not in {"RGB", "RGBA"}:
         pixels = np.asarray(image.convert("RGB"))
     alpha = _varying_alpha(pixels[..., 3]) if pixels.shape[2] == 4 else None
@@ -422,16 +432,16 @@ def _read_with_pillow(image: Image.Image) -> MaskPixels:
 
 
 def _refuse_orientation(pixels: Numbers, orientation: int, path: Path) -> None:
-    """Raise RecordError for a mask that its orientation turns: some viewers turn it, others not."""
+    """Raise RecordError for a mask that its orientation changes; viewers differ in applying it."""
     if not np.array_equal(apply_orientation(pixels, orientation), pixels):
         raise RecordError(
-            f"{path}: its orientation tag ({orientation}) turns the mask; save it upright without "
+            f"{path}: the orientation tag ({orientation}) turns the mask; save it upright without "
             "the tag, or set data.exif_orientation to 'ignore' to read it as stored"
         )
 
 
 def _from_colours(colours: Numbers, alpha: Numbers | None, lossy: bool) -> MaskPixels:
-    """Colours, or grey levels where red, green and blue are equal everywhere."""
+    """Return the pixels of a colour mask, as grey levels if red, green and blue are all equal."""
     grey = colours[..., 0]
     if (colours == grey[..., None]).all():
         return MaskPixels(grey, grey, alpha, _white_level(grey), lossy)
@@ -450,7 +460,7 @@ def _read_with_tifffile(path: Path, options: Data) -> MaskPixels:
     if tiff.are_pages:
         raise SeveralPagesError(f"{pixels.shape[2]} pages")
     if pixels.dtype.kind not in "biuf":
-        raise RecordError(f"{path}: the mask holds {pixels.dtype}; save whole numbers")
+        raise RecordError(f"{path}: the mask holds {pixels.dtype}; save integers")
     if pixels.ndim == 2:
         return MaskPixels(pixels, tiff.shown(), None, _white_level(pixels), tiff.lossy)
     alpha = _varying_alpha(pixels[..., -1]) if tiff.alpha else None
@@ -459,7 +469,7 @@ def _read_with_tifffile(path: Path, options: Data) -> MaskPixels:
         return MaskPixels(colours[..., 0], colours[..., 0], alpha, _white_level(pixels), tiff.lossy)
     if colours.shape[2] != 3 or pixels.dtype != np.uint8:
         raise RecordError(
-            f"{path}: {pixels.shape[2]} bands of {pixels.dtype}, and a mask has one band, or "
-            "three of uint8; save it as grey or RGB"
+            f"{path}: {describe_pixels(pixels)}, but a mask has one band, or three of uint8; save "
+            "it as grey or RGB"
         )
     return _from_colours(colours, alpha, tiff.lossy)

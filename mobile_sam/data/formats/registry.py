@@ -1,4 +1,4 @@
-"""Annotations of a record, as run-length codes: a row for each format."""
+"""Table of annotation formats, and the reading of a record's annotations as run-length codes."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,7 +18,6 @@ from mobile_sam.data.formats.coco import (
 )
 from mobile_sam.data.formats.geojson import read_geojson
 from mobile_sam.data.formats.isat import read_isat
-from mobile_sam.data.formats.json_files import json_bytes, parse_json
 from mobile_sam.data.formats.label_studio import (
     is_label_studio,
     label_studio_images,
@@ -26,6 +25,7 @@ from mobile_sam.data.formats.label_studio import (
 )
 from mobile_sam.data.formats.labelme import read_labelme
 from mobile_sam.data.formats.mask_files import MASK_SUFFIXES, read_label_map, read_mask_files
+from mobile_sam.data.formats.text_files import json_bytes, parse_json
 from mobile_sam.data.formats.yolo import read_yolo
 from mobile_sam.data.images import ImageFacts, RecordError
 from mobile_sam.data.index.table import UNLABELLED
@@ -35,9 +35,10 @@ from mobile_sam.system.directories import CLASS_NAMES, COLOUR_NAMES, DATA_YAML
 
 @dataclass
 class Annotations:
-    """Content of a record. format: a row of `FORMATS`, or of `JSON_FORMATS`.
+    """Annotations of a record.
 
-    problems: a sentence for each annotation that is wrong; notes: one for each that is no segment.
+    format: a row of `FORMATS` or of `JSON_FORMATS`.
+    problems: a sentence for each invalid annotation. notes: one for each that is not a segment.
     """
 
     format: str
@@ -47,42 +48,42 @@ class Annotations:
 
 
 def read_annotations(record: Record, image: ImageFacts, options: Data) -> Annotations:
-    """Read all segments of a record. image: whose size masks must have."""
-    found = Annotations(record.format)
+    """Read all segments of a record. Masks must have the size of the image."""
+    annotations = Annotations(record.format)
     try:
         if record.format == JSON:
-            found.format, items = _read_json_annotations(record, image, options)
+            annotations.format, items = _read_json_annotations(record, image, options)
         else:
             items = FORMATS[record.format].read(record, image, options)
         for item in items:
             if isinstance(item, Annotation):
-                found.segments.append(item)
+                annotations.segments.append(item)
             elif isinstance(item, Note):
-                found.notes.append(item.text)
+                annotations.notes.append(item.text)
             else:
-                found.problems.append(str(item))
+                annotations.problems.append(str(item))
     except RecordError as error:
-        found.problems.append(str(error))
-    return found
+        annotations.problems.append(str(error))
+    return annotations
 
 
 def _read_json_annotations(record: Record, image: ImageFacts, options: Data) -> tuple[str, Items]:
-    """The format of a JSON file of one image, and what is in it."""
+    """Return the format of a JSON file of one image, and its items."""
     (path,) = record.sources
     text = json_bytes(path)
     keys = _top_level_keys(text, path)
-    for name, (needed, read) in JSON_FORMATS.items():
-        if needed <= keys:
+    for name, (required, read) in JSON_FORMATS.items():
+        if required <= keys:
             return name.partition(",")[0], read(record, image, options, text)
     content = parse_json(text, path, object, "a JSON file")
     raise RecordError(
-        f"{path}: no annotations of a known form ({_describe_content(content)}); there are COCO, "
-        "SA-1B, LabelMe, ISAT and GeoJSON (docs/data.md)"
+        f"{path}: unknown format of annotations ({_describe_content(content)}); supported formats "
+        "are COCO, SA-1B, LabelMe, ISAT and GeoJSON (docs/data.md)"
     )
 
 
 class _TopLevelKeys(msgspec.Struct):
-    """The keys that tell formats apart, with their values undecoded."""
+    """Keys that distinguish the formats, with undecoded values."""
 
     images: msgspec.Raw = msgspec.Raw()
     annotations: msgspec.Raw = msgspec.Raw()
@@ -94,7 +95,7 @@ class _TopLevelKeys(msgspec.Struct):
 
 
 def _top_level_keys(text: bytes, path: Path) -> set[str]:
-    """The keys of a JSON object, or of the first one in a list."""
+    """Return the keys of a JSON object, or of the first object in a list."""
     if text.lstrip()[:1] == b"[":
         items = parse_json(text, path, list[_TopLevelKeys], "a list of objects")
         top = items[0] if items else _TopLevelKeys(geometry=msgspec.Raw(b"null"))
@@ -115,9 +116,9 @@ def _no_annotations(record: Record, image: ImageFacts, options: Data) -> Items:
     return iter(())
 
 
-JSON = "json"  # one JSON file for an image, whose form is seen when it is read
-# A new format of a JSON file for each image is a row here: its keys, and its reader. The first row
-# whose keys are all there is taken.
+JSON = "json"  # one JSON file per image; its format is detected when it is read
+# Formats with one JSON file per image: a row with the required keys and the reader. The first row
+# whose keys are all present is used.
 JSON_FORMATS: dict[str, tuple[set[str], Callable[[Record, ImageFacts, Data, bytes], Items]]] = {
     "coco": ({"images", "annotations"}, read_coco_of_one),
     "labelme": ({"shapes"}, read_labelme),
@@ -132,9 +133,10 @@ JSON_FORMATS: dict[str, tuple[set[str], Callable[[Record, ImageFacts, Data, byte
 class Format:
     """Format of annotations.
 
-    read: yields the annotations of a record.
-    suffixes: of a file that has all annotations of one image, `<masks>/<id><suffix>`.
-    class_files: names of files, beside those or above them, that name the classes.
+    read: function that yields the annotations of a record.
+    suffixes: suffixes of a file with all annotations of one image, `<masks>/<id><suffix>`.
+    class_files: names of files that name the classes, in the directory of the annotations or one of
+        the two above.
     matches, list_images: only for a format with one file for all images. `matches` takes the
         content of a JSON file; the first format that matches is used. `list_images` takes the path,
         the content and a list to which it appends problems.
@@ -147,7 +149,7 @@ class Format:
     list_images: Callable[[Path, bytes, list[str]], Iterable[CocoImage]] | None = None
 
 
-# Any other format is a row here.
+# All other formats.
 FORMATS: dict[str, Format] = {
     "mask_directory": Format(read_mask_files),
     "bbbc038": Format(read_mask_files),

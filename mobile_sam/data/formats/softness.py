@@ -1,6 +1,6 @@
-"""Signs that a mask file is no longer what was drawn: smoothing, resizing, lossy compression.
+"""Detection of masks that were smoothed, resized or compressed with loss.
 
-All are measured on one channel (H, W) of whole numbers.
+All measures apply to one channel (H, W) of integers.
 """
 
 from typing import Any
@@ -9,29 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 Channel = NDArray[Any]
-# Measured on discs and label maps that were resized and compressed, and on real label maps:
-# smoothed ones have a share of 0.36 or more, real ones of 0.06 or less.
-_SOFT_SHARE, _FEWEST_EDGES, _RAMP = 0.35, 24, 3
-_NEAR = 16  # levels that JPEG moves a value by
+# Share of soft edges: 0.36 or more in resized and compressed discs and label maps, 0.06 or less in
+# real label maps, as measured.
+_SOFT_SHARE = 0.35
+_MIN_EDGES = 24
+_MAX_RAMP = 3  # pixels of a soft edge
+_NEAR = 16  # levels by which JPEG changes a value
 
 
 def softness_reason(channel: Channel) -> str | None:
-    """Say why a channel cannot be trusted to hold what was drawn; None where it can."""
+    """Return the reason why the values of a channel are not labels; None if they may be."""
     values = np.unique(channel)
     if len(values) <= 2:
         return None
     soft, edges = _count_ramps(channel)
-    if edges >= _FEWEST_EDGES and soft > _SOFT_SHARE * edges:
-        return f"its edges are smooth ({len(values)} values, of which many lie between others)"
+    if edges >= _MIN_EDGES and soft > _SOFT_SHARE * edges:
+        return f"its edges are smooth ({len(values)} values, many of them between two others)"
     if values[0] >= 0 and values[-1] <= 255 and _is_like_jpeg(channel, values):
-        return f"its values scatter as lossy compression leaves them ({len(values)} values)"
+        return f"its values scatter as after lossy compression ({len(values)} values)"
     return None
 
 
 def _count_ramps(channel: Channel) -> tuple[int, int]:
     """Count short runs whose value lies between those of both neighbours, and all changes.
 
-    Along rows and columns; a mask with hard edges steps over the values between.
+    Runs follow rows and columns. In a mask with hard edges, few values lie between others.
     """
     soft = edges = 0
     for lines in (channel, channel.T):
@@ -48,12 +50,12 @@ def _count_ramps(channel: Channel) -> tuple[int, int]:
         before, here, after = value[:-2], value[1:-1], value[2:]
         between = ((before < here) & (here < after)) | ((before > here) & (here > after))
         within = same_line[1:] & same_line[:-1]
-        soft += int((within & between & (length[1:-1] <= _RAMP)).sum())
+        soft += int((within & between & (length[1:-1] <= _MAX_RAMP)).sum())
     return soft, edges
 
 
 def _is_like_jpeg(channel: Channel, values: Channel) -> bool:
-    """Return whether values scatter: many isolated pixels, or values close to the brightest."""
+    """Return whether values scatter: many isolated pixels, or values close to the extremes."""
     values = values.astype(np.int64)
     top = values[values >= values[-1] - _NEAR // 2]
     bottom = values[values <= _NEAR // 2]

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from mobile_sam.config.sections import Data
-from mobile_sam.data.formats.yolo import read_lines
+from mobile_sam.data.formats.text_files import read_lines
 from mobile_sam.data.images import IMAGE_SUFFIXES, RecordError
 from mobile_sam.data.index.groups import assign_groups
 from mobile_sam.data.index.table import SPLITS, UNLABELLED, DatasetError

@@ -1,8 +1,8 @@
-"""JSON files of annotations: read whole, with a sentence for what is wrong with them."""
+"""Text and JSON files, read with messages that name the problem."""
 
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -11,6 +11,17 @@ from mobile_sam.data.images import RecordError
 _T = TypeVar("_T")
 _NOT_A_JSON_NUMBER = re.compile(rb"(?<![\w\"])-?(NaN|Infinity)(?![\w\"])")
 _BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file. Raises RecordError if it cannot be read."""
+    try:
+        # Decoded at once, so that an incomplete byte order mark is an error and not dropped.
+        return path.read_bytes().decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise RecordError(f"{path}: the text cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: the text cannot be read ({error}); save it as UTF-8") from error
 
 
 def json_bytes(path: Path) -> bytes:
@@ -32,47 +43,40 @@ def json_bytes(path: Path) -> bytes:
     return content
 
 
-def parse_json(content: bytes, path: Path, type_: type[_T], form: str) -> _T:
-    """Return the content of a JSON text of a known form.
+def parse_json(content: bytes, path: Path, type_: type[_T], expected: str) -> _T:
+    """Decode a JSON text to a type.
 
-    form: what was expected, for messages, such as `a COCO file`.
-    Raises RecordError that says what is wrong.
+    expected: the expected content, for messages, such as `a COCO file`.
+    Raises RecordError for a text that is not JSON or not of this type.
     """
     try:
         return msgspec.json.decode(content, type=type_)
     except msgspec.ValidationError as error:
-        raise RecordError(f"{path}: not {form} ({_plain_message(error)})") from error
+        raise RecordError(f"{path}: not {expected} ({_plain_message(error)})") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         number = _NOT_A_JSON_NUMBER.search(content)
         if number:
             line = content[: number.start()].count(b"\n") + 1
             raise RecordError(
-                f"{path}: line {line}: {number[0].decode()} is no number in JSON; correct the "
+                f"{path}: line {line}: {number[0].decode()} is not a number in JSON; correct the "
                 "annotation, or remove it"
             ) from error
-        what = (
-            "in another encoding than UTF-8" if _is_other_text(content) else f"not JSON ({error})"
-        )
-        raise RecordError(f"{path}: the file is {what}; export the annotations again") from error
+        problem = f"not JSON ({error})" if _is_utf8(content) else "not encoded in UTF-8"
+        raise RecordError(f"{path}: the file is {problem}; export the annotations again") from error
 
 
-def read_any_json(path: Path) -> Any:
-    """Return the content of a JSON file of any form. Raises RecordError as `parse_json`."""
-    return parse_json(json_bytes(path), path, object, "a JSON file")
-
-
-def _is_other_text(content: bytes) -> bool:
+def _is_utf8(content: bytes) -> bool:
     try:
         content.decode()
     except UnicodeDecodeError:
-        return True
-    return False
+        return False
+    return True
 
 
 def _plain_message(error: Exception) -> str:
-    """A message of msgspec in words of JSON: `$.images[0].id is missing`."""
+    """Return a message of msgspec that begins with the place: `$.images[0]: Expected ...`."""
     text = str(error)
-    found = re.fullmatch(r"(.*?) - at `(.*)`", text)
-    if not found:
-        return text.replace("`", "'")
-    return f"{found[2]}: {found[1]}".replace("`", "'")
+    match = re.fullmatch(r"(.*?) - at `(.*)`", text)
+    if match:
+        text = f"{match[2]}: {match[1]}"
+    return text.replace("`", "'")
