@@ -1,1 +1,1 @@
-"""Images and masks: their index, and what training and validation read of them."""
+"""Images and masks: files and formats, the index, and samples for training and validation."""

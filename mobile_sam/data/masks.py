@@ -61,9 +61,9 @@ def _compress_runs(counts: NDArray[np.int64], owner: NDArray[np.int64], number: 
     holds 5 bits, and a sixth bit that marks a continuation.
     """
     first = np.searchsorted(owner, np.arange(number))
-    place = np.arange(len(counts)) - first[owner]
+    position = np.arange(len(counts)) - first[owner]
     values = counts.copy()
-    later = np.flatnonzero(place > 2)
+    later = np.flatnonzero(position > 2)
     values[later] -= counts[later - 2]
     characters = np.zeros((len(values), 8), dtype=np.uint8)
     lengths = np.zeros(len(values), dtype=np.int64)
