@@ -105,7 +105,11 @@ def place(
 
 @pytest.fixture(scope="module", autouse=True)
 def imported() -> None:
-    """Import the package beforehand: `as_somebody` may not read Python's own files."""
+    """Import the package beforehand: `as_somebody` may not read Python's own files.
+
+    `read_text` decodes with a codec that Python imports on first use.
+    """
+    importlib.import_module("encodings.utf_8_sig")
     for module in pkgutil.walk_packages(mobile_sam.__path__, "mobile_sam."):
         if module.name not in {"mobile_sam.app.page", "mobile_sam.app.handlers"}:
             importlib.import_module(module.name)
