@@ -11,7 +11,6 @@ from mobile_sam.system.errors import ConfigError
 
 BOX_FILLED, START = "box_filled", "start"
 
-
 # Version of validation tables and of the measurements in them. 2: clicks are placed as in RITM.
 TABLE_VERSION = 2
 
@@ -69,7 +68,7 @@ def referenced_run(config: RunConfig, reference: str) -> str:
 def extra_weights(config: RunConfig) -> dict[str, str]:
     """Return the weights of `compare`, by their names in tables.
 
-    `run:x` is called `run_x`; a known checkpoint has its own name, a file the name without its
+    `run:x` has the name `run_x`, a known checkpoint its own name, and a file its name without
     suffix. Raises ConfigError for duplicate names, and the errors of `referenced_run`.
     """
     result: dict[str, str] = {}
@@ -81,8 +80,8 @@ def extra_weights(config: RunConfig) -> dict[str, str]:
             name = clean_name(Path(weights).stem)
         if name in result or name in taken:
             raise ConfigError(
-                f"run {config.run_name!r}: compare: {weights!r} would be called {name!r} in "
-                "tables, and this name is taken; rename the file, or link to it by another name"
+                f"run {config.run_name!r}: compare: {weights!r} has the name {name!r} in tables, "
+                "which another checkpoint has; rename the file, or give a link of another name"
             )
         result[name] = weights
     return result

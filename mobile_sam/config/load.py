@@ -46,50 +46,53 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
     overrides: keys from the command line; those of SHARED_KEYS also apply to teacher runs.
     Raises ConfigError in one line that names file, entry and key.
     """
-    names = _text_of(names)
-    overrides = {key: _plain(value) for key, value in overrides.items()}
+    names = _names_as_text(names)
+    overrides = {key: _parse_value(value) for key, value in overrides.items()}
     overrides = with_new_names(overrides, "--config")
     _check_texts(overrides)
     shared = {key: value for key, value in overrides.items() if key in SHARED_KEYS}
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
-    if not chosen:
-        raise ConfigError(f"run: no run is given; there are {', '.join(known_runs())}")
-    done: dict[str, RunConfig] = {}
-    beside: dict[str, None] = {}  # runs that others are compared with
+    requested = [name.strip() for name in names.split(",") if name.strip()]
+    if not requested:
+        raise ConfigError(f"run: no run is given; known runs: {', '.join(known_runs())}")
+    resolved: dict[str, RunConfig] = {}
+    compared: dict[str, None] = {}  # runs in `compare` of the requested runs
 
     def load(name: str) -> RunConfig:
-        return _load(name, overlay, overrides if name in chosen else shared)
+        return _load(name, overlay, overrides if name in requested else shared)
 
-    def in_place(weights: str) -> str:
+    def compared_weights(weights: str) -> str:
         if not weights.startswith("run:"):
             return weights
-        beside[weights.removeprefix("run:")] = None
+        compared[weights.removeprefix("run:")] = None
         return f"run:{load(weights.removeprefix('run:')).run_name}"
 
-    def visit(name: str, asked_by: tuple[str, ...] = ()) -> RunConfig:
-        if name in asked_by:
-            raise ConfigError(f"{' -> '.join([*asked_by, name])}: a run cannot teach itself")
+    def visit(name: str, students: tuple[str, ...] = ()) -> RunConfig:
+        if name in students:
+            raise ConfigError(f"{' -> '.join([*students, name])}: a run cannot teach itself")
         config = load(name)
 
-        def of_run(number: int, checkpoint: str, model_type: str | None) -> Weights:
+        def teacher_of_run(number: int, checkpoint: str, model_type: str | None) -> Weights:
             if not checkpoint.startswith("run:"):
                 return checkpoint, model_type
-            teacher = visit(checkpoint.removeprefix("run:"), (*asked_by, name))
+            teacher = visit(checkpoint.removeprefix("run:"), (*students, name))
             return f"run:{teacher.run_name}", teacher.model_type
 
-        config = _with_teachers(config, of_run)
+        config = _with_teachers(config, teacher_of_run)
         check_teachers(config)
-        if name in chosen:
-            config = config.model_copy(update={"compare": tuple(map(in_place, config.compare))})
-        if done.setdefault(config.run_name, config) != config:
-            raise ConfigError(f"run_name: {config.run_name!r} belongs to two different runs")
+        if name in requested:
+            weights = tuple(map(compared_weights, config.compare))
+            config = config.model_copy(update={"compare": weights})
+        if resolved.setdefault(config.run_name, config) != config:
+            raise ConfigError(
+                f"run_name: {config.run_name!r} is the name of two different runs; rename one"
+            )
         return config
 
-    named = tuple(visit(name) for name in dict.fromkeys(chosen))
-    for name in beside:
+    named = tuple(visit(name) for name in dict.fromkeys(requested))
+    for name in compared:
         visit(name)
-    _check_unlabelled(tuple(done.values()), "unlabelled_img_dir" in shared)
-    return Runs(all=tuple(done.values()), named=named)
+    _check_unlabelled(tuple(resolved.values()), "unlabelled_img_dir" in shared)
+    return Runs(all=tuple(resolved.values()), named=named)
 
 
 def load_settings(path: Path) -> RunConfig:
@@ -123,20 +126,20 @@ def check_teachers(config: RunConfig) -> None:
         if teacher.teacher_model_type is None:
             continue  # the run of this teacher is not loaded yet
         _check_teacher(teacher, number)
-        same = teacher.teacher_checkpoint, teacher.teacher_model_type, teacher.distill_levels
-        if same in seen:
+        identity = teacher.teacher_checkpoint, teacher.teacher_model_type, teacher.distill_levels
+        if identity in seen:
             raise ConfigError(
                 f"run {config.run_name!r}: {teacher_key(number, 'checkpoint')}: "
-                f"{teacher.teacher_checkpoint!r} at this level is "
-                f"{teacher_key(seen[same], 'checkpoint')} again; remove one of them"
+                f"{teacher.teacher_checkpoint!r} at this level repeats "
+                f"{teacher_key(seen[identity], 'checkpoint')}; remove one of them"
             )
-        seen[same] = number
+        seen[identity] = number
 
 
 def _check_teacher(config: RunConfig, number: int) -> None:
     """Check a run with one teacher, which is number `number` of the original run."""
     name = config.teacher_model_type or ""
-    student, teacher = (architecture(of) for of in (config.model_type, name))
+    student, teacher = map(architecture, (config.model_type, name))
     levels, source = config.distill_levels, f"run {config.run_name!r}"
     from_neck = "neck" in levels and any_distillation(config)
     needs_same_width = config.decoder_from_teacher or from_neck
@@ -153,7 +156,7 @@ def _check_teacher(config: RunConfig, number: int) -> None:
         choices = f"one of {blocks[0]} to {blocks[-1]}, or 'neck'" if blocks else "'neck'"
         raise ConfigError(
             f"{source}: {teacher_key(number, 'feature_level')}: {name!r} has no block {level} of "
-            f"stride 16; take {choices}"
+            f"stride 16; give {choices}"
         )
 
 
@@ -177,7 +180,7 @@ def _load(name: str | Path, overlay: str | None, overrides: dict[str, Any]) -> R
     merged: dict[str, Any] = {}
     for source, layer in layers:
         if merged.get("stage_schedule") and "num_epochs" in layer and "stage_schedule" not in layer:
-            lower = parse_config(merged, source)  # the schedule must be sound before it is scaled
+            lower = parse_config(merged, source)  # the schedule must be valid before it is scaled
             normalise(lower, source)
             new = parse_config(merged | layer | {"stage_schedule": []}, source).num_epochs
             layer = layer | {  # noqa: PLW2901
@@ -198,13 +201,13 @@ def _settings_file(name: str | Path) -> Path:
     if name in known_runs():
         return CONFIG_DIR / f"{name}.json"
     raise ConfigError(
-        f"run: there is no {name!r}; there are {', '.join(known_runs())}; give your own run "
-        f"by its path, such as configs/{name}.json"
+        f"run: {name!r} is unknown; known runs: {', '.join(known_runs())}; give the path of "
+        f"your own run, such as configs/{name}.json"
     )
 
 
-def _text_of(names: object) -> str:
-    """Return the names of runs as text. Raises ConfigError for a number."""
+def _names_as_text(names: object) -> str:
+    """Return the names of runs. Raises ConfigError for a number."""
     if isinstance(names, str):
         return names
     raise ConfigError(
@@ -218,7 +221,7 @@ def _check_texts(overrides: Mapping[str, Any]) -> None:
     for key, value in overrides.items():
         field = RunConfig.model_fields.get(key)
         types = set(get_args(field.annotation) or [field.annotation]) if field else set()
-        types = {(get_args(one) or [one])[0] for one in types}  # of Annotated[str, ...], str
+        types = {(get_args(kind) or [kind])[0] for kind in types}  # Annotated[str, ...] to str
         if isinstance(value, int | float) and types and types <= {str, NoneType}:
             is_path = "_dir" in key or key.endswith("checkpoint") or key == "detections"
             hint = f"{key}=./2023_11" if is_path else f"{key}=run_2024, or set it in the run's file"
@@ -236,7 +239,10 @@ def _kind(value: object) -> str:
 def _known_architecture(
     source: str, number: int, checkpoint: str, model_type: str | None
 ) -> Weights:
-    """Return a teacher with the architecture of its known name; a run's is not known yet."""
+    """Return a teacher with the architecture of its known name.
+
+    The architecture of a run's weights is unknown until that run is loaded.
+    """
     if model_type is None and checkpoint in KNOWN_CHECKPOINTS:
         return checkpoint, KNOWN_CHECKPOINTS[checkpoint].model_type
     if model_type is None and not checkpoint.startswith("run:"):
@@ -251,22 +257,22 @@ def _known_architecture(
 def _with_teachers(
     config: RunConfig, change: Callable[[int, str, str | None], Weights]
 ) -> RunConfig:
-    """Return the run with other weights for each of its teachers.
+    """Return the run with changed weights of its teachers.
 
-    change: returns the new (checkpoint, model_type) for a teacher's number and present values.
+    change: returns the new (checkpoint, model_type) for a teacher's number and current values.
     """
     if config.teacher_checkpoint is None:
         return config
     checkpoint, model_type = change(0, config.teacher_checkpoint, config.teacher_model_type)
-    more = []
+    extra = []
     for number, teacher in enumerate(config.extra_teachers, start=1):
         name, architecture_of = change(number, teacher.checkpoint, teacher.model_type)
-        more.append(teacher.model_copy(update={"checkpoint": name, "model_type": architecture_of}))
+        extra.append(teacher.model_copy(update={"checkpoint": name, "model_type": architecture_of}))
     return config.model_copy(
         update={
             "teacher_checkpoint": checkpoint,
             "teacher_model_type": model_type,
-            "extra_teachers": tuple(more),
+            "extra_teachers": tuple(extra),
         }
     )
 
@@ -275,16 +281,16 @@ def _overlay_layers(overlay: str, stem: str, run_name: str) -> list[tuple[str, d
     path = CONFIG_DIR / "overlays" / f"{overlay}.json"
     if overlay not in known_overlays():
         raise ConfigError(
-            f"overlay: there is no {overlay!r}; there are {', '.join(known_overlays())}"
+            f"overlay: {overlay!r} is unknown; known overlays: {', '.join(known_overlays())}"
         )
     content = _read_object(path)
     unknown = set(content) - {"settings", "runs"}
     if unknown:
-        raise ConfigError(f"{path}: unknown key {min(unknown)!r}; there are 'settings' and 'runs'")
-    own = with_new_names(content.get("runs", {}).get(stem, {}), str(path))
+        raise ConfigError(f"{path}: unknown key {min(unknown)!r}; give 'settings' and 'runs' only")
+    run_settings = with_new_names(content.get("runs", {}).get(stem, {}), str(path))
     settings = with_new_names(content["settings"], str(path))
     settings |= {"run_name": f"{run_name}-{overlay}"}
-    return [(f"overlay {overlay}", settings), (f"overlay {overlay}, runs.{stem}", own)]
+    return [(f"overlay {overlay}", settings), (f"overlay {overlay}, runs.{stem}", run_settings)]
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -299,8 +305,8 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _plain(value: Any) -> Any:
-    """Return a value of the command line: Snakemake passes `null` and JSON as text."""
+def _parse_value(value: Any) -> Any:
+    """Parse a value of the command line: Snakemake passes `null` and JSON as text."""
     if isinstance(value, str):
         try:
             return json.loads(value)

@@ -1,6 +1,6 @@
-"""The losses: a row each, with its kind, its default weight and its meaning.
+"""Losses: one row each, with kind, default weight and description.
 
-The function of a loss has the loss's name and stands in `mobile_sam/training/losses.py`. This
+The function of a loss has the same name, in `mobile_sam/training/losses.py`. This
 module imports no torch. `docs/architecture.md` shows how to add a loss.
 """
 
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mobile_sam.config.keys import Strict, Weight, key_metadata
 
-# What a loss compares; `mobile_sam/training/losses.py` says what the functions of a kind take.
+# Inputs that a loss compares; `mobile_sam/training/losses.py` lists the arguments of each kind.
 Kind = Literal["mask", "iou", "features", "prompts"]
 
 
@@ -21,22 +21,22 @@ def loss(kind: Kind, weight: float, description: str) -> Any:
 
 
 class Weights(Strict):
-    """Weights of losses; those of weight 0 do not count."""
+    """Weights of losses; 0 disables a loss."""
 
     @classmethod
     def names(cls, *kinds: Kind) -> tuple[str, ...]:
-        """Names of the losses of these kinds."""
+        """Return the names of the losses of these kinds."""
         return tuple(name for name in cls.model_fields if key_metadata(cls, name, "kind") in kinds)
 
     def nonzero(self, *kinds: Kind) -> dict[str, float]:
-        """Weights of the losses of these kinds that are not 0, by name; without kinds, of all."""
+        """Return the weights that are not 0, by name; `kinds` selects kinds, by default all."""
         weights: Mapping[str, float] = self.model_dump()
         names = self.names(*kinds) if kinds else tuple(weights)
         return {name: weights[name] for name in names if weights[name]}
 
 
 class LossWeights(Weights):
-    """The losses to the truth."""
+    """Weights of the supervised losses."""
 
     focal: Weight = loss("mask", 20.0, "weight of the focal loss on mask logits")
     dice: Weight = loss("mask", 1.0, "weight of the Dice loss on mask probabilities")
@@ -50,14 +50,14 @@ class LossWeights(Weights):
         Losses with a default weight are computed even if their weight is 0, as metrics.
         """
         weights = self.model_dump()
-        usual = LossWeights().nonzero()
-        return (
-            {n: w for n, w in weights.items() if w or n in usual} if any(weights.values()) else {}
-        )
+        defaults = LossWeights().nonzero()
+        if not any(weights.values()):
+            return {}
+        return {name: weight for name, weight in weights.items() if weight or name in defaults}
 
 
 class DistillLosses(Weights):
-    """The losses to teachers."""
+    """Weights of the distillation losses."""
 
     mse: Weight = loss("features", 1.0, "weight of the mean squared error of features")
     cosine: Weight = loss(

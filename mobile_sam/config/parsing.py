@@ -1,4 +1,4 @@
-"""Validation of settings: errors are one line that names each key and its value."""
+"""Validation of settings; an error is one line that names each wrong key and its value."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from mobile_sam.system.errors import ConfigError
 def parse_config(settings: dict[str, Any], source: str) -> RunConfig:
     """Validate `settings`. source: the file or option that they come from, for messages.
 
-    Raises ConfigError that lists every wrong key with its value.
+    Raises ConfigError, which lists every wrong key with its value.
     """
     try:
         config = RunConfig.model_validate(with_new_names(settings, source))
@@ -29,7 +29,7 @@ def describe_errors(error: ValidationError) -> str:
     """Return one line for all errors, each with key, problem and value."""
     lines = []
     for item in error.errors():
-        # Neither validators nor the kinds that a value may be of are parts of a key.
+        # Pydantic adds names of validators and union members, which are not parts of the key.
         parts = (str(part) for part in item["loc"])
         key = ".".join(
             part for part in parts if not re.match(r"function-|constrained-|literal\[", part)
@@ -46,7 +46,7 @@ def _check_combination(config: RunConfig, source: str) -> None:
     if config.img_size % 64:
         raise ConfigError(
             f"{source}: img_size: {config.img_size} is not a multiple of 64; "
-            f"take {round(config.img_size / 64) * 64 or 64}"
+            f"set it to {round(config.img_size / 64) * 64 or 64}"
         )
     names = {key: getattr(config, key) for key in ("model_type", "teacher_model_type")}
     for k, teacher in enumerate(config.extra_teachers):
@@ -54,7 +54,7 @@ def _check_combination(config: RunConfig, source: str) -> None:
     for key, name in names.items():
         if name is not None and not is_architecture(name):
             known = ", ".join([*sorted(architectures()), "timm/<name>"])
-            raise ConfigError(f"{source}: {key}: there is no {name!r}; there are {known}")
+            raise ConfigError(f"{source}: {key}: {name!r} is unknown; known are {known}")
     given = [getattr(config, key) is not None for key in DIRECTORY_KEYS]
     if given not in ([True] * 4, [True, True, False, False], [False] * 4):
         raise ConfigError(
@@ -62,12 +62,16 @@ def _check_combination(config: RunConfig, source: str) -> None:
             "training with `data.val_fraction`, or none with `synthetic`"
         )
     if not any(given) and config.synthetic is None:
-        raise ConfigError(f"{source}: train_img_dir is null, and there is no `synthetic` data")
+        raise ConfigError(f"{source}: train_img_dir is null; set it, or `synthetic`")
     if config.early_stopping is not None and config.val_images == 0:
-        raise ConfigError(f"{source}: early_stopping: {config.early_stopping} needs val_images > 0")
+        raise ConfigError(
+            f"{source}: early_stopping: {config.early_stopping} needs val_images > 0; raise "
+            "val_images, or set early_stopping to null"
+        )
     if config.selection_metric != "mean" and config.val_images == 0:
         raise ConfigError(
-            f"{source}: selection_metric: {config.selection_metric!r} needs val_images > 0"
+            f"{source}: selection_metric: {config.selection_metric!r} needs val_images > 0; raise "
+            'val_images, or set selection_metric to "mean"'
         )
     if config.use_checkpoint == "best" and config.val_images == 0:
         raise ConfigError(
@@ -75,13 +79,18 @@ def _check_combination(config: RunConfig, source: str) -> None:
             'best; raise val_images, or set use_checkpoint to "last"'
         )
     if config.decoder_from_teacher and config.teacher_checkpoint is None:
-        raise ConfigError(f"{source}: decoder_from_teacher: true needs a teacher_checkpoint")
+        raise ConfigError(
+            f"{source}: decoder_from_teacher: true needs a teacher_checkpoint; set it, or set "
+            "decoder_from_teacher to false"
+        )
     if config.extra_teachers and config.teacher_checkpoint is None:
         raise ConfigError(
             f"{source}: extra_teachers: there is no first teacher; set teacher_checkpoint"
         )
     if config.teacher_checkpoint == "random" and config.teacher_model_type is None:
-        raise ConfigError(f"{source}: teacher_checkpoint 'random' needs a teacher_model_type")
+        raise ConfigError(
+            f"{source}: teacher_checkpoint: 'random' needs a teacher_model_type; set it"
+        )
     _check_step(config, source)
 
 
@@ -100,8 +109,10 @@ def _check_step(config: RunConfig, source: str) -> None:
     if config.labelled_fraction is not None:
         fraction = f"{source}: labelled_fraction: {config.labelled_fraction}"
         if config.unlabelled_img_dir is None:
-            raise ConfigError(f"{fraction} needs an unlabelled_img_dir; set it, or this to null")
+            raise ConfigError(
+                f"{fraction} needs an unlabelled_img_dir; set it, or set labelled_fraction to null"
+            )
         if config.batch_size == 1:
             raise ConfigError(
-                f"{fraction} needs a batch_size of 2 or more, for images of both kinds"
+                f"{fraction} needs a batch_size of at least 2, for images with and without masks"
             )

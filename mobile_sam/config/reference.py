@@ -78,14 +78,14 @@ def reference() -> str:
 
 
 def _keys(names: list[str]) -> list[str]:
-    """Return the table of some keys of a run."""
+    """Return the rows of a table of keys of a run."""
     rows = ["| key | default | meaning | a change reruns |", "|---|---|---|---|"]
     for key in names:
         field = RunConfig.model_fields[key]
         name = field.alias or key
-        default = json.dumps(_plain(field.get_default(call_default_factory=True)))
-        again = "nothing" if name == "$schema" else AFFECTS[affects(key)]
-        rows.append(f"| `{name}` | `{default}` | {field.description} | {again} |")
+        default = json.dumps(_json_value(field.get_default(call_default_factory=True)))
+        jobs = "nothing" if name == "$schema" else AFFECTS[affects(key)]
+        rows.append(f"| `{name}` | `{default}` | {field.description} | {jobs} |")
     return rows
 
 
@@ -98,12 +98,12 @@ def _entries(model: type[BaseModel]) -> list[str]:
 
 
 def write_reference() -> list[Path]:
-    """Write both files and return their paths."""
+    """Write `schema.json` and `README.md` to `configs/`, and return their paths."""
     targets = {CONFIG_DIR / "schema.json": json_schema(), CONFIG_DIR / "README.md": reference()}
     for path, text in targets.items():
         path.write_text(text, encoding="utf-8")
     return list(targets)
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     return value.model_dump() if isinstance(value, BaseModel) else value

@@ -1,4 +1,4 @@
-"""Old names of settings: they are still read, with a warning, and stay in digests of results."""
+"""Old names of settings, which are still read, with a warning, and which digests of results use."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -66,7 +66,7 @@ def new_name(key: str) -> str:
 
 
 def _parts(settings: dict[str, Any], parent: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the mappings that may hold a key, each with the beginning of the key in messages."""
+    """Yield the mappings that may contain a key, each with the prefix of the key in messages."""
     value = settings.get(parent) if parent else settings
     if isinstance(value, dict):
         yield f"{parent}." if parent else "", value

@@ -322,8 +322,8 @@ class RunConfig(StageSettings):
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = run_key(
         "auto",
         "execution",
-        "number of processes that read images; `auto`: the number of CPUs of the job with a "
-        "GPU, 0 without one",
+        "number of processes that read images; `auto`: with a GPU, the number of CPUs of the job; "
+        "without one, 0",
     )
     devices: int = run_key(
         1, "execution", "GPUs (or CPU processes) per node of a training job", ge=1

@@ -16,17 +16,18 @@ from mobile_sam.system.errors import ConfigError
 def normalise(config: RunConfig, source: str = "") -> tuple[Stage, ...]:
     """Return contiguous stages that cover `[0, num_epochs)`.
 
-    Epochs without an entry become a stage with the run's own settings; nothing is carried over
-    from the entry before. Raises ConfigError for overlapping, empty or out-of-range entries, for
+    Epochs without an entry become a stage with the run's settings; nothing carries over from the
+    entry before. Raises ConfigError for overlapping, empty or out-of-range entries, for
     a stage without any loss, for distillation without a teacher, and for keys of distillation
     without it.
     """
     source = source or f"run {config.run_name!r}"
-    order = sorted(range(len(config.stage_schedule)), key=_start_of(config.stage_schedule))
+    schedule = config.stage_schedule
+    order = sorted(range(len(schedule)), key=lambda position: schedule[position].start_epoch)
     entries: list[tuple[str, StageEntry]] = []
     epoch = 0
     for position in order:
-        entry = config.stage_schedule[position]
+        entry = schedule[position]
         where = f"{source}: stage_schedule[{position}]"
         _check_interval(entry, config.num_epochs, where)
         if entry.start_epoch < epoch:
@@ -35,7 +36,8 @@ def normalise(config: RunConfig, source: str = "") -> tuple[Stage, ...]:
                 f"which ends at {epoch}; entries must not overlap"
             )
         if entry.start_epoch > epoch:
-            entries.append((f"{source}: epochs {epoch} to {entry.start_epoch}", _gap(epoch, entry)))
+            gap = StageEntry(start_epoch=epoch, end_epoch=entry.start_epoch)
+            entries.append((f"{source}: epochs {epoch} to {entry.start_epoch}", gap))
         entries.append((where, entry))
         epoch = entry.end_epoch
     if epoch < config.num_epochs:
@@ -52,13 +54,13 @@ def normalise(config: RunConfig, source: str = "") -> tuple[Stage, ...]:
 
 
 def _check_use(config: RunConfig, stages: tuple[Stage, ...], source: str) -> None:
-    """Raise ConfigError for settings of the whole run that no stage makes use of."""
+    """Raise ConfigError for settings of the run that no stage uses."""
     if config.click_target == "teacher":
         _check_use_of_clicks(stages, source)
     if config.labelled_fraction and not any(learns_without_masks(config, s) for s in stages):
         raise ConfigError(
             f"{source}: labelled_fraction: {config.labelled_fraction}, but no stage learns from "
-            "images without masks, since none distils; set it to null"
+            "images without masks, because none distils; set it to null"
         )
     distilling = [stage for stage in stages if stage.distils]
     if not distilling or any(stage.distill_losses.nonzero("features") for stage in distilling):
@@ -68,9 +70,9 @@ def _check_use(config: RunConfig, stages: tuple[Stage, ...], source: str) -> Non
         if blocks:
             raise ConfigError(
                 f"{source}: {teacher_key(number, 'feature_level')}: features of block {blocks[0]} "
-                f"would be stored, and no stage compares them; give one of "
-                f"{', '.join(FEATURE_LOSSES)} a weight in distill_losses, or take "
-                'the level "neck"'
+                f"are stored, but no stage compares them; give one of "
+                f"{', '.join(FEATURE_LOSSES)} a weight in distill_losses, or set "
+                'the level to "neck"'
             )
 
 
@@ -80,14 +82,6 @@ def _check_use_of_clicks(stages: Sequence[Stage], where: str) -> None:
             f'{where}: click_target: "teacher", but prompt_rounds: 1, and the first round has no '
             "clicks; raise prompt_rounds, or leave click_target out"
         )
-
-
-def _start_of(entries: Sequence[StageEntry]) -> Any:
-    return lambda position: entries[position].start_epoch
-
-
-def _gap(epoch: int, following: StageEntry) -> StageEntry:
-    return StageEntry(start_epoch=epoch, end_epoch=following.start_epoch)
 
 
 def _check_interval(entry: StageEntry, num_epochs: int, where: str) -> None:
@@ -122,9 +116,9 @@ def _stage(config: RunConfig, index: int, entry: StageEntry) -> Stage:
 
 
 def check_stage(config: RunConfig, stage: Stage, where: str) -> None:
-    """Raise ConfigError for a stage that could learn nothing, or that asks for what is not there.
+    """Raise ConfigError for a stage that trains nothing, or that needs what the run does not have.
 
-    where: what the message calls the stage.
+    where: name of the stage, for messages.
     """
     if stage.distillation and config.teacher_checkpoint is None:
         raise ConfigError(
@@ -133,13 +127,16 @@ def check_stage(config: RunConfig, stage: Stage, where: str) -> None:
         )
     if stage.distillation and stage.lambda_coef == 0:
         raise ConfigError(
-            f"{where}: lambda_coef: 0 leaves nothing of the distillation that is asked for; set "
-            "distillation to false, or lambda_coef to more than 0"
+            f"{where}: distillation: true, but lambda_coef: 0 disables it; set distillation to "
+            "false, or raise lambda_coef"
         )
     if stage.distils and not stage.distill_losses.nonzero():
-        raise ConfigError(f"{where}: distillation: true, but all weights of distill_losses are 0")
+        raise ConfigError(
+            f"{where}: distillation: true, but all weights of distill_losses are 0; raise one, or "
+            "set distillation to false"
+        )
     if stage.prompt_distillation:
-        _check_answers(config, where)
+        _check_prompt_distillation(config, where)
     if (
         stage.click_target == "teacher"
         and stage.prompt_rounds > 1
@@ -157,46 +154,50 @@ def check_stage(config: RunConfig, stage: Stage, where: str) -> None:
         )
     if not stage.distils and not stage.supervised:
         raise ConfigError(
-            f"{where}: loss_weights: all are 0 and nothing is distilled; nothing would be learned"
+            f"{where}: loss_weights: all are 0, and the stage does not distil, so it trains "
+            "nothing; give a loss a weight, or set distillation to true"
         )
     if stage.prompted and not any(stage.prompts.shares.values()):
         kinds = ", ".join(stage.prompts.shares)
         raise ConfigError(f"{where}: prompts: {kinds} are all 0; give one a share")
     if all(stage.freeze.model_dump().values()):
-        raise ConfigError(f"{where}: freeze: all parts are frozen; nothing would be learned")
+        raise ConfigError(
+            f"{where}: freeze: all parts are frozen, so the stage trains nothing; set one to false"
+        )
     if stage.freeze.image_encoder and not stage.prompted:
         raise ConfigError(
-            f"{where}: freeze.image_encoder: true, but distillation of features trains nothing else"
+            f"{where}: freeze.image_encoder: true, but distillation of features trains nothing "
+            "else; set it to false, or give one of loss_weights a weight"
         )
     if stage.distils and config.teacher_features == "stored":
         _check_augment(config, stage, where)
 
 
-def _check_answers(config: RunConfig, where: str) -> None:
-    """Raise ConfigError if prompted losses lack the embedding of the teacher."""
+def _check_prompt_distillation(config: RunConfig, where: str) -> None:
+    """Raise ConfigError if losses on the teacher's masks lack the teacher's embedding."""
     levels = [config.distill_feature_level, *(t.feature_level for t in config.extra_teachers)]
     for level in levels:
         if level != "neck" and (not isinstance(level, tuple) or "neck" not in level):
             raise ConfigError(
-                f"{where}: distill_losses compares answers ({', '.join(PROMPT_LOSSES)}), "
-                f'for which the teacher\'s embedding is needed; add "neck" to the level {level}'
+                f"{where}: distill_losses: {', '.join(PROMPT_LOSSES)} need the teacher's "
+                f'embedding; add "neck" to the level {level}'
             )
 
 
 def _check_augment(config: RunConfig, stage: Stage, where: str) -> None:
     """Raise ConfigError for augmentations that do not fit stored features."""
-    for key, fits, instead in (
+    for key, is_stored, remedy in (
         ("scale", False, ""),
         ("flip", "hflip" in config.feature_views, 'feature_views to ["identity", "hflip"], or '),
     ):
         value = getattr(stage.augment, key)
-        if value and not fits:
-            views, plain = json.dumps(config.feature_views), json.dumps(type(value)(0))
+        if value and not is_stored:
+            views, disabled = json.dumps(config.feature_views), json.dumps(type(value)(0))
             raise ConfigError(
                 f"{where}: augment.{key}: {json.dumps(value)}, but the stage compares with stored "
-                f"teacher features, and those are of the views {views}, none of which is the "
-                f"changed image; set augment of this stage's entry in stage_schedule to "
-                f'{{"{key}": {plain}}}, or {instead}teacher_features to "online"'
+                f"teacher features, which exist for the views {views} only; set augment of this "
+                f'stage\'s entry in stage_schedule to {{"{key}": {disabled}}}, or {remedy}'
+                'teacher_features to "online"'
             )
 
 
@@ -223,9 +224,9 @@ def scale(schedule: list[dict[str, Any]], old: int, new: int, source: str) -> li
 
 
 def canonical(config: RunConfig, stage: Stage) -> str:
-    """Return exactly the settings that training `stage` depends on, as sorted JSON.
+    """Return exactly the settings that the training of `stage` depends on, as sorted JSON.
 
-    Paths of inputs are left out: Snakemake compares those itself.
+    Paths of inputs are left out, because Snakemake compares them itself.
     """
     keys = {key for key in RunConfig.model_fields if affects(key) == "training"}
     if stage.index == 0:
@@ -238,17 +239,17 @@ def canonical(config: RunConfig, stage: Stage) -> str:
         keys |= {"teacher_checkpoint", "teacher_model_type"}
     settings = with_old_names(config.model_dump(include=keys))
     settings["stage"] = with_old_names(stage.settings)
-    # The rule for it counts the images of a device; nothing else of `devices` counts here.
-    if config.batch_size != "auto":  # which is another number on another machine
+    # Its default depends on the images per device; `devices` has no other effect on the weights.
+    if config.batch_size != "auto":  # the size that `auto` chooses depends on the machine
         settings["freeze_batchnorm"] = config.keeps_batchnorm
     if stage.augment.changes_colours:
-        settings["colours_change"] = "after resizing"  # before, they changed in the stored image
+        settings["colours_change"] = "after resizing"  # in earlier versions, before it
     if config.lr_scheduler_span == "run":
         settings["num_epochs"] = config.num_epochs
     if learns_without_masks(config, stage):
         settings["labelled_fraction"] = config.labelled_fraction
     if any_distillation(config):
-        # One shape for the learner of all stages.
+        # The training module has the same shape in all stages.
         settings["projections"] = projections(config)
     return json.dumps(settings, sort_keys=True)
 

@@ -9,7 +9,7 @@ from mobile_sam.config.keys import Strict, Weight
 
 
 def clean_name(text: str) -> str:
-    """Return `text` as one part of a path: `_` stands for whatever else than letters and digits."""
+    """Return `text` as one part of a path, with `_` for all but letters, digits, `_` and `-`."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_") or "x"
 
 
@@ -27,11 +27,11 @@ def _safe_name(name: str) -> str:
 
 
 def _plain_path(path: str) -> str:
-    found = re.search(r"""^[-~#]|[\s"'`\\$&|;<>(){}\[\]*?]""", path)
-    if found:
+    match = re.search(r"""^[-~#]|[\s"'`\\$&|;<>(){}\[\]*?]""", path)
+    if match:
         raise ValueError(
-            f"{path!r} becomes part of shell commands, where {found[0]!r} has a meaning of its own "
-            "at that place; take a path without it"
+            f"{path!r} becomes part of shell commands, where {match[0]!r} has a special meaning at "
+            "this position; give a path without it"
         )
     return path
 
@@ -54,7 +54,7 @@ def _levels(value: object) -> object:
     if len(ordered) < len(levels):
         raise ValueError("give 'neck', the number of a block, or a list of these")
     if not levels or len(set(levels)) < len(levels):
-        raise ValueError("a list names each level once, and at least one")
+        raise ValueError("list each level once, and at least one level")
     return ordered[0] if len(ordered) == 1 else tuple(ordered)
 
 
@@ -67,7 +67,7 @@ def level_name(level: Level) -> str:
 
 
 def teacher_level(number: int, name: str) -> str:
-    """Return the name of a level of one of several teachers in batches: `teacher1_block_8`.
+    """Return the name in batches of a teacher's level, such as `teacher1_block_8`.
 
     number: 0 for the first teacher, whose levels keep their `name`; k + 1 for `extra_teachers[k]`.
     """
@@ -76,7 +76,7 @@ def teacher_level(number: int, name: str) -> str:
 
 def _protocols(value: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
     if "box" not in value or len(set(value)) < len(value):
-        raise ValueError("a list names each protocol once, and `box` among them")
+        raise ValueError("list each protocol once, and include `box`")
     return tuple(name for name in get_args(Protocol) if name in value)
 
 
@@ -85,7 +85,7 @@ Protocols = Annotated[tuple[Protocol, ...], AfterValidator(_protocols)]
 
 def _thresholds(value: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(value)) < len(value):
-        raise ValueError("a list names each threshold once")
+        raise ValueError("list each threshold once")
     return tuple(sorted(value))
 
 
@@ -95,7 +95,7 @@ View = Literal["identity", "hflip"]
 
 def _views(value: tuple[View, ...]) -> tuple[View, ...]:
     if "identity" not in value or len(set(value)) < len(value):
-        raise ValueError("a list names each view once, and `identity` among them")
+        raise ValueError("list each view once, and include `identity`")
     return tuple(sorted(value, reverse=True))
 
 
@@ -263,7 +263,7 @@ class ImageOptions(Strict):
     exif_orientation: Literal["apply", "ignore"] | None = Field(
         None,
         description=(
-            "`apply` rotates photographs as their EXIF orientation says, `ignore` reads "
+            "`apply` rotates photographs by their EXIF orientation, `ignore` reads "
             "them as stored; unset: `apply`, with an error if masks fit the stored "
             "orientation instead"
         ),
@@ -389,7 +389,7 @@ class Data(ImageOptions, MaskOptions):
 
     @property
     def groups_file(self) -> str | None:
-        """The file that `groups` names; None for a regular expression, or without groups."""
+        """File that `groups` names; None for a regular expression, or without groups."""
         return self.groups if self.groups and self.groups.lower().endswith(".csv") else None
 
     @field_validator("groups")
@@ -400,7 +400,7 @@ class Data(ImageOptions, MaskOptions):
                 re.compile(value)
             except re.error as error:
                 raise ValueError(
-                    f"no regular expression ({error}), and no file that ends with .csv"
+                    f"neither a regular expression ({error}) nor a file name that ends with .csv"
                 ) from None
         return value
 

@@ -1,7 +1,7 @@
 """Stages: the keys that a stage can override, each declared once.
 
-`StageSettings` declares them. A run has them all, as the defaults of its stages. `StageEntry`, an
-entry of `stage_schedule`, has them all too, but unset. `Stage` is the result of both.
+`StageSettings` declares these keys. A run has all of them, as the defaults of its stages.
+`StageEntry`, an entry of `stage_schedule`, has all of them, unset. `Stage` combines both.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,7 +85,7 @@ def _optional(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _type_of(name: str, field: FieldInfo) -> Any:
-    if name == "loss_weights":  # whose parts can be set one by one
+    if name == "loss_weights":  # each weight can be set alone
         return create_model("PartialLossWeights", __base__=Strict, **_optional(LossWeights))
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
@@ -125,7 +125,7 @@ class Stage(StageSettings):
 
     @property
     def distils(self) -> bool:
-        """Return whether a teacher enters the loss."""
+        """Return whether the loss compares with a teacher."""
         return self.distillation and self.lambda_coef > 0
 
     @property

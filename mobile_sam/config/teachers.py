@@ -1,4 +1,4 @@
-"""Teachers of a run, each as the settings of the run with that teacher alone."""
+"""Teachers of a run: each one as the settings of the run with that teacher alone."""
 
 import re
 
@@ -16,7 +16,8 @@ _FIRST = {
 def teacher_configs(config: RunConfig) -> tuple[RunConfig, ...]:
     """Return the settings of the run with one teacher alone, for each of its teachers.
 
-    The first keeps all other settings; each further teacher has its own store at the derived path.
+    The first keeps all other settings. Each further teacher has a feature store of its own, at the
+    path derived from its settings.
     """
     if config.teacher_checkpoint is None:
         return ()
@@ -36,7 +37,7 @@ def teacher_configs(config: RunConfig) -> tuple[RunConfig, ...]:
 
 
 def teacher_shares(config: RunConfig) -> tuple[float, ...]:
-    """Return the share of each teacher in distillation, by its weight; the sum is 1."""
+    """Return the share of each teacher in the distillation loss; the sum is 1."""
     if config.teacher_checkpoint is None:
         return ()
     weights = [1.0, *(teacher.weight for teacher in config.extra_teachers)]
@@ -76,8 +77,8 @@ def random_seed(config: RunConfig) -> int:
 def projections(config: RunConfig) -> dict[str, int]:
     """Return the channels to which the student's embedding is projected, for each teacher block.
 
-    Keys are the names of blocks in batches. Necks of teachers have the student's channels, and
-    need no projection.
+    Keys are the names of blocks in batches. A teacher's neck has as many channels as the student's
+    and needs no projection.
     """
     return {
         teacher_level(number, level_name(level)): feature_channels(

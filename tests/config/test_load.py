@@ -103,8 +103,8 @@ def test_several_runs_share_one_teacher() -> None:
 @pytest.mark.parametrize(
     ("name", "overlay", "message"),
     [
-        ("nothing", None, "run: there is no 'nothing'; there are demo_teacher, distill_then"),
-        ("mobileSAM", "huge", "overlay: there is no 'huge'; there are demo, tiny"),
+        ("nothing", None, "run: 'nothing' is unknown; known runs: demo_teacher, distill_then"),
+        ("mobileSAM", "huge", "overlay: 'huge' is unknown; known overlays: demo, tiny"),
         (",", None, "run: no run is given"),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_teacher_of_another_width_is_refused_before_any_job() -> None:
 
 
 def test_a_block_that_the_teacher_lacks_is_refused_before_any_job() -> None:
-    with pytest.raises(ConfigError, match=r"has no block 40 .* take one of 0 to 31, or 'neck'"):
+    with pytest.raises(ConfigError, match=r"has no block 40 .* give one of 0 to 31, or 'neck'"):
         resolve("distill_then_finetune", None, {"distill_feature_level": ["neck", 40]})
 
 
@@ -292,7 +292,7 @@ def test_images_without_masks_need_a_stage_that_distils(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=IDLE):
         resolve(write(tmp_path / "a.json", **own, **teacher), None, {})
     unweighted = {"use_distill": True, "lambda_coef": 0.0}
-    with pytest.raises(ConfigError, match="lambda_coef: 0 leaves nothing"):
+    with pytest.raises(ConfigError, match="lambda_coef: 0 disables it"):
         resolve(write(tmp_path / "b.json", **own, **teacher, **unweighted), None, {})
     entry = {"start_epoch": 1, "end_epoch": 2, "distillation": True}
     path = write(tmp_path / "c.json", **own, **teacher, stage_schedule=[entry])

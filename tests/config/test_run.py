@@ -20,8 +20,8 @@ from tests.helpers.commands import ROOT
     [
         ({"learning_rat": 1}, "my.json: unknown key 'learning_rat'"),
         ({"num_epochs": 0}, r"my.json: num_epochs: .* greater than or equal to 1 \(it is 0\)"),
-        ({"img_size": 1000}, "img_size: 1000 is not a multiple of 64; take 1024"),
-        ({"model_type": "vit_x"}, "model_type: there is no 'vit_x'; there are .*vit_t"),
+        ({"img_size": 1000}, "img_size: 1000 is not a multiple of 64; set it to 1024"),
+        ({"model_type": "vit_x"}, "model_type: 'vit_x' is unknown; known are .*vit_t"),
         ({"run_name": "../x"}, "run_name: '../x' becomes a directory name"),
         ({"run_name": "a/b"}, "run_name: 'a/b' becomes a directory name"),
         ({"train_img_dir": None}, "go together"),
@@ -30,12 +30,12 @@ from tests.helpers.commands import ROOT
         ({"teacher_checkpoint": "random"}, "'random' needs a teacher_model_type"),
         (
             {"distill_feature_level": [2, 2]},
-            "distill_feature_level.*: a list names each level once",
+            "distill_feature_level.*: list each level once",
         ),
-        ({"distill_feature_level": []}, "a list names each level once, and at least one"),
+        ({"distill_feature_level": []}, "list each level once, and at least one"),
         ({"distill_feature_level": "nek"}, r"level: give 'neck', .* or a list of these \(it is "),
         ({"distill_feature_level": ["neck", -1]}, "level: give 'neck', the number of a block"),
-        ({"feature_views": ["hflip"]}, "feature_views: .*and `identity` among them"),
+        ({"feature_views": ["hflip"]}, "feature_views: .*and include `identity`"),
         ({"early_stopping": 3, "val_images": 0}, "early_stopping: 3 needs val_images"),
         ({"selection_metric": "clicks", "val_images": 0}, "selection_metric: 'clicks' needs val_i"),
         ({"selection_metric": "centre"}, r"selection_metric: .*'box', 'point'.*\(it is \"centre\""),
@@ -64,7 +64,7 @@ def test_equal_lists_of_levels_are_one_setting(given: object, kept: object) -> N
 
 def test_null_directories_need_synthetic_data() -> None:
     nothing = dict.fromkeys(["train_img_dir", "train_mask_dir", "val_img_dir", "val_mask_dir"])
-    with pytest.raises(ConfigError, match="no `synthetic` data"):
+    with pytest.raises(ConfigError, match="train_img_dir is null; set it, or `synthetic`"):
         parse_config(nothing, "my.json")
     assert parse_config(nothing | {"synthetic": {}}, "my.json").synthetic is not None
 

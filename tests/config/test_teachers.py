@@ -141,7 +141,7 @@ def test_a_run_is_not_its_own_second_teacher(tmp_path: Path) -> None:
         (
             [VIT | {"model_type": "vit_x"}],
             {},
-            r"extra_teachers\[0\].model_type: there is no 'vit_x'",
+            r"extra_teachers\[0\].model_type: 'vit_x' is unknown",
         ),
         ([VIT | {"model_type": "vit_b"}], {}, r"extra_teachers\[0\].model_type: 'vit_b' has embed"),
         (
@@ -154,12 +154,12 @@ def test_a_run_is_not_its_own_second_teacher(tmp_path: Path) -> None:
         (
             [VIT | {"checkpoint": "a.pt"}, VIT | {"checkpoint": "a.pt", "weight": 2.0}],
             {},
-            r"extra_teachers\[1\].checkpoint: 'a.pt' .* is extra_teachers\[0\].checkpoint again",
+            r"extra_teachers\[1\].checkpoint: 'a.pt' .* repeats extra_teachers\[0\].checkpoint;",
         ),
         (
             [VIT | {"checkpoint": "a.pt"}],
             {"teacher_checkpoint": "a.pt"},
-            r"extra_teachers\[0\].checkpoint: 'a.pt' at this level is teacher_checkpoint again",
+            r"extra_teachers\[0\].checkpoint: 'a.pt' at this level repeats teacher_checkpoint;",
         ),
     ],
 )

@@ -131,7 +131,7 @@ def test_groups_are_those_of_a_pattern_or_a_file(tmp_path: Path) -> None:
     path.write_text("id,patient\np1_a,p1\n")
     with pytest.raises(UserError, match=r"the columns are id, patient; name them image_id and"):
         assign_groups(ids, str(path))
-    with pytest.raises(ValueError, match="no regular expression"):
+    with pytest.raises(ValueError, match="neither a regular expression"):
         Data(groups="(")
 
 

@@ -97,8 +97,8 @@ def test_a_bare_command_is_the_demo(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run=nothing"], "error: run: there is no 'nothing'; there are demo_teacher"),
-        (["run=mobileSAM", "overlay=x"], "error: overlay: there is no 'x'; there are demo, tiny"),
+        (["run=nothing"], "error: run: 'nothing' is unknown; known runs: demo_teacher"),
+        (["run=mobileSAM", "overlay=x"], "error: overlay: 'x' is unknown; known .*: demo, tiny"),
         (["run=mobileSAM", "overlay=tiny", "colour=red"], "error: .*unknown key 'colour'"),
         (["run=mobileSAM", "checkpoint=null"], "train_img_dir: .* put images there .*overlay=demo"),
     ],
