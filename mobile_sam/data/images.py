@@ -225,9 +225,7 @@ def _read_stored_tiff(
     try:
         tiff = read_tiff(source, lambda size: check_megapixels(size, path, options))
     except SeveralPagesError as error:
-        raise RecordError(
-            f"{path}: the file has several pages ({error}); save each page as a file"
-        ) from None
+        raise several_pages_error(path, str(error)) from None
     check_megapixels((tiff.pixels.shape[0], tiff.pixels.shape[1]), path, options)
     if tiff.are_pages and options.bands is None:
         raise RecordError(
@@ -327,7 +325,14 @@ def _intensity_range(
 def check_single_page(image: Image.Image, path: Path) -> None:
     """Raise RecordError for a file of several pages or frames; an MPO of a phone is allowed."""
     if getattr(image, "n_frames", 1) > 1 and image.format != _MULTI_PICTURE:
-        raise RecordError(f"{path}: the file has several pages; save each page as a file")
+        raise several_pages_error(path)
+
+
+def several_pages_error(path: Path, pages: str = "") -> RecordError:
+    """Return the error for a file of several pages or frames. pages: their description."""
+    return RecordError(
+        f"{path}: the file has several pages{pages and f' ({pages})'}; save each page as a file"
+    )
 
 
 class _UnknownToPillowError(RecordError):

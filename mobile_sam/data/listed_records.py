@@ -4,12 +4,11 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from mobile_sam.data.formats.coco import CocoImage
 from mobile_sam.data.formats.label_studio import strip_upload_prefix
 from mobile_sam.data.formats.registry import FORMATS
 from mobile_sam.data.formats.text_files import json_bytes
 from mobile_sam.data.images import IMAGE_SUFFIXES, RecordError
-from mobile_sam.data.record import Record, Search, format_paths, normalise_name
+from mobile_sam.data.record import ListedImage, Record, Search, format_paths, normalise_name
 
 _LISTED_NAMES = 3  # names that a note lists
 
@@ -62,7 +61,7 @@ class _FileFinder:
         """Return the id of an image: its path below the directory, without the suffix."""
         return normalise_name(path.relative_to(self._directory).with_suffix("").as_posix())
 
-    def path_of(self, image: CocoImage) -> Path | None:
+    def path_of(self, image: ListedImage) -> Path | None:
         """Return the file of an image; if there is none, add a problem and return None."""
         name = image.file_name
         relative = PurePosixPath(name)

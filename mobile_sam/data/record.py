@@ -25,6 +25,14 @@ class ListedAnnotation(NamedTuple):
     segmentation: msgspec.Raw
 
 
+class ListedImage(NamedTuple):
+    """Image in a JSON file for all images. size: (H, W) in the file; None if the file has none."""
+
+    file_name: str
+    size: Size | None
+    objects: tuple[ListedAnnotation, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """Image with the files of its annotations.

@@ -298,6 +298,9 @@ def test_names_of_classes_without_numbers_are_named(images: Path) -> None:
     write(labels / "data.yaml", "names: {cell: 0}\n")
     with pytest.raises(DatasetError, match=r"data\.yaml: `names` has keys that are not class num"):
         read(images, labels)
+    write(labels / "data.yaml", "date: 2026-99-99\n")
+    with pytest.raises(DatasetError, match=r"data\.yaml: not YAML \(month must be"):
+        read(images, labels)
 
 
 def test_yolo_background_images_and_slight_overshoot(images: Path) -> None:

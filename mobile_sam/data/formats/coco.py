@@ -14,31 +14,22 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
 from mobile_sam.config.sections import Data
 from mobile_sam.data.formats.annotation import Annotation, Items, format_size, size_error
-from mobile_sam.data.formats.text_files import json_bytes, parse_json
+from mobile_sam.data.formats.text_files import parse_json
 from mobile_sam.data.images import ImageFacts, RecordError
 from mobile_sam.data.masks import Size, check_code, encode_polygons, encode_runs
-from mobile_sam.data.record import ListedAnnotation, Record
+from mobile_sam.data.record import ListedAnnotation, ListedImage, Record
 
 Id = int | float | str | None
 EXPECTED_FORM = "annotations in the format of COCO or SA-1B"
 _MAX_SHOWN_IDS = 10  # ids that a message lists
 _MAX_NAME_BYTES = 255  # longest file name of common file systems, in bytes
 _CONTROL_CATEGORIES = frozenset({"Cc", "Zl", "Zp"})  # control characters and line separators
-
-
-class CocoImage(NamedTuple):
-    """Image that a JSON file lists. size: (H, W) in the file; None if the file has none."""
-
-    file_name: str
-    size: Size | None
-    objects: tuple[ListedAnnotation, ...]
 
 
 class Image(msgspec.Struct, gc=False):
@@ -144,17 +135,15 @@ def _parse_crowd(value: int | float | bool | str | None) -> bool:
     return bool(value)
 
 
-class CocoFile:
-    """COCO file. problems: a sentence for each invalid entry.
+class _CocoFile:
+    """COCO file for several images. problems: list to which sentences on invalid entries are added.
 
     Raises RecordError for a file of another format.
     """
 
-    def __init__(self, path: Path, content: bytes | None = None) -> None:
-        text = json_bytes(path) if content is None else content
-        file = _parse_coco(text, path)
-        self._path = path
-        self.problems: list[str] = []
+    def __init__(self, path: Path, content: bytes, problems: list[str]) -> None:
+        file = _parse_coco(content, path)
+        self._path, self._problems = path, problems
         images, annotations = file.images or [], file.annotations or []
         self._names = self._categories(file.categories)
         repeated_images = self._repeated("image", (image.id for image in images))
@@ -175,7 +164,7 @@ class CocoFile:
             elif normalise_id(item.id) not in repeated:
                 self._of_image[image_id].append(item)
 
-    def images(self) -> Iterator[CocoImage]:
+    def images(self) -> Iterator[ListedImage]:
         """Yield all images in the order of the file, each with its annotations."""
         for image in self._images:
             items = self._of_image.get(normalise_id(image.id), ())
@@ -183,12 +172,12 @@ class CocoFile:
             try:
                 size = image.size
             except ValueError as error:
-                self.problems.append(
+                self._problems.append(
                     f"{self._path}: image {image.name!r}: width {image.width!r}, height "
                     f"{image.height!r}: {error}"
                 )
                 continue
-            yield CocoImage(image.name, size, tuple(o for o in objects if o is not None))
+            yield ListedImage(image.name, size, tuple(o for o in objects if o is not None))
 
     def _object(self, number: int, item: _Annotation) -> ListedAnnotation | None:
         name = normalise_id(item.id)
@@ -212,7 +201,7 @@ class CocoFile:
     def _categories(self, categories: list[Category] | None) -> dict[int | str | None, str]:
         categories = categories or []
         if self._repeated("category", (category.id for category in categories)):
-            raise RecordError("\n".join(self.problems))
+            raise RecordError("\n".join(self._problems))
         return {
             normalise_id(c.id): str(normalise_id(c.id) if c.name in {None, ""} else c.name)
             for c in categories
@@ -226,7 +215,7 @@ class CocoFile:
             shown = [repr(value) for value in list(counts) if value in repeated]
             listed = ", ".join(shown[:_MAX_SHOWN_IDS])
             more = f" and {len(shown) - _MAX_SHOWN_IDS} more" if len(shown) > _MAX_SHOWN_IDS else ""
-            self.problems.append(
+            self._problems.append(
                 f"{self._path}: duplicate {noun} ids: {listed}{more}; give each {noun} a different "
                 "id (in merged exports, renumber all but the first)"
             )
@@ -234,36 +223,33 @@ class CocoFile:
 
     def _is_named(self, image: Image) -> bool:
         if normalise_id(image.id) is None:
-            self.problems.append(f"{self._path}: image {image.name!r} has no id; add it")
+            self._problems.append(f"{self._path}: image {image.name!r} has no id; add it")
         elif any(unicodedata.category(letter) in _CONTROL_CATEGORIES for letter in image.name):
-            self.problems.append(
+            self._problems.append(
                 f"{self._path}: file_name {image.name!r} has a control character; rename the image"
             )
         elif any(len(part.encode()) > _MAX_NAME_BYTES for part in re.split(r"[/\\]", image.name)):
-            self.problems.append(
+            self._problems.append(
                 f"{self._path}: image {image.id!r}: file_name {image.name[:40]!r}... has "
                 f"a part of more than {_MAX_NAME_BYTES} bytes; correct it"
             )
         elif not image.name:
-            self.problems.append(f"{self._path}: image {image.id!r} has no file_name; add it")
+            self._problems.append(f"{self._path}: image {image.id!r} has no file_name; add it")
         else:
             return True
         return False
 
     def _add_problem(self, item: _Annotation, message: str) -> None:
-        self.problems.append(f"{self._path}: annotation {_printable(item.id)}: {message}")
+        self._problems.append(f"{self._path}: annotation {_printable(item.id)}: {message}")
 
 
-def coco_images(path: Path, content: bytes, problems: list[str]) -> list[CocoImage]:
+def coco_images(path: Path, content: bytes, problems: list[str]) -> list[ListedImage]:
     """Return the images of a COCO file in the order of the file, each with its annotations.
 
     content: text of the file. problems: list to which a sentence for each invalid entry is added.
     Raises RecordError for a file of another format.
     """
-    file = CocoFile(path, content)
-    images = list(file.images())
-    problems += file.problems
-    return images
+    return list(_CocoFile(path, content, problems).images())
 
 
 def _parse_coco(text: bytes, path: Path) -> _File:

@@ -18,11 +18,10 @@ import numpy as np
 
 from mobile_sam.config.sections import Data
 from mobile_sam.data.formats.annotation import Annotation, Items, Note, size_error
-from mobile_sam.data.formats.coco import CocoImage
 from mobile_sam.data.formats.text_files import parse_json
 from mobile_sam.data.images import IMAGE_SUFFIXES, ImageFacts, RecordError
 from mobile_sam.data.masks import Mask, Size, ellipse_points, encode, encode_polygons
-from mobile_sam.data.record import ListedAnnotation, Record
+from mobile_sam.data.record import ListedAnnotation, ListedImage, Record
 
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # prefix that Label Studio adds to uploaded files
 _SEGMENT_KINDS = ("polygon", "brush", "ellipse")
@@ -55,7 +54,7 @@ def is_label_studio(content: bytes) -> bool:
     return head[:1] == b"[" and b'"annotations"' in head and b'"data"' in head
 
 
-def label_studio_images(path: Path, content: bytes, problems: list[str]) -> Iterator[CocoImage]:
+def label_studio_images(path: Path, content: bytes, problems: list[str]) -> Iterator[ListedImage]:
     """Yield the images of an export, each with its annotations.
 
     problems: list to which a sentence for each task that cannot be used is added.
@@ -75,7 +74,7 @@ def label_studio_images(path: Path, content: bytes, problems: list[str]) -> Iter
                 ListedAnnotation(str(number), None, False, result)
                 for number, result in enumerate(results)
             ]
-            yield CocoImage(name, None, tuple(objects))
+            yield ListedImage(name, None, tuple(objects))
 
 
 def strip_upload_prefix(name: str) -> str:

@@ -28,6 +28,7 @@ from mobile_sam.data.images import (
     describe_pixels,
     is_deep_png,
     open_image,
+    several_pages_error,
 )
 from mobile_sam.data.masks import Mask, encode, encode_labels, split_labels
 from mobile_sam.data.record import Record
@@ -388,9 +389,7 @@ def _read_picture(path: Path, options: Data) -> MaskPixels:
         try:
             return _read_with_tifffile(path, options)
         except SeveralPagesError as error:
-            raise RecordError(
-                f"{path}: the file has several pages ({error}); save each page as a file"
-            ) from None
+            raise several_pages_error(path, str(error)) from None
         except RecordError:
             raise
         except TIFF_ERRORS:  # Pillow reads more compressions, and names the damage of a file
@@ -458,7 +457,7 @@ def _read_with_tifffile(path: Path, options: Data) -> MaskPixels:
     if options.exif_orientation != "ignore" and 1 < tiff.orientation <= 8:
         _refuse_orientation(pixels, tiff.orientation, path)
     if tiff.are_pages:
-        raise SeveralPagesError(f"{pixels.shape[2]} pages")
+        raise several_pages_error(path, f"{pixels.shape[2]} pages")
     if pixels.dtype.kind not in "biuf":
         raise RecordError(f"{path}: the mask holds {pixels.dtype}; save integers")
     if pixels.ndim == 2:

@@ -10,7 +10,6 @@ import msgspec
 from mobile_sam.config.sections import Data
 from mobile_sam.data.formats.annotation import Annotation, Items, Note
 from mobile_sam.data.formats.coco import (
-    CocoImage,
     coco_images,
     read_coco,
     read_coco_of_one,
@@ -29,7 +28,7 @@ from mobile_sam.data.formats.text_files import json_bytes, parse_json
 from mobile_sam.data.formats.yolo import read_yolo
 from mobile_sam.data.images import ImageFacts, RecordError
 from mobile_sam.data.index.table import UNLABELLED
-from mobile_sam.data.record import Record
+from mobile_sam.data.record import ListedImage, Record
 from mobile_sam.system.directories import CLASS_NAMES, COLOUR_NAMES, DATA_YAML
 
 
@@ -146,7 +145,7 @@ class Format:
     suffixes: frozenset[str] = frozenset()
     class_files: tuple[str, ...] = ()
     matches: Callable[[bytes], bool] | None = None
-    list_images: Callable[[Path, bytes, list[str]], Iterable[CocoImage]] | None = None
+    list_images: Callable[[Path, bytes, list[str]], Iterable[ListedImage]] | None = None
 
 
 # All other formats.

@@ -59,8 +59,8 @@ def _class_names(file: Path, stamp: tuple[int, int]) -> dict[int, str]:
         return dict(enumerate(lines))
     try:
         content = yaml.safe_load("\n".join(lines))
-    except yaml.YAMLError as error:
-        raise RecordError(f"{file}: not YAML ({str(error).splitlines()[0]})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecordError(f"{file}: not YAML ({str(error).splitlines()[0]}); correct it") from error
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, list):
         return {number: str(name) for number, name in enumerate(names)}
