@@ -11,7 +11,7 @@ from mobile_sam.cli.command import SCRIPT, parser
 from mobile_sam.system.cpus import spin_briefly
 from mobile_sam.system.errors import UserError
 from mobile_sam.system.machine_errors import error_text, machine_fault, path_problem
-from mobile_sam.system.process import end_when_asked, log_to, quiet_threads
+from mobile_sam.system.process import exit_on_sigterm, log_to, quiet_threads
 
 log = logging.getLogger("mobile_sam")
 
@@ -34,26 +34,26 @@ def main(argv: list[str] | None = None) -> int:
     args = parser(COMMANDS).parse_args(argv)
     spin_briefly()
     try:
-        own = logging.WARNING if args.quiet else logging.INFO
-        log_to(args.log, own, logging.INFO if args.verbose else logging.WARNING)
-        end_when_asked()
+        level = logging.WARNING if args.quiet else logging.INFO
+        log_to(args.log, level, logging.INFO if args.verbose else logging.WARNING)
+        exit_on_sigterm()
         quiet_threads()
         COMMANDS[args.command].run(args)
         sys.stdout.flush()
     except UserError as error:
         log.error("error: %s", error_text(error), exc_info=args.verbose)
         return 1
-    except BrokenPipeError:  # `| head` has read enough; the rest of the buffer is dropped
+    except BrokenPipeError:  # `| head` reads no more; the rest of the buffer is dropped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         log.error("interrupted; run the same command to start again")
         return 128 + signal.SIGINT
     except Exception as error:
-        sentence = machine_fault(error, args.command) or path_problem(error)
-        if sentence is None:
+        message = machine_fault(error, args.command) or path_problem(error)
+        if message is None:
             raise
-        log.error("error: %s", sentence, exc_info=args.verbose)
+        log.error("error: %s", message, exc_info=args.verbose)
         return 1
     return 0
 

@@ -15,7 +15,7 @@ from mobile_sam.data.index.table import ConcatIndex, Index
 from mobile_sam.data.transforms import normalise, pad_to_frame, resize_image
 from mobile_sam.extraction.threads import read_ahead
 from mobile_sam.features.identity import Identity
-from mobile_sam.system.process import workers
+from mobile_sam.system.process import loader_options
 
 _BATCHES_AHEAD = 2
 
@@ -73,7 +73,7 @@ def load_batches(
         TeacherImages(index, content["img_size"], content["views"]),
         batch_sampler=batches,
         pin_memory=device.type == "cuda",
-        **workers(num_workers),
+        **loader_options(num_workers),
     )
     # Workers read ahead by themselves; without any, a thread does it in their place.
     return iter(loader) if num_workers else read_ahead(loader, _BATCHES_AHEAD)

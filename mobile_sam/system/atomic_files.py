@@ -26,8 +26,8 @@ _NO_FLUSHING = {errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP}
 def unfinished_path(path: Path) -> Path:
     """Return a temporary name next to `path`; rename it to `path` when the content is complete.
 
-    The name contains host and process; its random part separates hosts of the same name. Create
-    it exclusively.
+    The name contains the host and the process; its random part distinguishes hosts of the same
+    name. Create the file exclusively.
     """
     name = path.name.encode()[:_LONGEST_NAME].decode(errors="ignore")
     return path.with_name(f".{name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -45,8 +45,8 @@ def remove_unfinished(directory: Path, name: str | None = None) -> None:
     name: final name of the files; None for all names.
     """
     for path in directory.glob(f".{'*' if name is None else glob.escape(name)}.*"):
-        found = _UNFINISHED.fullmatch(path.name)
-        if found is None or not _is_abandoned(path, found["host"], int(found["pid"] or 0)):
+        match = _UNFINISHED.fullmatch(path.name)
+        if match is None or not _is_abandoned(path, match["host"], int(match["pid"] or 0)):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -67,7 +67,7 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user
+    except PermissionError:  # a process of another user
         return True
     return True
 
@@ -88,7 +88,7 @@ def path_exists(path: Path) -> bool:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file that becomes `path`, flushed to disk, when the block ends.
 
-    It is empty at first. After an error it is removed; an error of the disk names `path`.
+    The file is empty at first. It is removed after an error; an error of the disk names `path`.
     """
     unfinished = unfinished_path(path)
     with naming(path, unfinished):
@@ -125,7 +125,7 @@ def atomic_write_files(directory: Path, last: str) -> Iterator[Path]:
 def link(source: Path, target: Path) -> None:
     """Link `source` as `target`, replacing `target`; copy it if the disk has no links."""
     with atomic_write(target) as unfinished:
-        unfinished.unlink()  # no link replaces a file
+        unfinished.unlink()  # os.link does not replace a file
         try:
             os.link(source, unfinished)
         except OSError:
@@ -138,7 +138,7 @@ def _flush(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network disks flush no directories; their servers keep names in order themselves.
+        # Some network disks cannot flush directories; their servers keep the order of changes.
         if not (path.is_dir() and error.errno in _NO_FLUSHING):
             raise
     finally:

@@ -1,4 +1,4 @@
-"""Counts of CPUs: those that a process may use, and those that are idle."""
+"""Numbers of CPUs: those that a process may use, and those that are idle."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from typing import Literal
 
 log = logging.getLogger(__name__)
 
-_MOST_CPUS = 8  # of one rank, where neither Snakemake nor SLURM says how many; as the rules ask for
+_DEFAULT_CPUS = 8  # of a rank if neither Snakemake nor SLURM sets a number; a rule requests as many
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where processes of PyTorch share tensors
 _LEAST_SHARED = 1 << 30  # bytes; containers have 64 MiB unless they are asked for more
 _STATISTICS = Path("/proc/stat")
@@ -19,23 +19,24 @@ _STATISTICS = Path("/proc/stat")
 def cpus_of_rank(ranks: int = 1) -> int:
     """Return the number of CPUs for this process and its children, one of `ranks` on this machine.
 
-    It is the minimum of the CPUs that the system allows, those of the SLURM task, and the threads
-    of the Snakemake job.
+    This is the minimum of the CPUs that the system allows, the CPUs of the SLURM task, and the
+    threads of the Snakemake job.
     """
-    # Elsewhere OMP_NUM_THREADS says what OpenMP may use alone: torchrun sets it to 1.
-    of_job = ["OMP_NUM_THREADS"] if "MOBILE_SAM_JOB" in os.environ else []
-    given = [os.environ.get(name, "") for name in ["SLURM_CPUS_PER_TASK", *of_job]]
-    limits = [int(text) for text in given if text.isdecimal()]
-    own_task = os.environ.get("SLURM_NTASKS", "1") != "1"
-    sharing = 1 if own_task else ranks
-    return max(1, min([len(_allowed()), *(limits or [_MOST_CPUS * sharing])]) // sharing)
+    # Outside of Snakemake, OMP_NUM_THREADS limits OpenMP only: torchrun sets it to 1.
+    names = ["SLURM_CPUS_PER_TASK"]
+    names += ["OMP_NUM_THREADS"] if "MOBILE_SAM_JOB" in os.environ else []
+    values = [os.environ.get(name, "") for name in names]
+    limits = [int(text) for text in values if text.isdecimal()]
+    has_own_task = os.environ.get("SLURM_NTASKS", "1") != "1"
+    sharing = 1 if has_own_task else ranks
+    return max(1, min([len(_allowed()), *(limits or [_DEFAULT_CPUS * sharing])]) // sharing)
 
 
 def reading_processes(setting: int | Literal["auto"], device: str, ranks: int = 1) -> int:
     """Return the number of processes that read images for one rank, from `num_workers`.
 
-    device: `cuda` or `cpu`. `auto` is the number of CPUs of the rank with a GPU, and 0 without
-    one: on a CPU the model takes most of the time, and reading takes little.
+    device: `cuda` or `cpu`. With a GPU, `auto` is the number of CPUs of the rank. Without one it is
+    0, because the model then takes most of the time and reading takes little.
     """
     if setting != "auto":
         return setting
@@ -54,7 +55,7 @@ def reading_processes(setting: int | Literal["auto"], device: str, ranks: int = 
 def spin_briefly() -> None:
     """Make waiting OpenMP threads yield their CPU early. Call this before torch is imported.
 
-    By default they spin for long. If another process is busy, they then spin on the CPU that the
+    By default they spin for a long time. If another process is busy, they spin on the CPU that the
     slowest thread needs. Variables that the user has set are kept.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
@@ -92,14 +93,14 @@ def free_cpus(seconds: float = 0.2) -> float | None:
 
 def _ticks() -> dict[int, tuple[int, int]]:
     """Return (idle, all) ticks since boot of each CPU that this process may use."""
-    found = {}
+    result = {}
     for line in _STATISTICS.read_text(encoding="utf-8").splitlines():
         name, *values = line.split()
         number = name.removeprefix("cpu")
         if number != name and number.isdecimal() and int(number) in _allowed():
-            ticks = [int(value) for value in values[:8]]  # later ones are counted in the first
-            found[int(number)] = ticks[3] + ticks[4], sum(ticks)
-    return found
+            ticks = [int(value) for value in values[:8]]  # ticks of guests are included in these
+            result[int(number)] = ticks[3] + ticks[4], sum(ticks)
+    return result
 
 
 def _allowed() -> set[int]:

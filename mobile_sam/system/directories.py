@@ -14,29 +14,25 @@ _SYSTEM_NAMES = frozenset(
 )
 # This file marks a directory that the package wrote, which is never read as input.
 OUTPUT_MARK = "written_by_mobile_sam.txt"
-
-
-_UNREADABLE = {
+# Files with names of classes: for YOLO labels, for CVAT's colours, and YOLO's description of data.
+CLASS_NAMES, COLOUR_NAMES = "classes.txt", "labelmap.txt"
+DATA_YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_MESSAGES = {
     errno.ENOENT: "there is no such directory; check the path",
-    errno.ENOTDIR: "a file, and a directory is needed; check the path",
-    errno.EACCES: "this user has no right to read the directory; change its permissions",
-    errno.ELOOP: "a link that leads to itself; remove it",
+    errno.ENOTDIR: "this is a file, not a directory; check the path",
+    errno.EACCES: "this user has no permission to read the directory; change its permissions",
+    errno.ELOOP: "this is a link to itself; remove it",
 }
 
 
-# Files that name the classes of annotations: of YOLO's labels, and CVAT's of colours.
-CLASS_NAMES, COLOUR_NAMES = "classes.txt", "labelmap.txt"
-DATA_YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-
-
 def naming_files(annotations: Path, names: tuple[str, ...]) -> list[Path]:
-    """Return the files of given names in a directory of annotations and the two above it."""
+    """Return the files with these names in a directory of annotations and the two above it."""
     directories = (annotations, *annotations.parents[:2])
     return [path for d in directories for name in names if (path := d / name).is_file()]
 
 
 def is_data_name(name: str) -> bool:
-    """Return whether a name may be data: it is neither hidden nor a system file."""
+    """Return whether a name may be that of data: it is neither hidden nor a system file."""
     return not name.startswith(".") and name.lower() not in _SYSTEM_NAMES
 
 
@@ -66,19 +62,18 @@ class Listing:
     broken: list[Path]
 
 
-def list_directory(directory: Path, passed_over: list[Path] | None = None) -> Listing:
+def list_directory(directory: Path, skipped: list[Path] | None = None) -> Listing:
     """List a directory of data, without hidden files, system files and outputs of this package.
 
-    passed_over: list to which the skipped entries are added.
-    Raises UserError for a directory that cannot be read. Only links need a system call of their
-    own.
+    skipped: list to which the skipped entries are added.
+    Raises UserError for a directory that cannot be read. Only links need an extra system call.
     """
     listing = Listing([], [], [])
     try:
-        with os.scandir(directory) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(directory) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
-        problem = _UNREADABLE.get(
+        problem = _MESSAGES.get(
             error.errno or 0, f"the directory cannot be read ({error.strerror})"
         )
         raise UserError(f"{directory}: {problem}") from error
@@ -86,8 +81,8 @@ def list_directory(directory: Path, passed_over: list[Path] | None = None) -> Li
         path, is_directory = Path(entry.path), _is_directory(entry)
         is_data = is_data_name(entry.name) and entry.name != OUTPUT_MARK
         if not is_data or (is_directory and is_output(path)):
-            if passed_over is not None:
-                passed_over.append(path)
+            if skipped is not None:
+                skipped.append(path)
         elif is_directory:
             listing.directories.append(path)
         elif entry.is_symlink() and not path.exists():
@@ -100,5 +95,5 @@ def list_directory(directory: Path, passed_over: list[Path] | None = None) -> Li
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, which counts as broken
+    except OSError:  # a link to itself counts as broken
         return False

@@ -6,4 +6,4 @@ class UserError(ValueError):
 
 
 class ConfigError(UserError):
-    """Wrong setting; the message names file, key and value."""
+    """Wrong setting or argument; the message names file, key and value."""

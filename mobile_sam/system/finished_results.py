@@ -55,7 +55,7 @@ class Finished:
         """
         if not path_exists(self.place / _KEY):
             for name in (_CHECKSUMS, *(path.name for path in self.outputs)):
-                (self.place / name).unlink(missing_ok=True)  # left by a half-done `discard`
+                (self.place / name).unlink(missing_ok=True)  # left by an interrupted `discard`
             with atomic_write(self.place / _KEY) as unfinished:
                 unfinished.write_text(self.key, encoding="utf-8")
         yield self.place
@@ -63,7 +63,7 @@ class Finished:
         self._put()
 
     def _problem(self) -> str | None:
-        """Return the problem of the existing results; None if they are sound."""
+        """Return the problem of the existing results; None if they are valid."""
         if (self.place / _KEY).read_text(encoding="utf-8") != self.key:
             return "belong to other settings or inputs"
         checksums = self.place / _CHECKSUMS
@@ -89,16 +89,16 @@ class Finished:
 
 def discard(place: Path) -> None:
     """Remove finished results that are no longer needed."""
-    # Without their key, nobody restores results that are half removed.
+    # The key goes first: partly removed results without a key are not restored.
     (place / _KEY).unlink(missing_ok=True)
-    with suppress(FileNotFoundError):  # none are there, or another process removes them too
+    with suppress(FileNotFoundError):  # there are none, or another process removes them too
         shutil.rmtree(place)
 
 
 def retire(place: Path, version: str) -> None:
-    """Remove results that a later step has used, unless they are links, which need no space.
+    """Remove results that a later step has used, unless they are links, which take no space.
 
-    Links stay for a job that runs again without changes (`discard_retired`).
+    Links stay for a job that runs again without changes (see `discard_retired`).
     version: version of the code that made them.
     """
     files = [path for path in place.glob("*") if path.name not in _OWN]

@@ -14,9 +14,9 @@ from mobile_sam.system.errors import UserError
 log = logging.getLogger(__name__)
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-OFFERED = "MOBILE_SAM_GPUS"  # those of the machine, which the workflow's jobs share
-_PATIENCE = 60  # seconds; the driver may have to be loaded first
-_held: list[int] = []  # descriptors of locks; a lock ends with its process
+OFFERED = "MOBILE_SAM_GPUS"  # GPUs of the machine that the workflow's jobs share
+_NVIDIA_SMI_SECONDS = 60  # timeout; the driver may have to be loaded first
+_held: list[int] = []  # descriptors of locks, which are released when the process ends
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -33,7 +33,7 @@ def visible_gpus() -> tuple[str, ...]:
     for text in requested.split(","):
         name = _match_gpu(text.strip(), listed)
         if name is None or name in result:
-            break  # CUDA sees none of the rest, either
+            break  # CUDA ignores all entries after a wrong one, too
         result.append(name)
     return tuple(result)
 
@@ -51,9 +51,8 @@ def take_gpus(count: int) -> None:
         return
     directory = _lock_directory()
     with (directory / "choice").open("w", encoding="utf-8") as choice:
-        fcntl.lockf(
-            choice, fcntl.LOCK_EX
-        )  # so that two jobs cannot each hold half of what they need
+        # One job chooses at a time; otherwise two jobs could each hold half of what they need.
+        fcntl.lockf(choice, fcntl.LOCK_EX)
         taken: list[str] = []
         for jobs, name in ((jobs, name) for jobs in itertools.count() for name in offered):
             if len(taken) == count:
@@ -70,14 +69,18 @@ def _listed_gpus() -> list[list[str]]:
     """Return the UUID of each GPU of `nvidia-smi -L`, or the UUIDs of its partitions (MIG)."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=_PATIENCE
+            ["nvidia-smi", "-L"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_NVIDIA_SMI_SECONDS,
         )
     except FileNotFoundError:
         return []
     except (OSError, subprocess.TimeoutExpired) as error:
         log.warning("nvidia-smi cannot list the GPUs: %s", error)
         return []
-    if done.returncode:  # a driver that is not loaded, as CUDA would find too
+    if done.returncode:  # the driver is not loaded, and CUDA fails as well
         return []
     gpus: list[list[str]] = []
     for line in done.stdout.splitlines():
@@ -96,7 +99,7 @@ def _match_gpu(text: str, listed: list[list[str]]) -> str | None:
         return None
     if not listed:
         return text
-    if text.isdecimal():  # CUDA's order, which need not be that of nvidia-smi
+    if text.isdecimal():  # CUDA's order, which may differ from that of nvidia-smi
         return text if int(text) < len(listed) else None
     return next((name for parts in listed for name in parts if name.startswith(text)), None)
 
@@ -105,7 +108,9 @@ def _lock_directory() -> Path:
     directory = Path(tempfile.gettempdir()) / f"mobile_sam-gpus-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     if directory.is_symlink() or directory.stat().st_uid != os.getuid():
-        raise UserError(f"{directory}: belongs to another user; remove it, or set TMPDIR")
+        raise UserError(
+            f"{directory}: the directory belongs to another user; remove it, or set TMPDIR"
+        )
     return directory
 
 
@@ -113,7 +118,7 @@ def _lock(path: Path) -> bool:
     """Lock the file until this process ends; return False if another process holds the lock."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # Not `flock`: forked readers of images would hold it on after their job is killed.
+        # Not `flock`: forked readers of images would keep that lock after their job is killed.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Lock files, which are released when their process ends, in whatever way."""
+"""Lock files, which are released when their process ends or is killed."""
 
 import errno
 import logging
@@ -22,9 +22,9 @@ def open_lock(path: Path) -> IO[bytes]:
 
 
 def acquire(lock: Callable[[IO[bytes], int], None], file: IO[bytes], kind: int) -> None:
-    """Acquire a lock with `fcntl.flock` or `fcntl.lockf`. Raises their errors, naming the file.
+    """Acquire a lock with `fcntl.flock` or `fcntl.lockf`. Raises their errors, with the file name.
 
-    On a disk without locks, such as Lustre mounted without `flock`, this only warns.
+    A disk without locks, such as Lustre mounted without `flock`, only causes a warning.
     """
     try:
         lock(file, kind)

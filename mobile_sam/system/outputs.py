@@ -12,8 +12,8 @@ def check_output(directory: Path, name: str, is_own: Callable[[Path], bool]) -> 
     """Raise ConfigError unless a directory is empty or holds earlier results of this package.
 
     name: name of the argument, for messages. is_own: returns whether the command wrote an entry of
-    the directory, for results that are older than the mark. A log may be there. A directory below
-    an output directory may hold anything, because no input is read from there.
+    the directory, for results that are older than the mark. Logs are allowed. A directory below
+    an output directory may contain anything, because no input is read from there.
     """
     output_directory(directory, name)
     if not directory.exists() or any(map(is_output, (directory, *directory.resolve().parents))):
@@ -23,16 +23,16 @@ def check_output(directory: Path, name: str, is_own: Callable[[Path], bool]) -> 
         if entry.suffix != ".log" and not is_own(entry):
             raise ConfigError(
                 f"{name} {directory}: the directory holds other files, such as {entry.name}; give "
-                "a new or an empty directory"
+                "a new or empty directory"
             )
 
 
 def check_beside(directory: Path, name: str, inputs: Path) -> None:
-    """Raise ConfigError if the output directory is that of the inputs, or one above it."""
+    """Raise ConfigError if the output directory contains the inputs."""
     if inputs.resolve().is_relative_to(directory.resolve()):
         raise ConfigError(
-            f"{name} {directory}: the input {inputs} lies there, and results must not lie among "
-            "images; give another directory"
+            f"{name} {directory}: the directory contains the input {inputs}; give another "
+            "directory, because results must not be among images"
         )
 
 

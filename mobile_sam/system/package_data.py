@@ -1,6 +1,6 @@
 """Paths of files shipped with the code: runs, the workflow and its profiles.
 
-In a checkout they lie at the root, in an installed wheel inside of the package.
+In a checkout they are in the root directory, in an installed wheel inside the package.
 """
 
 from pathlib import Path

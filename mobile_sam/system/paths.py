@@ -8,19 +8,19 @@ from pathlib import Path
 from mobile_sam.system.errors import ConfigError
 
 _CHECK = "check the path"
-# Messages by the system's error.
+# Messages by number of the system error.
 _MESSAGES = {
     errno.ENOENT: f"there is no such file or directory; {_CHECK}",
-    errno.ENOTDIR: f"a part of the path is a file, and a directory is needed; {_CHECK}",
-    errno.EISDIR: "a directory, and a file is needed; name a file, or move the directory",
-    errno.EEXIST: "something else is there already; move it, or give another path",
+    errno.ENOTDIR: f"a part of the path is a file, not a directory; {_CHECK}",
+    errno.EISDIR: "this is a directory, not a file; give a file, or move the directory",
+    errno.EEXIST: "the path exists already; move the file, or give another path",
     errno.ENOTEMPTY: "the directory holds other files; move them, or give another path",
-    errno.ELOOP: "a link that leads to itself; remove the link",
+    errno.ELOOP: "this is a link to itself; remove the link",
     errno.ENAMETOOLONG: "the name is longer than the disk allows; give a shorter one",
-    errno.EACCES: "this user has no right to read it; change its permissions",
-    errno.EPERM: "this user has no right to read it; change its permissions",
-    errno.ENXIO: "neither a file nor a directory; give another path",
-    errno.EBUSY: "another program holds it; end that program, and try again",
+    errno.EACCES: "this user has no permission to read it; change its permissions",
+    errno.EPERM: "this user has no permission to read it; change its permissions",
+    errno.ENXIO: "this is neither a file nor a directory; give another path",
+    errno.EBUSY: "another program uses it; end that program, and try again",
 }
 
 
@@ -28,7 +28,7 @@ def path_message(number: int, path: str | Path) -> str | None:
     """Return the message for a path, by the number of the system's error; None if unknown."""
     path = Path(path)
     if number == errno.ENOENT and path.is_symlink():
-        return f"the link leads to {path.readlink()}, which is not there; mend or remove the link"
+        return f"the link leads to {path.readlink()}, which does not exist; fix or remove the link"
     return _MESSAGES.get(number)
 
 
@@ -38,9 +38,9 @@ def file_problem(path: Path) -> str | None:
     if isinstance(mode, str):
         return mode
     if stat.S_ISDIR(mode):
-        return "a directory, and a file is needed; give a file"
+        return "this is a directory, not a file; give a file"
     if not stat.S_ISREG(mode):
-        return "neither a file nor a directory; give a file"
+        return "this is neither a file nor a directory; give a file"
     return None if os.access(path, os.R_OK) else _MESSAGES[errno.EACCES]
 
 
@@ -50,7 +50,7 @@ def directory_problem(path: Path) -> str | None:
     if isinstance(mode, str):
         return mode
     if not stat.S_ISDIR(mode):
-        return "a file, and a directory is needed; give a directory"
+        return "this is a file, not a directory; give a directory"
     return None if os.access(path, os.R_OK | os.X_OK) else _MESSAGES[errno.EACCES]
 
 
@@ -59,21 +59,21 @@ def existing_file(path: Path, name: str = "") -> Path:
 
     name: name of the argument, for messages. Raises ConfigError for anything else.
     """
-    return _sound(path, name, file_problem(path))
+    return _checked_path(path, name, file_problem(path))
 
 
 def existing_directory(path: Path, name: str = "") -> Path:
     """Return the path of a readable directory; arguments are those of `existing_file`."""
-    return _sound(path, name, directory_problem(path))
+    return _checked_path(path, name, directory_problem(path))
 
 
 def existing_path(path: Path, name: str = "") -> Path:
     """Return the path of a readable file or directory; arguments are those of `existing_file`."""
     mode = _mode(path, "file or directory")
     if isinstance(mode, str):
-        return _sound(path, name, mode)
+        return _checked_path(path, name, mode)
     problem = directory_problem(path) if stat.S_ISDIR(mode) else file_problem(path)
-    return _sound(path, name, problem)
+    return _checked_path(path, name, problem)
 
 
 def output_problem(directory: Path, written: bool = True) -> str | None:
@@ -81,17 +81,21 @@ def output_problem(directory: Path, written: bool = True) -> str | None:
 
     written: if false, permissions are not checked.
     """
-    place = directory.absolute()
-    if not os.path.lexists(place):
-        place = next(above for above in place.parents if os.path.lexists(above))
-    mode = _mode(place, "directory")
+    path = directory.absolute()
+    existing = path
+    if not os.path.lexists(path):
+        existing = next(parent for parent in path.parents if os.path.lexists(parent))
+    mode = _mode(existing, "directory")
     if isinstance(mode, str):
-        return mode if place == directory.absolute() else f"{place}: {mode}"
-    subject = "" if place == directory.absolute() else f"{place} is "
+        return mode if existing == path else f"{existing}: {mode}"
     if not stat.S_ISDIR(mode):
-        return f"{subject}a file, and a directory is needed; give another path"
-    if written and not os.access(place, os.W_OK | os.X_OK):
-        return f"this user cannot write into {place}; change its permissions, or give another path"
+        subject = "this" if existing == path else str(existing)
+        return f"{subject} is a file, not a directory; give another path"
+    if written and not os.access(existing, os.W_OK | os.X_OK):
+        return (
+            f"this user has no permission to write into {existing}; change its permissions, or "
+            "give another path"
+        )
     return None
 
 
@@ -100,7 +104,7 @@ def output_directory(path: Path, name: str) -> Path:
 
     name: name of the argument, for messages. Raises ConfigError for anything else.
     """
-    return _sound(path, name, output_problem(path))
+    return _checked_path(path, name, output_problem(path))
 
 
 def read_text(path: Path) -> str:
@@ -120,7 +124,7 @@ def read_text(path: Path) -> str:
             "save it as UTF-8"
         ) from None
     if not text.strip():
-        raise ConfigError(f"{path}: the file is empty; write it again")
+        raise ConfigError(f"{path}: the file is empty; write its content again")
     return text
 
 
@@ -129,7 +133,7 @@ def _mode(path: Path, expected: str) -> int | str:
     try:
         return path.stat().st_mode
     except ValueError:
-        return "the path holds a null character; remove it"
+        return "the path contains a null character; remove it"
     except OSError as error:
         number = error.errno or 0
         if number == errno.ENOENT and not path.is_symlink():
@@ -140,7 +144,7 @@ def _mode(path: Path, expected: str) -> int | str:
         return message
 
 
-def _sound(path: Path, name: str, problem: str | None) -> Path:
+def _checked_path(path: Path, name: str, problem: str | None) -> Path:
     if problem is not None:
         raise ConfigError(f"{name} {path}: {problem}" if name else f"{path}: {problem}")
     return path

@@ -1,4 +1,4 @@
-"""Process of a command: its log, and when it and its workers end."""
+"""Process of a command: its log, its signals, and the end of its child processes."""
 
 import ctypes
 import logging
@@ -12,15 +12,17 @@ from typing import Any
 from mobile_sam.system.machine_errors import machine_fault
 
 
-def log_to(path: Path | None, own: int = logging.INFO, others: int = logging.WARNING) -> None:
+def log_to(
+    path: Path | None, level: int = logging.INFO, library_level: int = logging.WARNING
+) -> None:
     """Log to standard error, and to `path` if one is given.
 
-    own, others: minimum levels of messages of this package and of libraries.
+    level, library_level: minimum levels of messages of this package and of libraries.
     """
     style, times = "%(asctime)s  %(message)s", "%H:%M:%S"
-    logging.basicConfig(level=others, format=style, datefmt=times, stream=sys.stderr)
-    logging.getLogger("mobile_sam").setLevel(own)
-    # A log on a full disk raises no error of its own: other writes there fail with a message.
+    logging.basicConfig(level=library_level, format=style, datefmt=times, stream=sys.stderr)
+    logging.getLogger("mobile_sam").setLevel(level)
+    # A full disk is no error of the log: other writes to the disk fail with a message.
     logging.raiseExceptions = False
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,39 +36,39 @@ def quiet_threads() -> None:
 
     TensorBoard writes in a thread; its next call raises the error in the main thread.
     """
-    usual = threading.excepthook
+    default_hook = threading.excepthook
 
-    def tell(error: threading.ExceptHookArgs) -> None:
+    def hook(error: threading.ExceptHookArgs) -> None:
         if error.exc_value is None or not machine_fault(error.exc_value):
-            usual(error)
+            default_hook(error)
 
-    threading.excepthook = tell
+    threading.excepthook = hook
 
 
-def end_when_asked() -> None:
-    """Exit in the ordinary way at SIGTERM, so that temporary files are removed."""
+def exit_on_sigterm() -> None:
+    """Exit normally at SIGTERM, so that temporary files are removed."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def end_with_parent() -> None:
-    """End this process when Snakemake or the first rank is killed; no orphan goes on training.
+    """End this process when Snakemake or the first rank is killed, so that no orphan trains.
 
     A rank that Fabric started saves nothing, and may hang in a collective without the first rank:
     it is killed. All other processes get SIGTERM, at which they save.
     """
-    of_fabric = "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
-    orphans = of_fabric or {"MOBILE_SAM_JOB", "LOCAL_RANK"} & set(os.environ)
-    if orphans and sys.platform == "linux":
+    is_fabric_rank = "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+    has_parent = is_fabric_rank or {"MOBILE_SAM_JOB", "LOCAL_RANK"} & set(os.environ)
+    if has_parent and sys.platform == "linux":
         pr_set_pdeathsig = 1
-        number = signal.SIGKILL if of_fabric else signal.SIGTERM
+        number = signal.SIGKILL if is_fabric_rank else signal.SIGTERM
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
-def workers(count: int) -> dict[str, Any]:
+def loader_options(count: int) -> dict[str, Any]:
     """Return options of a DataLoader whose workers end when their process is killed.
 
-    Workers check whether their parent has changed. A fork server, Python's default since 3.14,
-    would stay their parent, so that they would not end.
+    Workers end when their parent changes. A fork server, Python's default since 3.14, would stay
+    their parent, so they would not end.
     """
     forked = count > 0 and sys.platform == "linux"
     return {
@@ -79,12 +81,12 @@ def workers(count: int) -> dict[str, Any]:
 def _begin_worker(number: int) -> None:
     """Use one thread, and accept SIGTERM from the parent only.
 
-    PyTorch sets its own number of threads to 1. SLURM signals all processes of a job, which would
-    otherwise end workers while the trainer still needs their images.
+    PyTorch sets its own number of threads to 1. SLURM signals all processes of a job; without this,
+    workers would end while the trainer still needs their images.
     """
     import cv2
 
-    # With 1, OpenCV would wait for threads that do not exist after a fork.
+    # 0 disables OpenCV's threads; with 1 it waits for threads that do not exist after a fork.
     cv2.setNumThreads(0)
     if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

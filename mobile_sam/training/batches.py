@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from mobile_sam.config.run import RunConfig
 from mobile_sam.data.sampling.dataset import Sample, TrainingSet, collate
 from mobile_sam.system.cpus import reading_processes
-from mobile_sam.system.process import workers
+from mobile_sam.system.process import loader_options
 
 Positions = NDArray[np.int_]
 
@@ -158,7 +158,7 @@ def loaded_batches(
         batch_sampler=numbers(),
         collate_fn=collate,
         pin_memory=device.type == "cuda",
-        **workers(reading_processes(config.num_workers, device.type, config.devices)),
+        **loader_options(reading_processes(config.num_workers, device.type, config.devices)),
     )
     for read in loader:
         yield read.to(device)

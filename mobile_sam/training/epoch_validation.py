@@ -21,7 +21,7 @@ from mobile_sam.data.sampling.dataset import Sample, ValidationSet, collate
 from mobile_sam.data.sampling.prompts import VALIDATION_PROMPTS
 from mobile_sam.models.mask_decoder import ALL, SINGLE
 from mobile_sam.models.sam import Sam
-from mobile_sam.system.process import workers
+from mobile_sam.system.process import loader_options
 from mobile_sam.training.losses import measured_iou
 from mobile_sam.training.step import decode, encode, most_confident, upscale_logits
 
@@ -51,7 +51,7 @@ def validation_iou(
     found = torch.zeros(len(kinds), len(dataset), dtype=torch.float64)
     own = range(rank, len(dataset), ranks)
     loader = DataLoader(
-        Subset(dataset, own), collate_fn=collate, **workers(min(num_workers, len(own)))
+        Subset(dataset, own), collate_fn=collate, **loader_options(min(num_workers, len(own)))
     )
     samples = iter(loader)
     for first in range(0, len(dataset), ranks):

@@ -353,7 +353,9 @@ def test_an_unwritable_cache_names_the_variable_to_set(
     for command in commands:
         caplog.clear()
         assert main(command.split()) == 1
-        assert f"{place / 'file'}: the cache cannot be written to (a file" in caplog.text
+        assert (
+            f"{place / 'file'}: the cache cannot be written to (this is a file, not" in caplog.text
+        )
         assert "set MOBILE_SAM_CACHE to a directory" in caplog.text
     with pytest.raises(ConfigError, match="set MOBILE_SAM_CACHE"):
         check_inputs(resolve("one.json", None, {"checkpoint": "mobile_sam"}))

@@ -148,7 +148,7 @@ def test_a_link_to_a_directory_above_it_ends(images: Path) -> None:
     [
         (("nowhere", "masks"), "nowhere: there is no such directory"),
         (("images", "nowhere"), "nowhere: there is no such directory"),
-        (("images/a.png", "masks"), r"a\.png: a file, and a directory is needed"),
+        (("images/a.png", "masks"), r"a\.png: this is a file, not a directory"),
         (("images", "images/a.png"), r"a\.png: neither a directory of masks nor a JSON file"),
     ],
 )

@@ -34,9 +34,9 @@ def test_on_a_full_disk_a_verb_says_so_and_goes_on_with_room(
         disk.fill(left)
         sentence = project.verb(verb).sentence
         assert sentence.startswith(("results/mobile_sam/", "the features of 10 images need"))
-        assert "make room" in sentence
+        assert "free some space" in sentence
         assert project.differing(undisturbed, verb) == project.unfinished() == []
-    assert "the disk is full; make room, and the same command then goes on" in sentence
+    assert "the disk is full; free some space, and run the same command again to" in sentence
     disk.free()
     project.finish(verb)
     assert project.differing(undisturbed) == project.missing(undisturbed) == []

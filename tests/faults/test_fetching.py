@@ -70,7 +70,7 @@ def test_a_download_that_fills_the_disk_goes_on_with_room(slow: Server, disk: Di
     running = Running(disk.place, "fetch", "mobile_sam", before=here)
     sentence = running.wait().sentence
     assert sentence.startswith(f"{disk.place}/cache/")
-    assert "the disk is full; make room" in sentence
+    assert "the disk is full; free some space" in sentence
     assert not (disk.place / "cache" / "mobile_sam.pt").exists()
     disk.free()
     assert Running(disk.place, "fetch", "mobile_sam", before=here).wait().status == 0

@@ -92,9 +92,7 @@ def test_other_errors_are_none(error: Exception) -> None:
 
 @pytest.mark.parametrize("name", OF_NETWORK_DISKS)
 def test_a_network_disk_that_does_not_answer_is_waited_for(name: str) -> None:
-    message = (
-        "the network disk does not answer; wait for it or mount it again, and the same command"
-    )
+    message = "the network disk does not answer; wait for it or mount it again, and run the same"
     assert message in (machine_fault(of_file(name)) or "")
 
 
