@@ -2,7 +2,7 @@
 #
 #     snakemake --cores all --config run=distill_then_finetune
 #
-# Settings are validated here, before any rule; each rule is one `python -m mobile_sam VERB`.
+# Settings are validated here, before any rule; each rule is one `python -m mobile_sam COMMAND`.
 import os
 import sys
 from functools import partial
@@ -29,14 +29,15 @@ from mobile_sam.pipeline.fingerprints import (
 from mobile_sam.pipeline.handlers import add_handlers_of_module, after_jobs, before_jobs
 from mobile_sam.pipeline.inputs import check_inputs, fetched_files
 from mobile_sam.pipeline.resources import (
-    ask_by_beginning,
-    ask_for_no_gpu,
-    training_resources,
     is_local,
     offer_gpus,
+    remove_gpus,
+    set_by_prefix,
     threads_of_job,
+    training_resources,
 )
-from mobile_sam.pipeline.rule_inputs import (
+from mobile_sam.pipeline.rules import (
+    RuleNames,
     checkpoint_inputs,
     dataset_inputs,
     report_inputs,
@@ -45,7 +46,6 @@ from mobile_sam.pipeline.rule_inputs import (
     teacher_inputs,
     with_detections,
 )
-from mobile_sam.pipeline.rule_names import RuleNames
 from mobile_sam.pipeline.settings_files import with_extract_jobs
 from mobile_sam.report.outputs import comparison_pictures, report_pictures
 from mobile_sam.system.errors import UserError
@@ -53,7 +53,7 @@ from mobile_sam.system.machine_errors import machine_fault, path_problem
 
 overrides = dict(config)
 named = overrides.pop("run", None)
-# A bare `snakemake` tries the whole chain on data that it makes itself.
+# Without a run, `snakemake` runs the whole workflow on synthetic data (the demo).
 overlay = overrides.pop("overlay", None if named else DEFAULT_OVERLAY)
 
 try:
@@ -70,8 +70,8 @@ os.environ.update(job_environment(os.environ))
 PATHS = {settings.run_name: RunPaths(settings) for settings in RUNS.all}
 rule_name = RuleNames()
 threads_each = threads_of_job(workflow.resource_settings.cores, gpus)
-# What training waits for goes before what only measures. A short step before a training holds cores
-# and GPUs for it; validation would take them, and keep them for longer.
+# Jobs that training waits for have priority over validation. A short job before training reserves
+# cores and GPUs for it; otherwise validation would take them, and keep them for longer.
 urgent = 1
 threads_held = threads_each if is_local(workflow) else 1
 threads_alone = workflow.resource_settings.cores or 8
@@ -102,10 +102,12 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
 
 
-asked = workflow.resource_settings
-ask_by_beginning(workflow.rules, asked.overwrite_resources, asked.overwrite_threads)
+requested = workflow.resource_settings
+set_by_prefix(
+    workflow.rules, requested.overwrite_resources, requested.overwrite_threads
+)
 if workflow.remote_exec:
-    ask_for_no_gpu(workflow.rules)
+    remove_gpus(workflow.rules)
 
 
 onstart:

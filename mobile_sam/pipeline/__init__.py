@@ -1,1 +1,1 @@
-"""Modules that the Snakefile imports: inputs, fingerprints, settings files, resources, times."""
+"""Modules that the Snakefile imports: inputs, fingerprints, rules, resources and handlers."""

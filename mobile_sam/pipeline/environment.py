@@ -7,26 +7,26 @@ from pathlib import Path
 
 from mobile_sam.system.package_data import CHECKOUT
 
-# Image for `--sdm apptainer`, by default the one that `docker build` makes (docs/install.md).
+# Image for `--sdm apptainer`; the default is the result of `docker build` (docs/install.md).
 IMAGE = os.environ.get("MOBILE_SAM_IMAGE", "docker-daemon://mobile_sam:cuda")
 
 
 def job_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that jobs get besides those of `environment`.
+    """Return the variables that jobs get in addition to those of `environment`.
 
-    Jobs use the Python that runs Snakemake, unless Snakemake deploys one (`--sdm`), and end when
+    Jobs use the Python that runs Snakemake, unless Snakemake deploys one (`--sdm`). They end when
     Snakemake is killed. A deployed Python finds the code of a checkout by PYTHONPATH.
     """
     added = {
-        "PATH": _prepended(environment.get("PATH", ""), Path(sys.executable).parent),
+        "PATH": _prepend(Path(sys.executable).parent, environment.get("PATH", "")),
         "MOBILE_SAM_JOB": "1",
     }
     if CHECKOUT is not None:
-        added["PYTHONPATH"] = _prepended(environment.get("PYTHONPATH", ""), CHECKOUT)
+        added["PYTHONPATH"] = _prepend(CHECKOUT, environment.get("PYTHONPATH", ""))
     return added
 
 
-def _prepended(places: str, first: Path) -> str:
-    """Return `places`, separated as in PATH, with `first` in front."""
-    others = [place for place in places.split(os.pathsep) if place not in {"", str(first)}]
-    return os.pathsep.join([str(first), *others])
+def _prepend(directory: Path, search_path: str) -> str:
+    """Return `search_path`, in the format of PATH, with `directory` at its front."""
+    others = [other for other in search_path.split(os.pathsep) if other not in {"", str(directory)}]
+    return os.pathsep.join([str(directory), *others])

@@ -23,14 +23,25 @@ from mobile_sam.system.directories import (
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.system.paths import path_message
 
+_SHOWN_LINKS = 20
+_PROTOCOL_KEYS = (
+    "mask_threshold",
+    "thresholds",
+    "protocols",
+    "automatic_images",
+    "automatic_points",
+    "detections",
+)
+_fingerprints: dict[Path, str] = {}  # of data sets, in this process
+
 
 def fingerprint(config: RunConfig) -> str:
     """Return a digest of names, sizes and times of all image and mask files.
 
     Directories themselves do not count, nor do hidden files, system files, and files below an
     output directory of this package. Synthetic data and known data sets have a constant part,
-    because their content is known. With `data.revision` no file is examined, which takes minutes
-    for millions of files.
+    because their content is known. With `data.revision` no file is examined, because that takes
+    minutes for millions of files.
     Raises ConfigError for links to themselves, and for more than `data.max_broken` broken links.
     """
     if config.data.revision is not None:
@@ -42,8 +53,8 @@ def fingerprint(config: RunConfig) -> str:
             return known
     else:
         places = [place for pair in sources.values() for place in dict.fromkeys(pair)]
-        chosen = (config.data.subset, config.data.groups_file)
-        places += [Path(file) for file in chosen if file is not None]
+        selections = (config.data.subset, config.data.groups_file)
+        places += [Path(file) for file in selections if file is not None]
     digest = hashlib.sha256(known.encode())
     broken: list[str] = []
     for place in places:
@@ -64,14 +75,8 @@ def keep_fingerprint(config: RunConfig) -> None:
 
 def fingerprint_once(config: RunConfig) -> str:
     """Return the fingerprint that `check_inputs` stored in this process, or compute it."""
-    known = _fingerprints.get(RunPaths(config).dataset)
-    return fingerprint(config) if known is None else known
-
-
-_SHOWN_LINKS = 20
-
-
-_fingerprints: dict[Path, str] = {}  # of data sets, in this process
+    stored = _fingerprints.get(RunPaths(config).dataset)
+    return fingerprint(config) if stored is None else stored
 
 
 def _known_content(config: RunConfig) -> str:
@@ -85,8 +90,9 @@ def _known_content(config: RunConfig) -> str:
 def listing(place: Path, broken: list[str]) -> Iterator[str]:
     """Yield a line for a file, or for each data file below a directory, sorted by name.
 
-    Directories have no line, nor have entries that `list_directory` skips.
-    broken: list to which a message for each broken link is added; its line names its target.
+    Directories have no line, and neither have entries that `list_directory` skips.
+    broken: list to which a message for each broken link is added; the line of a link names its
+        target.
     Raises ConfigError for a link to a directory above it, and for unreadable files.
     """
     try:
@@ -106,12 +112,12 @@ def _below(
     directory: Path, prefix: str, above: tuple[str, ...], broken: list[str]
 ) -> Iterator[str]:
     real = os.path.realpath(directory)
-    # A link to any directory above it, not only to one that is listed, would be listed for ever.
+    # A link to any directory above it, also to one that is not listed, would be listed endlessly.
     inside = above and Path(above[-1]).is_relative_to(real)
     if inside or real in above:
         raise ConfigError(f"{directory}: the link leads to a directory above it; remove the link")
-    with os.scandir(directory) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    with os.scandir(directory) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
         path, name = Path(entry.path), f"{prefix}{entry.name}"
         if not is_data_name(entry.name) or entry.name == OUTPUT_MARK:
@@ -122,7 +128,7 @@ def _below(
         elif entry.is_symlink() and not path.exists():
             target = path.readlink()
             broken.append(
-                f"{path}: the link leads to {target}, which is not there; fetch the file, or "
+                f"{path}: the link leads to {target}, which does not exist; fetch the file, or "
                 "remove the link"
             )
             yield f"{name} -> {target}\n"
@@ -135,9 +141,12 @@ def _line(name: str, stat: os.stat_result) -> str:
 
 
 def validation_settings(config: RunConfig, checkpoint: str) -> str:
-    """Return the settings that the validation of `checkpoint` depends on, as sorted JSON."""
+    """Return the settings that the validation of `checkpoint` depends on, as sorted JSON.
+
+    checkpoint: its name in tables.
+    """
     teachers = named_teachers(config)
-    keys = set(_MEASURING) if checkpoint != BOX_FILLED else set()
+    keys = set(_PROTOCOL_KEYS) if checkpoint != BOX_FILLED else set()
     if checkpoint == START:
         model = {"model_type", "img_size", "seed", "iou_head_depth", "iou_head_hidden_dim"}
         keys |= model | {"checkpoint", "decoder_from_teacher"}
@@ -156,13 +165,3 @@ def cost_settings(config: RunConfig) -> str:
     settings = {key: getattr(config, key) for key in (*keys, "compare")}
     teachers = {name: t.teacher_model_type for name, t in named_teachers(config).items()}
     return json.dumps(with_old_names(settings) | {"teachers": teachers}, sort_keys=True)
-
-
-_MEASURING = (
-    "mask_threshold",
-    "thresholds",
-    "protocols",
-    "automatic_images",
-    "automatic_points",
-    "detections",
-)

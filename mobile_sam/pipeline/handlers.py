@@ -1,19 +1,25 @@
-"""Handlers of the workflow: what happens before its first job and after its last."""
+"""Handlers of the workflow, which run before its first job and after its last."""
 
 import os
 import sys
+import time
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from mobile_sam.config.load import Runs
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
 from mobile_sam.download.files import forget_second_names
 from mobile_sam.paths import RunPaths, comparable_runs, comparison_directory
 from mobile_sam.pipeline.inputs import known_checkpoints
 from mobile_sam.pipeline.resources import is_forced
 from mobile_sam.pipeline.results_table import results_table
 from mobile_sam.pipeline.settings_files import write_settings
-from mobile_sam.pipeline.timestamps import check_times
 from mobile_sam.system.errors import UserError
 from mobile_sam.system.finished_results import FORCED
+
+_TOLERANCE = 60.0  # seconds; the clock of a network disk can differ a little
 
 
 def before_jobs(workflow: Any, runs: Runs) -> None:
@@ -22,7 +28,7 @@ def before_jobs(workflow: Any, runs: Runs) -> None:
     Ends the process with a message if a clock is wrong.
     """
     try:
-        check_times(runs.all)
+        _check_times(runs.all)
     except UserError as error:
         sys.exit(f"error: {error}")
     if is_forced(workflow.dag_settings):
@@ -31,7 +37,7 @@ def before_jobs(workflow: Any, runs: Runs) -> None:
 
 
 def after_jobs(runs: Runs) -> None:
-    """Print the results of the runs whose reports are there: other targets can be requested."""
+    """Print the results of the runs that have a report; a workflow can have other targets."""
     forget_second_names(known_checkpoints(runs))
     for config in runs.named:
         if (RunPaths(config).report / "summary.csv").is_file():
@@ -43,9 +49,9 @@ def after_jobs(runs: Runs) -> None:
 
 
 def add_handlers_of_module(workflow: Any, runs: Runs) -> None:
-    """Let a Snakefile that uses the workflow as a module call the handlers of the workflow.
+    """Add the handlers to a Snakefile that uses this workflow as a module.
 
-    Snakemake calls only the handlers of the main Snakefile, but jobs need their settings.
+    Snakemake calls only the handlers of the main Snakefile, but the jobs need their settings.
     """
     if workflow.modifier.is_main_snakefile():
         return
@@ -60,3 +66,27 @@ def add_handlers_of_module(workflow: Any, runs: Runs) -> None:
         outer_success(log)
 
     workflow._onstart, workflow._onsuccess = start, success
+
+
+def _check_times(configs: tuple[RunConfig, ...]) -> None:
+    """Raise UserError for an input of training whose modification time is in the future.
+
+    Without this check, Snakemake would find the checkpoint older than that input after training,
+    and delete it.
+    """
+    now = time.time()
+    for config in configs:
+        for path in _training_inputs(config):
+            if path.is_file() and path.stat().st_mtime > now + _TOLERANCE:
+                written = datetime.fromtimestamp(path.stat().st_mtime)
+                raise UserError(
+                    f"{path}: was written in the future ({written:%Y-%m-%d %H:%M}), so results "
+                    "made from it now would seem outdated; set the clock right, or `touch` it"
+                )
+
+
+def _training_inputs(config: RunConfig) -> list[Path]:
+    paths = RunPaths(config)
+    weights = [paths.start_weights, *(teacher.teacher_weights for teacher in paths.teachers)]
+    stages = [paths.checkpoint(s, kind) for s in normalise(config) for kind in ("last", "best")]
+    return [paths.index, *(path for path in weights if path is not None), *stages]

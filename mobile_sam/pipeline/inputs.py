@@ -19,8 +19,8 @@ from mobile_sam.system.paths import directory_problem, file_problem, output_prob
 def check_inputs(runs: Runs) -> None:
     """Raise ConfigError unless images, masks and weights of all runs exist or can be downloaded.
 
-    The message names the missing files and their paths, and mentions overlays, which bring their
-    own data. The fingerprint of each data set is stored for `fingerprint_once`.
+    The message names the missing files and the keys that set them, and mentions overlays, which
+    have data of their own. The fingerprint of each data set is stored for `fingerprint_once`.
     """
     for config in runs.named:
         check_detections(config)
@@ -86,31 +86,30 @@ def _wrong_file(key: str, value: str, remedy: str) -> Iterator[str]:
 
 
 def _wrong_path(key: str, value: str, problem: str | None, missing: str) -> Iterator[str]:
-    """Yield the problem of a path. missing: the message if nothing is there."""
+    """Yield the problem of a path. missing: message for a path that does not exist."""
     if problem:
         yield f"{key}: {value!r}: {problem}" if os.path.lexists(value) else f"{key}: {missing}"
 
 
 def _unwritable(config: RunConfig) -> Iterator[str]:
-    """Yield why results cannot be written; those of a finished run may be read-only."""
+    """Yield why results cannot be written; the results of a finished run may be read-only."""
     paths = RunPaths(config)
-    place = paths.project
-    problem = output_problem(place, written=not os.access(paths.settings, os.R_OK))
+    problem = output_problem(paths.project, written=not os.access(paths.settings, os.R_OK))
     if problem:
-        yield f"output_dir: {str(place)!r}: {problem}"
+        yield f"output_dir: {str(paths.project)!r}: {problem}"
 
 
 def check_detections(config: RunConfig) -> None:
     """Raise ConfigError if `detections` has no file, or the masks are not in a COCO file."""
     if config.detections is None:
         return
-    remedy = "write a detector's boxes there, as JSON of COCO's results, or set detections to null"
+    remedy = "write a detector's boxes there, as COCO results JSON, or set detections to null"
     for problem in _wrong_file("detections", config.detections, remedy):
         raise ConfigError(problem)
     if not (config.val_mask_dir or "").lower().endswith(".json"):
         raise ConfigError(
-            f"detections: {config.detections!r} needs classes and image ids of a COCO file, and "
-            f"val_mask_dir is {config.val_mask_dir!r}; give the COCO file there"
+            f"detections: {config.detections!r} needs classes and image ids of a COCO file, but "
+            f"val_mask_dir is {config.val_mask_dir!r}; set val_mask_dir to the COCO file"
         )
 
 
@@ -146,7 +145,7 @@ def known_checkpoints(runs: Runs) -> set[str]:
 
 
 def fetched_files(runs: Runs) -> dict[str, Path]:
-    """Return the known data sets and checkpoints that any run needs: file by name."""
+    """Return the files of the known data sets and checkpoints that any run needs, by name."""
     datasets = {known_dataset(config) for config in runs.all}
     files = {dataset.name: dataset.manifest for dataset in datasets if dataset is not None}
     return files | {name: checkpoint_path(name) for name in sorted(known_checkpoints(runs))}

@@ -1,4 +1,4 @@
-"""Resources of jobs: of a cluster by the prefix of a rule's name, and GPUs of this machine."""
+"""Resources of jobs: threads, GPUs of this machine, and resources of a cluster by rule name."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +21,7 @@ def is_local(workflow: Any) -> bool:
 def is_forced(settings: Any) -> bool:
     """Return whether the user forces results to be made again, as with `--forcerun`.
 
-    settings: the DAG settings of the workflow, which are known when it starts.
+    settings: DAG settings of the workflow, which are known when it starts.
     """
     return bool(settings.forcerun or settings.forceall or settings.forcetargets)
 
@@ -50,22 +50,23 @@ def offer_gpus(workflow: Any) -> int:
 
 
 def threads_of_job(cores: int | None, gpus: int) -> int:
-    """Return the threads of a job with a model, so that all GPUs can have a job at a time."""
+    """Return the threads of a job with a model, such that all GPUs can have a job at a time."""
     if not cores or not gpus:
         return _MOST_THREADS
     return max(1, min(_MOST_THREADS, cores // gpus))
 
 
-def ask_by_beginning(
+def set_by_prefix(
     rules: Iterable[Any],
     resources: Mapping[str, Mapping[str, Any]],
     threads: Mapping[str, Any],
 ) -> None:
     """Apply Snakemake's `set-resources` and `set-threads` to rules by the prefix of their names.
 
-    Snakemake matches whole names, and ours are generated: `train` also applies to
-    `train_my_run_00_distill`. A longer prefix wins, and `{devices}` becomes the number of devices
-    of the rule. GPUs requested as `gres` replace the rule's `gpu`, which would request them twice.
+    Snakemake matches whole names, but names of rules are generated here: `train` also applies to
+    `train_my_run_00_distill`. The longest prefix wins, and `{devices}` becomes the number of
+    devices of the rule. GPUs requested as `gres` replace the rule's `gpu`, which would request them
+    twice.
     """
     for rule in rules:
         count = str(rule.resources["devices"].value if "devices" in rule.resources else 1)
@@ -81,7 +82,7 @@ def ask_by_beginning(
             rule.resources.update({"_cores": getattr(number, "value", number)})
 
 
-def ask_for_no_gpu(rules: Iterable[Any]) -> None:
+def remove_gpus(rules: Iterable[Any]) -> None:
     """Remove the resource `gpu` from rules: a step within a job has the GPUs of the job."""
     for rule in rules:
         rule.resources.update({"gpu": None})
@@ -105,11 +106,11 @@ def training_resources(config: RunConfig) -> dict[str, int | str | Launcher]:
         return {"devices": devices, "gpu": devices, "launcher": ""}
 
     def launcher(wildcards: Any, threads: int) -> str:
-        # A step asks for its processors itself since SLURM 22.05.
+        # Since SLURM 22.05, a step does not inherit the number of processors from its job.
         tasks = f"--nodes={nodes} --ntasks-per-node={devices} --cpus-per-task={threads}"
         return f"srun {tasks} --kill-on-bad-exit=0"
 
-    # The executor wants one of both; a single task on each node is only known to `tasks`.
+    # The executor accepts one of the two; only `tasks` can express a single task per node.
     tasks = {"tasks_per_node": devices} if devices > 1 else {"tasks": nodes}
     return {
         "devices": devices,
@@ -118,5 +119,5 @@ def training_resources(config: RunConfig) -> dict[str, int | str | Launcher]:
         "mpi": "srun",
         "nodes": nodes,
         **tasks,
-        "tasks_per_gpu": 0,  # SLURM refuses it beside a number of tasks
+        "tasks_per_gpu": 0,  # SLURM refuses another value together with a number of tasks
     }

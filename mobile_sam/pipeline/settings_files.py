@@ -17,10 +17,10 @@ from mobile_sam.system.directories import mark_output
 def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
     """Return the settings files of jobs whose results runs share, by path.
 
-    They contain nothing of a particular run, so that another run reuses the results of such a job.
+    They contain nothing specific to one run, so that other runs reuse the results of such a job.
     """
     settings = config.model_dump(mode="json")
-    place = [
+    keys = [
         "project_name",
         "output_dir",
         "num_workers",
@@ -30,7 +30,7 @@ def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
         "unlabelled_img_dir",
         *DIRECTORY_KEYS,
     ]
-    dataset = {key: settings[key] for key in place} | {"run_name": "dataset"}
+    dataset = {key: settings[key] for key in keys} | {"run_name": "dataset"}
     files = {RunPaths(config).dataset_settings: dataset}
     if needs_features(config):
         for teacher in teacher_configs(config):
@@ -42,9 +42,9 @@ def _store_settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings of the store of the first teacher, besides those of the data set."""
     keys = {"teacher_checkpoint", "teacher_model_type", "distill_feature_level", "img_size"}
     keys |= {"train_img_dir_teacher_features", "feature_dtype", "feature_views", "extract_jobs"}
-    # No student takes part, so the teacher stands in for it.
-    nobody = {"run_name": "features", "use_distill": True, "model_type": config.teacher_model_type}
-    return config.model_dump(mode="json", include=keys) | nobody
+    # There is no student; its architecture must be valid, so it is the teacher's.
+    fixed = {"run_name": "features", "use_distill": True, "model_type": config.teacher_model_type}
+    return config.model_dump(mode="json", include=keys) | fixed
 
 
 def with_extract_jobs(runs: Runs, gpus: int, remote: bool = False) -> Runs:
@@ -52,19 +52,19 @@ def with_extract_jobs(runs: Runs, gpus: int, remote: bool = False) -> Runs:
 
     gpus: number of GPUs that the jobs of this workflow share. remote: whether this is a job of a
     cluster, whose workflow has chosen the number.
-    A complete store keeps its number until images change, so that another number does not extract
-    again.
+    A complete store keeps its number until images change, so that a new number causes no new
+    extraction.
     """
 
-    def settled(config: RunConfig) -> RunConfig:
+    def with_jobs(config: RunConfig) -> RunConfig:
         stores = RunPaths(config).teachers if needs_features(config) else ()
-        kept = {_planned_jobs(store, remote) for store in stores}
-        jobs = kept.pop() if len(kept) == 1 else None
+        planned = {_planned_jobs(store, remote) for store in stores}
+        jobs = planned.pop() if len(planned) == 1 else None
         jobs = jobs or config.extract_jobs or max(gpus, 1)
         return config.model_copy(update={"extract_jobs": jobs})
 
-    every = {config.run_name: settled(config) for config in runs.all}
-    return Runs(tuple(every.values()), tuple(every[config.run_name] for config in runs.named))
+    configs = {config.run_name: with_jobs(config) for config in runs.all}
+    return Runs(tuple(configs.values()), tuple(configs[config.run_name] for config in runs.named))
 
 
 def _planned_jobs(store: RunPaths, remote: bool) -> int | None:
@@ -72,8 +72,10 @@ def _planned_jobs(store: RunPaths, remote: bool) -> int | None:
     planned = _content(store.features_jobs)
     if not isinstance(planned, dict) or not isinstance(planned.get("jobs"), int):
         return None
-    files = remote or planned.get("files") == fingerprint_once(store.config)
-    return planned["jobs"] if files and (remote or store.features_manifest.is_file()) else None
+    if remote:
+        return planned["jobs"]
+    is_current = planned.get("files") == fingerprint_once(store.config)
+    return planned["jobs"] if is_current and store.features_manifest.is_file() else None
 
 
 def write_settings(runs: Runs) -> None:

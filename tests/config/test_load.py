@@ -213,7 +213,7 @@ def test_fingerprint_names_links_that_lead_nowhere(scenes: Path, tmp_path: Path)
     link = data / "train" / "image" / "b.png"
     link.symlink_to(tmp_path / "gone.png")
     config = resolve("demo_teacher", None, directories(data)).named[0]
-    with pytest.raises(ConfigError, match=r"b\.png: the link leads to .*gone\.png, which is not"):
+    with pytest.raises(ConfigError, match=r"b\.png: the link leads to .*gone\.png, which does not"):
         fingerprint(config)
     # The index leaves out as many, and the image that comes there is seen.
     given = directories(data) | {"data": {"max_broken": 1}}

@@ -9,7 +9,7 @@ from snakemake.cli import parse_set_resources
 from snakemake.resources import Resources
 
 from mobile_sam.config.parsing import parse_config
-from mobile_sam.pipeline.resources import ask_by_beginning, training_resources
+from mobile_sam.pipeline.resources import set_by_prefix, training_resources
 from tests.helpers.commands import ROOT, snakemake
 
 PROFILE = ("--workflow-profile", ROOT / "profiles" / "slurm")
@@ -22,7 +22,7 @@ def rule(name: str, **resources: Any) -> SimpleNamespace:
 def test_the_longest_beginning_of_a_name_wins() -> None:
     rules = [rule("train_a_00"), rule("train_b_00"), rule("trained_c"), rule("index_a")]
     asked = ("train_a:mem_mb=7", "train:mem_mb=5", "train:runtime=60", "train_b_00:mem_mb=9")
-    ask_by_beginning(rules, parse_set_resources(list(asked)), {"train": 3, "index_a": 2})
+    set_by_prefix(rules, parse_set_resources(list(asked)), {"train": 3, "index_a": 2})
     found = [{k: v.value for k, v in rule.resources.items()} for rule in rules]
     assert found == [
         {"mem_mb": 7, "runtime": 60, "_cores": 3},
@@ -35,7 +35,7 @@ def test_the_longest_beginning_of_a_name_wins() -> None:
 def test_devices_are_those_of_the_rule() -> None:
     rules = [rule("train_a", devices=4), rule("extract_a")]
     asked = parse_set_resources(["train:gres='gpu:a100:{devices}'", "extract:gpu={devices}"])
-    ask_by_beginning(rules, asked, {})
+    set_by_prefix(rules, asked, {})
     assert rules[0].resources["gres"].value == "gpu:a100:4"
     assert rules[1].resources["gpu"].value == 1
 
@@ -43,7 +43,7 @@ def test_devices_are_those_of_the_rule() -> None:
 def test_gpus_are_asked_for_once() -> None:
     rules = [rule("train_a", devices=2, gpu=2), rule("validate_a", gpu=1), rule("cost_a", gpu=1)]
     asked = parse_set_resources(["train:gres=gpu:{devices}", "cost:gpu=0"])
-    ask_by_beginning(rules, asked, {})
+    set_by_prefix(rules, asked, {})
     assert [rule.resources["gpu"].value for rule in rules] == [None, 1, 0]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from mobile_sam.config.load import Runs, resolve
 from mobile_sam.paths import RunPaths
-from mobile_sam.pipeline.rule_names import RuleNames
+from mobile_sam.pipeline.rules import RuleNames
 from mobile_sam.pipeline.settings_files import with_extract_jobs, write_settings
 from tests.helpers.commands import ROOT, snakemake
 from tests.helpers.gpu_lists import Lists, gpu_line

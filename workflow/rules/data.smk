@@ -1,6 +1,6 @@
-# From images and masks to an index and to teacher features; runs of a project share both.
+# Index and teacher features, from images and masks; the runs of a project share both.
 
-# One rule for each data set, whichever runs use it.
+# One rule for each data set, for all runs that use it.
 for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
     dataset = paths.dataset.name
 
@@ -42,8 +42,8 @@ for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
         threads: 8
         params:
             settings=paths.dataset_settings,
-            # Names, sizes and times of the files; a touched directory changes nothing. They are
-            # looked at for the index alone, and not by each job that is submitted.
+            # Names, sizes and times of the files; the time of a directory does not count. Only the
+            # rule of the index examines them, and not each job that is submitted.
             files=lambda wildcards, of=paths.config: fingerprint_once(of),
         message:
             f"Read the images and masks of {dataset}; log: {{log}}"
@@ -52,7 +52,7 @@ for paths in {paths.dataset: paths for paths in PATHS.values()}.values():
             "--log {log} > /dev/null"
 
 
-# Known data sets and checkpoints are kept in the user's cache, for all runs.
+# Known data sets and checkpoints, in the user's cache, for all runs.
 for name, fetched in fetched_files(RUNS).items():
     fetch_log = PATHS[RUNS.named[0].run_name].project_logs / f"fetch_{name}"
 
@@ -66,7 +66,7 @@ for name, fetched in fetched_files(RUNS).items():
         benchmark:
             fetch_log.with_suffix(".tsv")
         priority: urgent
-        localrule: True  # nodes of a cluster seldom see the internet
+        localrule: True  # nodes of a cluster often have no internet access
         conda:
             "../envs/mobile_sam.yml"
         params:
@@ -77,8 +77,9 @@ for name, fetched in fetched_files(RUNS).items():
             "exec python -m mobile_sam fetch {params.name} --log {log}"
 
 
-# One extraction for each store and data set, whichever runs read them. The Zarr store itself is not
-# declared: Snakemake would delete it with a killed job. Its manifest is, and every reader checks it.
+# One extraction for each store and data set, for all runs that read them. The Zarr store itself is
+# not declared, because Snakemake would delete it with a killed job. Its manifest is declared, and
+# every reader checks it.
 for paths in {
     teacher.features_manifest: teacher
     for run in PATHS.values()

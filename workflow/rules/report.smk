@@ -1,16 +1,17 @@
 # Validation of each checkpoint of the named runs, and their reports.
 
-# What needs no GPU does not begin with `validate`: a cluster gives by the beginning.
-gpus_of = {"validate": 1, "baseline": 0, "join": 0}
+# GPUs by the first word of a rule's name. A cluster assigns resources by that word, so rules
+# without a GPU do not begin with `validate`.
+gpus_by_word = {"validate": 1, "baseline": 0, "join": 0}
 
 for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
     settings = paths.config
     run = settings.run_name
     jobs = settings.validate_jobs
 
-    for what, measured in checkpoint_inputs(paths).items():
-        measuring = "baseline" if what == BOX_FILLED else "validate"
-        joining = "join" if jobs > 1 else measuring
+    for checkpoint_name, files in checkpoint_inputs(paths).items():
+        measure_word = "baseline" if checkpoint_name == BOX_FILLED else "validate"
+        result_word = "join" if jobs > 1 else measure_word
         parts = range(jobs if jobs > 1 else 0)
         step = "--step join" if parts else ""
 
@@ -18,73 +19,75 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
 
             rule:
                 name:
-                    rule_name(measuring, run, what, part, "of", jobs)
+                    rule_name(measure_word, run, checkpoint_name, part, "of", jobs)
                 input:
-                    **measured,
+                    **files,
                 output:
-                    table=temp(paths.validation_part(what, part)),
+                    table=temp(paths.validation_part(checkpoint_name, part)),
                 log:
-                    paths.logs / f"validate_{what}_{part}_of_{jobs}.log",
+                    paths.logs / f"validate_{checkpoint_name}_{part}_of_{jobs}.log",
                 benchmark:
-                    paths.benchmarks / f"validate_{what}_{part}_of_{jobs}.tsv"
+                    paths.benchmarks
+                    / f"validate_{checkpoint_name}_{part}_of_{jobs}.tsv"
                 conda:
                     "../envs/mobile_sam.yml"
                 threads: threads_each
                 resources:
-                    gpu=gpus_of[measuring],
+                    gpu=gpus_by_word[measure_word],
                 params:
                     settings=paths.settings,
-                    what=what,
+                    what=checkpoint_name,
                     part=part,
-                    depends_on=validation_settings(settings, what),
+                    depends_on=validation_settings(settings, checkpoint_name),
                 message:
-                    f"Validate {what} of run {run}, part {part + 1} of {jobs}; log: {{log}}"
+                    f"Validate {checkpoint_name} of run {run}, "
+                    f"part {part + 1} of {jobs}; log: {{log}}"
                 shell:
                     "exec python -m mobile_sam validate --what {params.what} --step part "
                     "--part {params.part} --config {params.settings} --log {log}"
 
         rule:
             name:
-                rule_name(joining, run, what)
+                rule_name(result_word, run, checkpoint_name)
             input:
-                **measured,
-                parts=[paths.validation_part(what, part) for part in parts],
+                **files,
+                parts=[paths.validation_part(checkpoint_name, part) for part in parts],
             output:
-                table=paths.validation(what),
+                table=paths.validation(checkpoint_name),
             log:
-                paths.logs / f"validate_{what}.log",
+                paths.logs / f"validate_{checkpoint_name}.log",
             benchmark:
-                paths.benchmarks / f"validate_{what}.tsv"
+                paths.benchmarks / f"validate_{checkpoint_name}.tsv"
             conda:
                 "../envs/mobile_sam.yml"
             resources:
-                gpu=gpus_of[joining],
+                gpu=gpus_by_word[result_word],
             params:
                 settings=paths.settings,
-                what=what,
+                what=checkpoint_name,
                 step=step,
-                depends_on=validation_settings(settings, what),
+                depends_on=validation_settings(settings, checkpoint_name),
             message:
-                f"Validate {what} of run {run}; log: {{log}}"
+                f"Validate {checkpoint_name} of run {run}; log: {{log}}"
             shell:
                 "exec python -m mobile_sam validate --what {params.what} {params.step} "
                 "--config {params.settings} --log {log}"
 
-    for what in with_detections(settings):
+    for checkpoint_name in with_detections(settings):
 
         rule:
             name:
-                rule_name("average_precision", run, what)
+                rule_name("average_precision", run, checkpoint_name)
             input:
                 detections=settings.detections,
                 masks=paths.mask_dir("val"),
-                weights=checkpoint_inputs(paths)[what]["weights"],
+                weights=checkpoint_inputs(paths)[checkpoint_name]["weights"],
             output:
-                average_precision=paths.average_precision(what),
+                average_precision=paths.average_precision(checkpoint_name),
             log:
-                paths.logs / f"average_precision_{what}.log",
+                paths.logs / f"average_precision_{checkpoint_name}.log",
             benchmark:
-                paths.benchmarks / f"average_precision_{what}.tsv"
+                paths.benchmarks / f"average_precision_{checkpoint_name}.tsv"
             conda:
                 "../envs/mobile_sam.yml"
             threads: threads_each
@@ -92,10 +95,10 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
                 gpu=1,
             params:
                 settings=paths.settings,
-                what=what,
-                depends_on=validation_settings(settings, what),
+                what=checkpoint_name,
+                depends_on=validation_settings(settings, checkpoint_name),
             message:
-                f"Measure the average precision of {what} of run {run}; log: {{log}}"
+                f"Measure the average precision of {checkpoint_name} of run {run}; log: {{log}}"
             shell:
                 "exec python -m mobile_sam validate --what {params.what} --step ap "
                 "--config {params.settings} --log {log}"
@@ -106,7 +109,7 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             name:
                 rule_name("cost", run)
             input:
-                # Latency is measured last, and alone.
+                # Latency is measured last, with no other job at the same time.
                 validation=ancient(report_inputs(paths)["validation"]),
                 compared=list(extra_checkpoints(settings).values()),
             output:
@@ -171,7 +174,7 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             "exec python -m mobile_sam report --config {params.settings} --log {log} > /dev/null"
 
 
-# One report for several runs whose numbers compare.
+# One report for runs on the same data, which can be compared.
 for configs in comparable_runs(RUNS.named):
     target = comparison_directory(configs)
     compared_paths = [PATHS[settings.run_name] for settings in configs]

@@ -1,4 +1,4 @@
-# One rule for each stage of each run, and one for the weights at its end.
+# One rule for each stage of each run, and one for its final weights.
 
 for paths in PATHS.values():
     stages = normalise(paths.config)
@@ -7,7 +7,7 @@ for paths in PATHS.values():
 
     if needs_features(paths.config):
 
-        # Training depends on this file and not on the manifests, whose places may change.
+        # Training depends on this file and not on the manifests, whose paths may change.
         rule:
             name:
                 rule_name("ready", run)
@@ -20,7 +20,7 @@ for paths in PATHS.values():
             resources:
                 gpu=gpus_held,
             message:
-                f"Note that all teacher features of run {run} are there"
+                f"Confirm that all teacher features of run {run} exist"
 
     for stage in stages:
 
@@ -29,7 +29,7 @@ for paths in PATHS.values():
                 rule_name("train", run, stage.directory)
             input:
                 **stage_inputs(paths, stage),
-                # Only a new teacher or new images are a reason to train again; both are inputs.
+                # Only a new teacher or new images cause new training; both are inputs.
                 features=ancient(stage_features(paths, stage)),
             output:
                 metrics=paths.metrics(stage),

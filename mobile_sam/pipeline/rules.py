@@ -1,5 +1,8 @@
-"""Files that each rule of the workflow reads, by the names that they have in the rule."""
+"""Rules of the workflow: their names, and their input files."""
 
+import hashlib
+import json
+import re
 from pathlib import Path
 
 from mobile_sam.config.catalog import known_dataset
@@ -10,14 +13,40 @@ from mobile_sam.config.stage import Stage
 from mobile_sam.config.teachers import named_teachers
 from mobile_sam.paths import RunPaths, extra_checkpoints
 
-Inputs = dict[str, list[Path]]
+Inputs = dict[str, list[Path]]  # by their names in the rule
+
+
+class RuleNames:
+    """Generator of unique names of rules.
+
+    Characters that a name cannot contain become `_`. If two names are equal after that, the second
+    gets a digest at its end, so that a prefix in a profile applies to both.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[str, tuple[str, ...]] = {}
+
+    def __call__(self, *parts: object, of: object = "") -> str:
+        """Return the name of a rule, made of `parts` in this order.
+
+        of: distinguishes rules with equal parts, such as two data sets of one name.
+        """
+        key = (*map(str, parts), str(of))
+        name = re.sub(r"\W", "_", "_".join(key[:-1]))
+        if self._taken.setdefault(name, key) != key:
+            name = f"{name}_{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]}"
+            self._taken[name] = key
+        return name
 
 
 def dataset_inputs(paths: RunPaths) -> Inputs:
-    """Return the manifests of images that the workflow draws or downloads; a user's have none."""
-    drawn = [paths.synthetic_manifest] if paths.config.train_img_dir is None else []
+    """Return the manifests of images that the workflow draws or downloads.
+
+    The images of a user have no manifest.
+    """
+    synthetic = [paths.synthetic_manifest] if paths.config.train_img_dir is None else []
     public = known_dataset(paths.config)
-    return {"manifest": drawn + ([public.manifest] if public else [])}
+    return {"manifest": synthetic + ([public.manifest] if public else [])}
 
 
 def teacher_inputs(paths: RunPaths) -> Inputs:
@@ -26,11 +55,11 @@ def teacher_inputs(paths: RunPaths) -> Inputs:
 
 
 def stage_inputs(paths: RunPaths, stage: Stage) -> Inputs:
-    """Return what a training stage reads, besides teacher features.
+    """Return the inputs of a training stage, except teacher features.
 
-    start: the checkpoint of the stage before; for the first stage the weights of the student.
-    teachers: weights of all teachers if the stage distils. A model is built before weights are
-        loaded, so the first teacher's are read in every stage if the decoder is the teacher's.
+    start: the checkpoint of the stage before; for the first stage, the weights of the student.
+    teachers: weights of all teachers if the stage distils. With `decoder_from_teacher`, every stage
+        reads the weights of the first teacher, because it builds the model before it loads weights.
     """
     config = paths.config
     if stage.index == 0:
@@ -46,23 +75,23 @@ def stage_inputs(paths: RunPaths, stage: Stage) -> Inputs:
 
 
 def stage_features(paths: RunPaths, stage: Stage) -> list[Path]:
-    """Return the file that stands for the teacher features that a stage reads."""
-    reads = stage.distillation and needs_features(paths.config)
-    return [paths.features_ready] if reads else []
+    """Return the mark of the teacher features that a stage reads; none if it reads no features."""
+    reads_features = stage.distillation and needs_features(paths.config)
+    return [paths.features_ready] if reads_features else []
 
 
 def checkpoint_inputs(paths: RunPaths) -> dict[str, Inputs]:
-    """Return what the validation of each checkpoint of a run reads, by its name in tables."""
+    """Return the inputs of the validation of each checkpoint of a run, by its name in tables."""
     config = paths.config
     teacher = teacher_inputs(paths)["teacher"] if config.decoder_from_teacher else []
     start = [paths.start_weights] if paths.start_weights else []
     weights = {BOX_FILLED: [], START: start + teacher}
-    for name, (stage, kept) in stage_checkpoints(config).items():
-        weights[name] = [paths.checkpoint(stage, kept)]
-        # If the best epoch is the last one, its table is there and is not measured again.
-        weights[name] += [paths.validation(stage.directory)] if kept == "best" else []
-    for name, alone in named_teachers(config).items():
-        weights[name] = teacher_inputs(RunPaths(alone))["teacher"]
+    for name, (stage, kind) in stage_checkpoints(config).items():
+        weights[name] = [paths.checkpoint(stage, kind)]
+        # If the best epoch is the last one, its table exists and is not measured again.
+        weights[name] += [paths.validation(stage.directory)] if kind == "best" else []
+    for name, teacher_config in named_teachers(config).items():
+        weights[name] = teacher_inputs(RunPaths(teacher_config))["teacher"]
     weights |= {name: [path] for name, path in extra_checkpoints(config).items()}
     return {name: {"index": [paths.index], "weights": files} for name, files in weights.items()}
 
@@ -81,6 +110,6 @@ def report_inputs(paths: RunPaths) -> Inputs:
 
 
 def with_detections(config: RunConfig) -> list[str]:
-    """Return the names of the checkpoints that segment a detector's boxes, if the run has any."""
+    """Return the names of the checkpoints that segment a detector's boxes; none without boxes."""
     names = checkpoint_names(config) if config.detections else []
     return [name for name in names if name != BOX_FILLED]
