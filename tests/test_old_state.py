@@ -73,7 +73,7 @@ def test_every_reader_of_checkpoints_looks_at_the_version(name: str, tiny: Make)
     path = place(config)
     path.parent.mkdir(parents=True)
     torch.save({"format": checkpoint.FORMAT, "version": 1}, path)
-    with pytest.raises(UserError, match=rf"{path.name}: a checkpoint of format version 1"):
+    with pytest.raises(UserError, match=rf"{path.name}: the checkpoint has format version 1"):
         read(config)
     assert path.is_file()
 

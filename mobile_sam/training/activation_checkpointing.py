@@ -1,4 +1,4 @@
-"""Activation checkpointing of the image encoder: less memory, and a second forward pass."""
+"""Activation checkpointing of the image encoder: saves memory, costs a second forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ from mobile_sam.training.optim import batchnorms
 
 
 def recompute_encoder(encoder: Any) -> None:
-    """Make the encoder keep only the inputs of its stages, or of its blocks, for the gradient.
+    """Make the encoder store only the inputs of its stages or blocks for the backward pass.
 
-    Chen et al., arXiv:1604.06174. Raises ConfigError for a backbone of timm that cannot do it.
+    Chen et al., arXiv:1604.06174. Raises ConfigError if a timm backbone does not support it.
     """
     if isinstance(encoder, TinyViTEncoder):
         encoder.recompute = True
@@ -25,13 +25,13 @@ def recompute_encoder(encoder: Any) -> None:
     except (AttributeError, AssertionError) as error:
         name = type(encoder.body).__name__
         raise ConfigError(
-            f"recompute_encoder: true, but timm's {name} cannot compute again; set it to false"
+            f"recompute_encoder: timm's {name} does not support it; set it to false"
         ) from error
 
 
 @contextmanager
 def keep_statistics(module: nn.Module) -> Iterator[None]:
-    """Restore the statistics of BatchNorm at the end, so that no pass counts a batch twice."""
+    """Restore the BatchNorm statistics at the end, so that a repeated pass does not count twice."""
     statistics = [buffer for norm in batchnorms(module) for buffer in norm.buffers()]
     before = [buffer.clone() for buffer in statistics]
     try:

@@ -1,4 +1,4 @@
-"""The batches of a stage: their images, their weights, the share of each rank, reading ahead."""
+"""Batches of a stage: their images, loss weights, the part of each rank, and loading."""
 
 import math
 from collections.abc import Generator, Iterator
@@ -21,11 +21,11 @@ Positions = NDArray[np.int_]
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of one epoch, over all ranks; `accumulation` of them make an optimiser step.
+    """Batches of one epoch over all ranks; an optimiser step uses `accumulation` of them.
 
-    batches: positions of images; the last batch may be smaller. Those from `images` on are images
-        that are in the epoch once more.
-    labelled: so many of the images have masks, those before the others.
+    batches: positions of images; the last batch may be smaller. A position p from `images` on
+        repeats the image p % images.
+    images: number of images. labelled: number of images with masks, which come first.
     """
 
     batches: list[Positions]
@@ -38,41 +38,41 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """Number of optimiser steps."""
         return math.ceil(len(self) / self.accumulation)
 
     def ends_step(self, number: int) -> bool:
-        """Return whether the optimiser steps after batch `number`."""
+        """Return whether batch `number` is the last one of an optimiser step."""
         return (number + 1) % self.accumulation == 0 or number + 1 == len(self)
 
     def part(self, number: int, rank: int, ranks: int) -> Positions:
-        """The positions that a rank reads of batch `number`.
+        """Return the positions of batch `number` that a rank reads.
 
-        A rank for which no image is left reads the first one too, and counts it with weight 0:
-        every rank must take part in every step.
+        If no image is left for a rank, it reads the first one with weight 0, because every rank
+        must take part in every step.
         """
-        own = self.batches[number][rank::ranks]
-        return own if len(own) else self.batches[number][:1]
+        positions = self.batches[number][rank::ranks]
+        return positions if len(positions) else self.batches[number][:1]
 
     def weights(self, number: int, rank: int, ranks: int) -> Tensor:
-        """Weights of the losses of `part`, (images,).
+        """Return the loss weights of the images of `part`, (images,).
 
-        Gradients are summed over the batches of a step and averaged over ranks; these weights make
-        that the gradient of the mean over all images of the step.
+        Gradients are summed over the batches of a step and averaged over ranks. With these weights
+        the result is the gradient of the mean loss over all images of the step.
         """
         part = self.part(number, rank, ranks)
         if rank >= len(self.batches[number]):
             return torch.zeros(len(part), dtype=torch.float64)
-        images = len(self._of_step(number))
+        images = len(self._step_positions(number))
         return torch.full((len(part),), ranks / images, dtype=torch.float64)
 
     def per_labelled(self, number: int) -> float:
-        """Images of the step of batch `number` for each that has masks; 1 where none has."""
-        positions = self._of_step(number)
+        """Return images per labelled image in the step of batch `number`; 1 if none is labelled."""
+        positions = self._step_positions(number)
         labelled = int((positions % self.images < self.labelled).sum())
         return len(positions) / labelled if labelled else 1.0
 
-    def _of_step(self, number: int) -> Positions:
+    def _step_positions(self, number: int) -> Positions:
         first = number - number % self.accumulation
         return np.concatenate(self.batches[first : first + self.accumulation])
 
@@ -88,9 +88,9 @@ def epoch_batches(
 ) -> Batches:
     """Shuffle all images into batches, as a function of (seed, epoch).
 
-    labelled: so many of the images have masks, those before the others; None: all.
-    labelled_fraction: of each batch. Every image is in the epoch at least once, and those of the
-        kind that is used up first are drawn again, at positions past the last image.
+    labelled: number of images with masks, which come first; None: all.
+    labelled_fraction: share of labelled images in each batch. Every image is in the epoch at least
+        once. Images of the kind that runs out first are repeated, see `Batches.batches`.
     """
     rng = np.random.default_rng([seed, epoch])
     labelled = images if labelled is None else labelled
@@ -103,21 +103,23 @@ def epoch_batches(
     number = max(math.ceil(count / size) for _, count, size in kinds)
     parts = []
     for first, count, size in kinds:
-        turns = range(math.ceil(number * size / count))
-        order = np.concatenate([first + rng.permutation(count) + k * images for k in turns])
+        rounds = range(math.ceil(number * size / count))
+        order = np.concatenate([first + rng.permutation(count) + k * images for k in rounds])
         parts.append(order[: number * size].reshape(number, size))
     return Batches(list(np.concatenate(parts, axis=1)), accumulation, images, labelled)
 
 
 def gather_from_ranks(fabric: Fabric, values: dict[str, Tensor], images: int) -> dict[str, Tensor]:
-    """Gather the values of all ranks for the images of a batch, in its order, (images,), float64.
+    """Gather values of all images of a batch from all ranks, in order; (images,) each, float64.
 
-    values: of the images of this rank's part, by name; all ranks give the same names.
+    values: values of the images in this rank's part, by name; all ranks pass the same names.
     """
     rank, ranks = fabric.global_rank, fabric.world_size
-    own = torch.stack([value.detach().double() for value in values.values()])
-    table = torch.zeros(len(values), images, dtype=torch.float64, device=own.device)
-    table[:, rank::ranks] = own[:, : table[:, rank::ranks].shape[1]]  # without a stand-in
+    local = torch.stack([value.detach().double() for value in values.values()])
+    table = torch.zeros(len(values), images, dtype=torch.float64, device=local.device)
+    table[:, rank::ranks] = local[
+        :, : table[:, rank::ranks].shape[1]
+    ]  # without an image of weight 0
     if ranks > 1:
         fabric.all_reduce(table, reduce_op="sum")
     return dict(zip(values, table.cpu(), strict=True))
@@ -139,10 +141,10 @@ def batches_of(config: RunConfig, samples: TrainingSet, epoch: int) -> Batches:
 def loaded_batches(
     config: RunConfig, samples: TrainingSet, fabric: Fabric, epoch: int, batch: int, end_epoch: int
 ) -> Generator[Sample, None, None]:
-    """Yield what this rank reads from a batch of an epoch to the end of a stage, on its device.
+    """Yield this rank's part of each batch, from a batch of an epoch to the end of the stage.
 
-    There is no pause between epochs: while the last batches of one are learned, and while its
-    weights are validated, the first ones of the next are read.
+    Samples are on the rank's device. Reading does not pause between epochs: the first batches of
+    an epoch are read during the last batches and the validation of the previous one.
     """
 
     def numbers() -> Iterator[list[int]]:
@@ -160,5 +162,5 @@ def loaded_batches(
         pin_memory=device.type == "cuda",
         **loader_options(reading_processes(config.num_workers, device.type, config.devices)),
     )
-    for read in loader:
-        yield read.to(device)
+    for sample in loader:
+        yield sample.to(device)

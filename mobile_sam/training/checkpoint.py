@@ -38,28 +38,28 @@ def load(path: Path) -> dict[str, Any]:
     _check_sums(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ConfigError(f"{path}: not a checkpoint of mobile_sam; train the stage again")
-    found = content.get("version")
-    if found != VERSION:
+    file_version = content.get("version")
+    if file_version != VERSION:
         remedy = "delete it and train the stage again"
-        if isinstance(found, int) and found > VERSION:
+        if isinstance(file_version, int) and file_version > VERSION:
             remedy = f"install the newer mobile_sam that wrote it, or {remedy}"
         raise ConfigError(
-            f"{path}: a checkpoint of format version {found}, and this package reads {VERSION}; "
-            f"{remedy}"
+            f"{path}: the checkpoint has format version {file_version}, but this package reads "
+            f"version {VERSION}; {remedy}"
         )
     return content
 
 
 def _check_sums(path: Path) -> None:
-    """Raise ConfigError for wrong checksums, which `torch.load` does not verify."""
+    """Raise ConfigError if checksums do not match; `torch.load` does not verify them."""
     if not zipfile.is_zipfile(path):
-        return  # none of ours
+        return  # no checkpoint of this package
     with zipfile.ZipFile(path) as content:
         damaged = content.testzip()
     if damaged is not None:
         raise ConfigError(
-            f"{path}: damaged ({damaged} does not match its checksum); delete it, and the same "
-            "command makes it again"
+            f"{path}: damaged ({damaged} does not match its checksum); delete it and run the same "
+            "command again"
         )
 
 
@@ -69,13 +69,13 @@ def load_stage_checkpoint(
     """Read the checkpoint of a finished stage. Raises ConfigError if its settings differ."""
     path = RunPaths(config).checkpoint(stage, kept)
     content = load(path)
-    found, wanted = json.loads(content["settings"]), json.loads(canonical(config, stage))
-    others = {*found, *wanted}
-    differing = sorted(new_name(key) for key in others if found.get(key) != wanted.get(key))
+    saved, expected = json.loads(content["settings"]), json.loads(canonical(config, stage))
+    keys = {*saved, *expected}
+    differing = sorted(new_name(key) for key in keys if saved.get(key) != expected.get(key))
     if differing:
         raise ConfigError(
-            f"{path}: of another run, or of other settings of this one ({', '.join(differing)}); "
-            "delete it, and the same command trains the stage again"
+            f"{path}: the checkpoint was trained with other settings ({', '.join(differing)}); "
+            "delete it and run the same command to train the stage again"
         )
     return content
 
@@ -99,10 +99,10 @@ def _commit() -> str:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return "not a git checkout"
-    described = subprocess.run(
+    result = subprocess.run(
         ["git", "-C", str(root), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
     )
-    return described.stdout.strip() or "unknown"
+    return result.stdout.strip() or "unknown"

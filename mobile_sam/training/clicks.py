@@ -1,11 +1,11 @@
-"""Corrective clicks: after each round, one point where the prediction is most wrong.
+"""Corrective clicks: after each round, one point in the largest error of each prediction.
 
-Wrong against the truth, or against a teacher: then the clicks go where the student has most to
-learn from it, as in EdgeSAM (Zhou et al., arXiv:2312.06660) and TinySAM (Shu et al.,
-arXiv:2312.13789). The interactive training of SAM (Kirillov et al., arXiv:2304.02643, appendix A),
-with two choices: the point is drawn from the largest connected error region, not from all errors,
-because a person corrects the largest mistake first and scattered pixels along edges say little; and
-within that region every pixel is equally likely, as in SAM, because people do not hit centres.
+Errors are differences from the truth, or from a teacher's mask, as in EdgeSAM (Zhou et al.,
+arXiv:2312.06660) and TinySAM (Shu et al., arXiv:2312.13789). This is the interactive training of
+SAM (Kirillov et al., arXiv:2304.02643, appendix A) with one difference: the point is drawn from the
+largest connected error region instead of from all errors, because people correct the largest
+mistake first, and scattered pixels along edges carry little information. As in SAM, every pixel of
+the region is equally likely, because people do not hit centres.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -28,19 +28,19 @@ def with_clicks(
     """Return the batch with one more point per prompt, and the prediction as its mask prompt.
 
     low_res_logits: (B, P, 1, S/4, S/4); predicted: (B, P, S, S) bool, its mask.
-    target: (B, P, S, S) bool, what the mask should be: the truth, or what a teacher predicts.
-    number: of the round that ended, from 0. A click is a function of the sample's seed, the
-    prompt's place in the sample, and the round. Padding counts neither as right nor as wrong.
+    target: (B, P, S, S) bool, the mask to reach: the truth, or a teacher's prediction.
+    number: number of the finished round, from 0. A click is a function of the sample's seed, the
+    prompt's place in the sample, and the round. Padding is never an error.
     """
     shape = target.shape[:2]
     valid = batch.valid[:, None].expand_as(target)
-    found = drawn_clicks(
+    clicks = drawn_clicks(
         *(target & valid, target & ~predicted & valid, predicted & ~target & valid),
         *(valid, batch.seed, number),
     )
     return batch._replace(
-        points=torch.cat([batch.points, found[..., :2].to(batch.points.dtype)], dim=2),
-        labels=torch.cat([batch.labels, found[..., 2]], dim=2),
+        points=torch.cat([batch.points, clicks[..., :2].to(batch.points.dtype)], dim=2),
+        labels=torch.cat([batch.labels, clicks[..., 2]], dim=2),
         mask_prompts=low_res_logits.detach(),
         has_mask=torch.ones(shape, dtype=torch.bool, device=batch.points.device),
     )
@@ -52,20 +52,19 @@ def drawn_clicks(
 ) -> Tensor:
     """Return the `click` of each prompt (B, P, 1, 3), for masks (B, P, S, S) and seeds (B,).
 
-    It is an operation of PyTorch, because fake tensors have no pixels that OpenCV could look at.
+    A custom operator of PyTorch, because OpenCV cannot read fake tensors, which have no pixels.
     """
-    missed_of, extra_of, target_of, valid_of = (
-        mask.cpu().numpy() for mask in (missed, extra, target, valid)
-    )
-    of_images = seeds.tolist()
+    masks = [mask.cpu().numpy() for mask in (missed, extra, target, valid)]
+    image_seeds = seeds.tolist()
 
-    def of(place: tuple[int, int]) -> tuple[int, int, int]:
-        rng = np.random.default_rng([of_images[place[0]], place[1], number])
-        return click(missed_of[place], extra_of[place], target_of[place], valid_of[place], rng)
+    def draw(place: tuple[int, int]) -> tuple[int, int, int]:
+        rng = np.random.default_rng([image_seeds[place[0]], place[1], number])
+        missed_pixels, extra_pixels, target_pixels, valid_pixels = (mask[place] for mask in masks)
+        return click(missed_pixels, extra_pixels, target_pixels, valid_pixels, rng)
 
     shape = target.shape[:2]
-    with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter's lock
-        clicks = np.array(list(pool.map(of, np.ndindex(*shape))))
+    with ThreadPoolExecutor() as pool:  # OpenCV releases the GIL
+        clicks = np.array(list(pool.map(draw, np.ndindex(*shape))))
     return torch.from_numpy(clicks.reshape(*shape, 1, 3)).to(target.device)
 
 
@@ -81,13 +80,15 @@ def click(
 ) -> tuple[int, int, int]:
     """Return (x, y, label) of a random pixel of the largest error region.
 
-    missed: (S, S), target that was not predicted, a foreground point. extra: (S, S), predicted
-    where there is no target, a background point. Of two equally large ones the missed is taken;
-    without any error a pixel of the target; and where that is empty, as a teacher's may be, a
-    background point on any valid pixel.
+    missed: (S, S), pixels of the target that were not predicted; a click there is foreground.
+    extra: (S, S), predicted pixels outside the target; a click there is background. If both regions
+    are equally large, the missed one is used. Without any error, the click is a foreground point on
+    the target; if a teacher's target is empty, it is a background point on any valid pixel.
     """
-    under, over = largest_region(missed), largest_region(extra)
-    pixels, label = (over, BACKGROUND) if len(over) > len(under) else (under, FOREGROUND)
+    pixels, label = largest_region(missed), FOREGROUND
+    extra_pixels = largest_region(extra)
+    if len(extra_pixels) > len(pixels):
+        pixels, label = extra_pixels, BACKGROUND
     if len(pixels) == 0:
         pixels, label = _pixels(target), FOREGROUND
     if len(pixels) == 0:

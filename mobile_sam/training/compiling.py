@@ -18,22 +18,22 @@ from mobile_sam.training.activation_checkpointing import keep_statistics
 
 log = logging.getLogger(__name__)
 
-_ROUNDS = 3
+_REPEATS = 3
 
 
 def compile_encoder(student: Sam, images: int, fabric: Fabric) -> None:
-    """Compile the encoder's forward and backward pass; names in its state dict stay.
+    """Compile the encoder's forward and backward pass; the keys of its state dict do not change.
 
-    The log says how long both take for a batch of `images`, eager and compiled, with a warning
-    where compiled is slower. Raises ConfigError where there is no compiler.
+    Logs how long both take for a batch of `images`, compiled and eager, and warns if compiled is
+    slower. Raises ConfigError if there is no compiler.
     """
     check_compiler(fabric.device.type)
     encoder = student.image_encoder
     shape = (images, 3, student.img_size, student.img_size)
     batch = torch.zeros(shape, dtype=student.dtype, device=fabric.device)
-    with _unchanged(encoder):
+    with _restored(encoder):
         eager = _seconds(encoder, batch, fabric)
-        # For each shape code of its own: what is computed must not depend on the shapes before.
+        # Compile each shape on its own, so that results do not depend on earlier shapes.
         encoder.compile(dynamic=False)
         began = time.monotonic()
         try:
@@ -44,7 +44,7 @@ def compile_encoder(student: Sam, images: int, fabric: Fabric) -> None:
                 f"({str(error).strip().splitlines()[0]}); set compile to false"
             ) from error
     log.info(
-        "compile: %d images forward and backward take %.3f s, %.3f s without; compiled in %.0f s",
+        "compile: forward and backward of %d images take %.3f s, eager %.3f s; compiled in %.0f s",
         images,
         compiled,
         eager,
@@ -61,21 +61,21 @@ def check_compiler(device: str) -> None:
 
         if not has_triton():
             raise ConfigError(
-                "compile: true needs Triton on a GPU, and there is none; install triton, or set "
-                "compile to false"
+                "compile: true needs Triton on a GPU, but it is not installed; install triton, or "
+                "set compile to false"
             )
         return
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
         raise ConfigError(
-            f"compile: true needs a C++ compiler, and there is no {compiler!r}; install one, name "
+            f"compile: true needs a C++ compiler, but there is no {compiler!r}; install one, name "
             "another in the environment variable CXX, or set compile to false"
         )
 
 
 @contextmanager
-def _unchanged(module: nn.Module) -> Iterator[None]:
-    """Remove the traces of a measurement: gradients and statistics."""
+def _restored(module: nn.Module) -> Iterator[None]:
+    """Restore gradients and BatchNorm statistics after a measurement."""
     with keep_statistics(module):
         try:
             yield
@@ -86,7 +86,7 @@ def _unchanged(module: nn.Module) -> Iterator[None]:
 def _seconds(encoder: nn.Module, images: Tensor, fabric: Fabric) -> float:
     """Return the seconds of the fastest of a few forward and backward passes, after a warm-up."""
     times = []
-    for _ in range(1 + _ROUNDS):
+    for _ in range(1 + _REPEATS):
         began = time.monotonic()
         with fabric.autocast():
             embedding = encoder(images)

@@ -7,27 +7,27 @@ from typing import Any
 import torch
 import torch.utils.deterministic
 
-_settings: Any = torch.utils.deterministic  # its type lacks the one that is set here
+_settings: Any = torch.utils.deterministic  # its type lacks fill_uninitialized_memory
 
 
 @contextmanager
 def same_order(device: torch.device) -> Iterator[None]:
-    """Add up gradients on a CPU in the same order each time.
+    """Sum gradients on a CPU in a fixed order.
 
-    The gradient of `biases[:, index]`, as of attention biases, is otherwise added up by all threads
-    at once, and now and then differs in its last bits. GPUs are left as they are: there the same
-    costs time and memory.
+    By default, threads add to the gradient of `biases[:, index]`, as of attention biases, at the
+    same time, so its last bits differ now and then. GPUs are not changed, because a fixed order
+    costs time and memory there.
     """
     if device.type != "cpu":
         yield
         return
-    asked = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = _settings.fill_uninitialized_memory
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = _settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    _settings.fill_uninitialized_memory = False  # it only takes time
+    _settings.fill_uninitialized_memory = False  # filling only takes time
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(asked, warn_only=warned)
-        _settings.fill_uninitialized_memory = filled
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        _settings.fill_uninitialized_memory = fill

@@ -48,9 +48,8 @@ class Embeddings:
 class EmbeddingCache:
     """Store of the embeddings of a stage's images by its frozen encoder.
 
-    Runs that start from the same weights and compute in the same precision share the store; that of
-    an encoder that an earlier stage has trained is the stage's own, and is removed with its resume
-    state.
+    Runs with the same start weights and precision share the store. If an earlier stage has trained
+    the encoder, the store belongs to the stage and is removed with its resume state.
     """
 
     def __init__(self, config: RunConfig, stage: Stage, encoder: nn.Module, fabric: Fabric) -> None:
@@ -67,7 +66,7 @@ class EmbeddingCache:
             if self.shared
             else paths.state(stage) / "embeddings.zarr"
         )
-        # In the words of a teacher's store; here the student's own encoder is what looked.
+        # The keys are those of a teacher's store; the values describe the student's encoder.
         self.content: Identity = {
             "format": "mobile_sam embeddings of a frozen encoder",
             "version": 1,
@@ -83,41 +82,41 @@ class EmbeddingCache:
     def embeddings(self, stops: Callable[[], None]) -> Embeddings:
         """Compute the missing embeddings; each process computes its own shards.
 
-        stops: is called before each batch, and raises when the process has been asked to end.
-        Raises FeatureError when the disk has no room.
+        stops: called before each batch; raises if the process must end.
+        Raises FeatureError if the disk is full.
         """
         splits = {"train": image_digests(self.index, "train")}
         if self.without_masks:
             splits[UNLABELLED] = image_digests(self.index, UNLABELLED)
         if self.config.val_images and not self.config.ema_decay:
-            found = Index(self.index, "val").digests()
-            shown = validation_positions(len(found), self.config.val_images, self.config.seed)
-            splits["val"] = unique_digests(found[shown])
+            digests = Index(self.index, "val").digests()
+            count, seed = self.config.val_images, self.config.seed
+            splits["val"] = unique_digests(digests[validation_positions(len(digests), count, seed)])
         if self.fabric.is_global_zero:
             with write_lock(self.path):
                 discard_stale(self.path, self.content)
-                wanted = unique_digests(np.concatenate(list(splits.values())))
-                add_rows(self.path, self.content, wanted, "cache_embeddings false")
+                digests = unique_digests(np.concatenate(list(splits.values())))
+                add_rows(self.path, self.content, digests, "cache_embeddings false")
         self.fabric.barrier()
         for split, digests in splits.items():
             self._fill(split, digests, stops)
         self.fabric.barrier()
         return Embeddings(FeatureStore(self.path, self.content, f"delete {self.path}"))
 
-    def _fill(self, split: str, wanted: Digests, stops: Callable[[], None]) -> None:
+    def _fill(self, split: str, digests: Digests, stops: Callable[[], None]) -> None:
         part, parts, device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
         with shared_lock(self.path), write_lock(self.path, f"part{part}of{parts}"):
             arrays = open_arrays(self.path, self.content, "r+")
-            shards = missing_shards(arrays, wanted, part, parts)
+            shards = missing_shards(arrays, digests, part, parts)
             if shards:
                 index, config = Index(self.index, split), self.config
                 workers = reading_processes(config.num_workers, device.type, config.devices)
-                look = partial(self._look, stops)
-                size = batch_size(self.encoder, look, config.img_size, device)
-                fill_shards(arrays, index, shards, look, size, workers, device)
+                encode = partial(self._encode, stops)
+                size = batch_size(self.encoder, encode, config.img_size, device)
+                fill_shards(arrays, index, shards, encode, size, workers, device)
 
     @torch.no_grad()
-    def _look(self, stops: Callable[[], None], images: Tensor) -> dict[str, Tensor]:
+    def _encode(self, stops: Callable[[], None], images: Tensor) -> dict[str, Tensor]:
         stops()
         dtype = next(self.encoder.parameters()).dtype
         with self.fabric.autocast():
@@ -126,10 +125,10 @@ class EmbeddingCache:
 
 def caches_embeddings(config: RunConfig, stage: Stage) -> bool:
     """Return whether each image has the same embedding in all epochs of a stage."""
-    changes = any(stage.augment.model_dump().values())
-    looks = stage.distils and config.teacher_features == "online"  # which needs the image itself
+    augments = any(stage.augment.model_dump().values())
+    needs_images = stage.distils and config.teacher_features == "online"
     frozen = config.cache_embeddings and stage.freeze.image_encoder
-    return frozen and not changes and not looks
+    return frozen and not augments and not needs_images
 
 
 def stage_embedding_cache(

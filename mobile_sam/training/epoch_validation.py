@@ -1,8 +1,8 @@
 """Validation after an epoch: IoU in the model frame on a sample of the validation images.
 
-Its memory is bounded like that of training: an image is encoded at a time, and `decoder_chunk_size`
-of its prompts are decoded and measured at a time. All ranks take part, and find the same figures
-as one rank, bit for bit: what is computed together does not depend on their number.
+Memory is bounded as in training: images are encoded one at a time, and `decoder_chunk_size` of an
+image's prompts are decoded and measured at a time. All ranks take part. Their results equal those
+of one rank bit for bit, because batches do not depend on the number of ranks.
 """
 
 import math
@@ -25,7 +25,7 @@ from mobile_sam.system.process import loader_options
 from mobile_sam.training.losses import measured_iou
 from mobile_sam.training.step import decode, encode, most_confident, upscale_logits
 
-CLICKS = 3  # those of a session whose last mask counts, the first among them
+CLICKS = 3  # of a session, including the first; only its last mask is measured
 
 
 @torch.no_grad()
@@ -41,32 +41,34 @@ def validation_iou(
     """Return the mean over images of the mean IoU of their segments, by prompt; equal on all ranks.
 
     student: in eval mode; its buffers become those of the first rank.
-    with_clicks: whether IoU after corrective clicks is measured too.
-    num_workers: processes that read images.
-    stops: is called between images by all ranks at once, and raises when they shall end.
+    with_clicks: also measures IoU after corrective clicks.
+    num_workers: number of processes that read images.
+    stops: called between images by all ranks at once; raises if they must end.
     """
     rank, ranks = fabric.global_rank, fabric.world_size
     _share_buffers(fabric, student)
     kinds = [*VALIDATION_PROMPTS, *(["clicks"] if with_clicks else [])]
-    found = torch.zeros(len(kinds), len(dataset), dtype=torch.float64)
-    own = range(rank, len(dataset), ranks)
+    ious = torch.zeros(len(kinds), len(dataset), dtype=torch.float64)
+    positions = range(rank, len(dataset), ranks)
     loader = DataLoader(
-        Subset(dataset, own), collate_fn=collate, **loader_options(min(num_workers, len(own)))
+        Subset(dataset, positions),
+        collate_fn=collate,
+        **loader_options(min(num_workers, len(positions))),
     )
     samples = iter(loader)
     for first in range(0, len(dataset), ranks):
         stops()
         if first + rank < len(dataset):
             image = next(samples)
-            found[:, first + rank] = image_iou(
+            ious[:, first + rank] = image_iou(
                 student, image, fabric.device, decoder_chunk_size, with_clicks
             )
     if ranks > 1:
-        found = found.to(fabric.device)
-        fabric.all_reduce(found, reduce_op="sum")  # each number is one rank's; the others have 0
+        ious = ious.to(fabric.device)
+        fabric.all_reduce(ious, reduce_op="sum")  # one rank has the value, the others have 0
     return {
         kind: math.fsum(values) / len(values)
-        for kind, values in zip(kinds, found.tolist(), strict=True)
+        for kind, values in zip(kinds, ious.tolist(), strict=True)
     }
 
 
@@ -79,23 +81,23 @@ def image_iou(
 ) -> Tensor:
     """Return the mean IoU of the segments of an image, by prompt; (K,) or (K + 1,), float64.
 
-    image: a batch of one sample of `ValidationSet`, on the CPU. What is on `device` at a time is
-    the image, and `decoder_chunk_size` of its segments.
+    image: a batch of one sample of `ValidationSet`, on the CPU. `device` holds the image and
+    `decoder_chunk_size` of its segments at a time.
     """
     embedding = encode(student, image._replace(masks=torch.empty(0)).to(device))
     ious: dict[str, list[Tensor]] = {}
-    for kind, some in _parts(image, decoder_chunk_size):
-        part = some.to(device)
+    for kind, chunk in _chunks(image, decoder_chunk_size):
+        part = chunk.to(device)
         ambiguous = with_clicks and kind == "point"
         decoded = decode(student, embedding, part, ALL if ambiguous else SINGLE)
         ious.setdefault(kind, []).append(_iou(decoded.low_res_logits[:, :1], part))
         if ambiguous:
-            every = torch.ones(len(decoded.predicted_iou), dtype=torch.bool, device=device)
-            low_res_logits = most_confident(decoded, every)
+            all_prompts = torch.ones(len(decoded.predicted_iou), dtype=torch.bool, device=device)
+            low_res_logits = most_confident(decoded, all_prompts)
             ious.setdefault("clicks", []).append(
-                _iou(_clicked(student, embedding, part, low_res_logits), part)
+                _iou(_after_clicks(student, embedding, part, low_res_logits), part)
             )
-    return torch.stack([torch.cat(of_kind).mean() for of_kind in ious.values()])
+    return torch.stack([torch.cat(values).mean() for values in ious.values()])
 
 
 def selection_iou(ious: dict[str, float], metric: SelectionMetric) -> float:
@@ -105,8 +107,8 @@ def selection_iou(ious: dict[str, float], metric: SelectionMetric) -> float:
     return ious[metric]
 
 
-def _parts(image: Sample, decoder_chunk_size: int) -> Iterator[tuple[str, Sample]]:
-    """Yield some segments of an image at a time, by each kind of prompt, without the image."""
+def _chunks(image: Sample, decoder_chunk_size: int) -> Iterator[tuple[str, Sample]]:
+    """Yield chunks of an image's segments, for each kind of prompt, without the pixels."""
     nothing = torch.empty(0)
     points, labels = (
         prompts.unflatten(1, (len(VALIDATION_PROMPTS), -1))
@@ -114,15 +116,15 @@ def _parts(image: Sample, decoder_chunk_size: int) -> Iterator[tuple[str, Sample
     )
     for number, kind in enumerate(VALIDATION_PROMPTS):
         for start in range(0, image.masks.shape[1], decoder_chunk_size):
-            some = slice(start, start + decoder_chunk_size)
+            rows = slice(start, start + decoder_chunk_size)
             yield (
                 kind,
                 image._replace(
                     image=nothing,
                     embedding=nothing,
-                    masks=image.masks[:, some],
-                    points=points[:, number, some],
-                    labels=labels[:, number, some],
+                    masks=image.masks[:, rows],
+                    points=points[:, number, rows],
+                    labels=labels[:, number, rows],
                 ),
             )
 
@@ -133,10 +135,10 @@ def _iou(low_res_logits: Tensor, part: Sample) -> Tensor:
     return measured_iou(logits, part.masks[0], part.valid).double().cpu()
 
 
-def _clicked(student: Sam, embedding: Tensor, part: Sample, low_res_logits: Tensor) -> Tensor:
+def _after_clicks(student: Sam, embedding: Tensor, part: Sample, low_res_logits: Tensor) -> Tensor:
     """Return low_res_logits (N, 1, S/4, S/4) after all clicks of the protocol `clicks`.
 
-    part: N segments, each with its first click; low_res_logits: the answers to these.
+    part: N segments, each with its first click; low_res_logits: predictions for these clicks.
     """
     valid = part.valid[0].cpu().numpy()
     truths = part.masks[0].cpu().numpy() & valid
@@ -145,10 +147,10 @@ def _clicked(student: Sam, embedding: Tensor, part: Sample, low_res_logits: Tens
     for _ in range(CLICKS - 1):
         logits = upscale_logits(low_res_logits, part.masks.shape[-1])[:, 0]
         predictions = (logits > 0).cpu().numpy() & valid
-        with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter's lock
-            found = list(pool.map(next_click, predictions, truths, clicks))
-        clicks = [[*before, click] for before, click in zip(clicks, found, strict=True)]
-        prompts = [clicks_prompt(of_segment) for of_segment in clicks]
+        with ThreadPoolExecutor() as pool:  # OpenCV releases the GIL
+            further = list(pool.map(next_click, predictions, truths, clicks))
+        clicks = [[*before, click] for before, click in zip(clicks, further, strict=True)]
+        prompts = [clicks_prompt(session) for session in clicks]
         points = torch.from_numpy(np.stack([prompt.points for prompt in prompts]))
         labels = torch.from_numpy(np.stack([prompt.labels for prompt in prompts]))
         part = part._replace(
@@ -162,9 +164,9 @@ def _clicked(student: Sam, embedding: Tensor, part: Sample, low_res_logits: Tens
 
 
 def _share_buffers(fabric: Fabric, model: nn.Module) -> None:
-    """Copy the buffers of the first rank to all ranks: those of BatchNorm differ."""
+    """Copy the buffers of the first rank to all ranks, because BatchNorm statistics differ."""
     if fabric.world_size > 1:
-        own = dict(model.named_buffers())
-        first = fabric.broadcast({name: buffer.cpu() for name, buffer in own.items()})
-        for name, buffer in own.items():
+        buffers = dict(model.named_buffers())
+        first = fabric.broadcast({name: buffer.cpu() for name, buffer in buffers.items()})
+        for name, buffer in buffers.items():
             buffer.copy_(first[name])

@@ -1,4 +1,4 @@
-"""The student of a finished stage: as a model, and as weights for the original code."""
+"""Student of a finished stage, as a model or as weights for the original code."""
 
 import logging
 
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 
 def load_student(model: Sam, config: RunConfig, stage: Stage, kept: CheckpointKind) -> None:
-    """Load the student of a stage into `model`; the moving average if there is one."""
+    """Load the student of a stage, or its moving average if there is one, into `model`."""
     content = checkpoint.load_stage_checkpoint(config, stage, kept)
     averaged = content["average"] is not None
     state, prefix = (
         (content["average"], "module.") if averaged else (content["learner"], "student.")
     )
-    own = {key: value for key, value in state.items() if key.startswith(prefix)}
-    model.load_state_dict({key.removeprefix(prefix): value for key, value in own.items()})
+    weights = {key: value for key, value in state.items() if key.startswith(prefix)}
+    model.load_state_dict({key.removeprefix(prefix): value for key, value in weights.items()})
 
 
 def export_weights(config: RunConfig) -> None:
@@ -35,9 +35,9 @@ def export_weights(config: RunConfig) -> None:
     model = start_student(config)
     load_student(model, config, normalise(config)[-1], config.use_checkpoint)
     target = RunPaths(config).weights
-    # An open file, because torch writes the name of a path into the file.
+    # An open file: given a path, torch writes its name into the file.
     with atomic_write(target) as unfinished, unfinished.open("wb") as file:
         torch.save(to_original(model), file)
     retire(RunPaths(config).finished_stage(normalise(config)[-1]), checkpoint.version_of_code())
     if any(".se." in key for key in model.state_dict()):
-        log.info("%s has gates of Squeeze-and-Excitation: only this package reads them", target)
+        log.info("%s has Squeeze-and-Excitation gates, which only this package reads", target)

@@ -1,14 +1,14 @@
-"""The functions of the losses, one value for each image or prompt.
+"""Loss functions, which return one value for each image or prompt.
 
-The function of a loss has the name of its row in `mobile_sam/config/losses.py`, and takes what its
-kind says there:
+A function has the name of its loss in `mobile_sam/config/losses.py`. Its arguments depend on the
+kind of the loss:
 
-- `mask`: mask logits and the truth, (N, H, W), and the pixels that count;
+- `mask`: mask logits and the truth, (N, H, W), and the valid pixels;
 - `iou`: predicted and measured IoU of masks, of equal shapes;
 - `features`: features of student and teacher, (B, C, h, w), and the weights of their places;
-- `prompts`: what both decoders give for the same prompts, and the pixels that count.
+- `prompts`: results of both decoders for the same prompts, and the valid pixels.
 
-Pixels that do not count are padding and regions to ignore.
+Padding and ignored regions are not valid.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,17 @@ from mobile_sam.config.losses import LOSSES
 from mobile_sam.models.mask_decoder import Decoded
 
 _ALPHA = 0.25
-_BAND = 1 / 128  # of the side of the model frame: 8 pixels to either side of an edge at 1024
-_PLACES = 16  # side of the grid whose places `relation` compares with each other
+_BAND = 1 / 128  # of the model frame's side: 8 pixels on each side of an edge at 1024
+_PLACES = 16  # side of the grid of places that `relation` compares
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Convert numbers of mixed precision to float32; float64 stays."""
+    """Convert values of mixed precision to float32, but keep float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 class _Focal(torch.autograd.Function):
-    """Focal loss of each pixel, which keeps nothing but its inputs for the gradient.
+    """Focal loss of each pixel that stores only its inputs for the backward pass.
 
     With z, the logit against the truth, s = sigmoid(z) and c = softplus(z), the cross-entropy: the
     loss is b s**2 c, and its derivative by z is b s**2 (2 (1 - s) c + s).
@@ -61,7 +61,7 @@ def _balance(truth: Tensor) -> Tensor:
 def focal(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """Focal loss, the mean over valid pixels (Lin et al., arXiv:1708.02002, equation 5).
 
-    With alpha 0.25 and gamma 2, as there.
+    Alpha is 0.25 and gamma 2, as in the paper.
     logits: (N, H, W) before the sigmoid; truth: (N, H, W) 0 or 1; valid: (N, H, W) 0 or 1.
     Returns (N,).
     """
@@ -81,10 +81,10 @@ def dice(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
 
 def boundary(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """Cross-entropy, the mean over valid pixels near the edge of the segment.
+    """Cross-entropy, the mean over valid pixels in a band along the edge of the object.
 
-    Near is what a square of 1/64 of the side H, moved along the edge, covers; the band is that of
-    Boundary IoU (Cheng et al., arXiv:2103.16562), narrower. 0 where there is no edge.
+    The band is what a square of side H / 64 covers when it moves along the edge, a narrower version
+    of that of Boundary IoU (Cheng et al., arXiv:2103.16562). 0 if there is no edge.
     Shapes as in `focal`. Returns (N,).
     """
     reach = max(1, round(truth.shape[1] * _BAND))
@@ -95,7 +95,7 @@ def boundary(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
 def _dilated(mask: Tensor, reach: int) -> Tensor:
     """Return the largest value (N, H, W) within `reach` pixels in each direction."""
-    side = 2 * reach + 1  # a square is a row of columns, and two lines cost less than a square
+    side = 2 * reach + 1  # columns, then rows: two lines cost less than a square
     rows = F.max_pool2d(mask[:, None], (side, 1), stride=1, padding=(reach, 0))
     return F.max_pool2d(rows, (1, side), stride=1, padding=(0, reach))[:, 0]
 
@@ -105,7 +105,7 @@ def _mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def iou(predicted_iou: Tensor, measured_iou: Tensor) -> Tensor:
-    """Squared error of the predicted IoU, both (N,). The measured one gets no gradient."""
+    """Squared error of the predicted IoU; both (N,). The measured IoU gets no gradient."""
     return (predicted_iou - measured_iou.detach()) ** 2
 
 
@@ -119,23 +119,23 @@ def measured_iou(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
 
 def mse(student: Tensor, teacher: Tensor, places: Tensor) -> Tensor:
-    """Mean squared error of features (B, C, h, w), by places; (B,).
+    """Mean squared error of features (B, C, h, w), weighted by place; (B,).
 
-    places: (B, h, w), the weight of each place, 0 for padding.
+    places: (B, h, w), the weight of each place; 0 for padding.
     """
     return _mean_of_places((student - teacher).square().mean(1), places)
 
 
 def cosine(student: Tensor, teacher: Tensor, places: Tensor) -> Tensor:
-    """One minus the cosine of feature vectors, the mean over places, as in `mse`; (B,)."""
+    """One minus the cosine of feature vectors, weighted by place as in `mse`; (B,)."""
     return _mean_of_places(1 - F.cosine_similarity(student, teacher, dim=1), places)
 
 
 def attention(student: Tensor, teacher: Tensor, places: Tensor) -> Tensor:
-    """Squared distance of attention maps of (B, C, h, w), a sum over places, as in `mse`; (B,).
+    """Squared distance of attention maps of (B, C, h, w), summed over places as in `mse`; (B,).
 
-    Such a map is the sum of squares over channels, scaled to length 1 (Zagoruyko and Komodakis,
-    arXiv:1612.03928, equation 2); the length is the weighted one as well.
+    An attention map is the sum of squares over channels, scaled to length 1 (Zagoruyko and
+    Komodakis, arXiv:1612.03928, equation 2). The length is weighted by place, too.
     """
     weight = places.sqrt()
     maps = [(x.square().sum(1) * weight).flatten(1) for x in (student, teacher)]
@@ -143,11 +143,11 @@ def attention(student: Tensor, teacher: Tensor, places: Tensor) -> Tensor:
 
 
 def relation(student: Tensor, teacher: Tensor, places: Tensor) -> Tensor:
-    """Squared error of the cosines between all pairs of places of (B, C, h, w), their mean; (B,).
+    """Mean squared error of the cosines between all pairs of places of (B, C, h, w); (B,).
 
     The pair-wise distillation of Liu et al. (arXiv:1903.04197, equation 2), over a grid of at most
-    16 by 16 places: all pairs of a 64 by 64 embedding would be 16 million. A pair's weight is the
-    product of those of its places, as in `mse`.
+    16 by 16 places, because a 64 by 64 embedding has 16 million pairs. The weight of a pair is the
+    product of the weights of its places, as in `mse`.
     """
     weight = _on_grid(places[:, None])[:, 0]  # (B, grid * grid)
     pairs = weight[:, :, None] * weight[:, None]
@@ -161,22 +161,22 @@ def _mean_of_places(values: Tensor, weights: Tensor) -> Tensor:
 
 def _cosines(features: Tensor, places: Tensor) -> Tensor:
     vectors = F.normalize(_on_grid(features * places[:, None]), dim=1)
-    # Three digits of bfloat16 are too few for what is compared by differences.
+    # The three digits of bfloat16 are too few for differences.
     with torch.autocast(features.device.type, enabled=False):
         return vectors.transpose(1, 2) @ vectors
 
 
 def _on_grid(maps: Tensor) -> Tensor:
-    """Means (B, C, grid * grid) of maps (B, C, h, w)."""
+    """Average maps (B, C, h, w) to (B, C, grid * grid)."""
     grid = min(_PLACES, maps.shape[2]), min(_PLACES, maps.shape[3])
     return F.adaptive_avg_pool2d(maps, grid).flatten(2)
 
 
 def mask_bce(student: Decoded, teacher: Decoded, valid: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the student's from the teacher's pixels, a mean; (N,).
+    """Mean Kullback-Leibler divergence of the student's from the teacher's pixels; (N,).
 
-    Of Bernoulli distributions: binary cross-entropy to the teacher's probabilities, less their own
-    entropy, so that it is 0 at the teacher. The mean is over valid pixels and masks.
+    Each pixel is a Bernoulli distribution: binary cross-entropy to the teacher's probability minus
+    the teacher's entropy, so that it is 0 if both agree. The mean is over valid pixels and masks.
     valid: (N, 1, S/4, S/4), 0 or 1.
     """
     logits, target = _logits(student), _logits(teacher).to(_logits(student).dtype)
@@ -192,8 +192,8 @@ def mask_bce(student: Decoded, teacher: Decoded, valid: Tensor) -> Tensor:
 def mask_dice(student: Decoded, teacher: Decoded, valid: Tensor) -> Tensor:
     """Soft Dice loss of the student's to the teacher's probabilities, the mean over masks; (N,).
 
-    With squares in the denominator (Milletari et al., arXiv:1606.04797), smoothed by one pixel: so
-    it is least, and 0, where both are equal, also where the teacher is unsure.
+    It has squares in the denominator (Milletari et al., arXiv:1606.04797) and is smoothed by one
+    pixel, so the minimum is 0, where both are equal, even if the teacher is unsure.
     """
     first, second = (torch.sigmoid(_logits(x)) * valid for x in (student, teacher))
     overlap = (first * second).sum((2, 3))

@@ -3,16 +3,16 @@
 import ctypes
 import sys
 
-# Of glibc's <malloc.h>.
+# Constants of glibc's <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc reuse freed memory instead of returning it; returns whether it can.
+    """Make glibc reuse freed memory instead of returning it; return whether that is possible.
 
-    By itself it maps each tensor above 32 MiB again, and every page costs a fault at its first
-    use: at 1024 pixels a third of a step. Numbers do not change; what is kept lies in pieces, so
-    that a process needs more memory.
+    By default glibc maps new memory for each tensor above 32 MiB, and every page causes a fault at
+    its first use, which takes a third of a step at 1024 pixels. Results do not change. The process
+    needs more memory, because the reused memory is fragmented.
     """
     if sys.platform != "linux":
         return False

@@ -1,4 +1,4 @@
-"""Meter of the memory of tensors; with fake tensors it needs neither the memory nor a GPU.
+"""Meter of the memory of tensors; with fake tensors, neither the memory nor a GPU is needed.
 
     with torch.device("meta"):
         model = build_sam_model("vit_t", 1024)
@@ -28,10 +28,10 @@ class MemoryMeter(TorchDispatchMode):
     """Bytes of the storages that are alive: `bytes` now, `peak` the largest number so far.
 
     Tensors made before the meter began are counted when an operation returns them, or by `count`.
-    Memory that a kernel takes for its own intermediate results is not counted.
-    Fake tensors have no values: each truth value counts as true, and all elements as not zero,
-    which is the case that takes the most memory.
-    device: counts storages on devices of this type alone; None counts all.
+    Memory that a kernel allocates for intermediate results is not counted.
+    Fake tensors have no values: truth values are taken as true and elements as not zero, which is
+    the case that needs most memory.
+    device: only storages on devices of this type are counted; None counts all.
     """
 
     def __init__(self, device: str | None = None) -> None:
@@ -41,7 +41,7 @@ class MemoryMeter(TorchDispatchMode):
         self._alive: dict[int, int] = {}  # bytes by the identity of a storage
 
     def count(self, tensors: Iterable[Tensor]) -> None:
-        """Count tensors that were made before."""
+        """Count tensors that exist already."""
         for tensor in tensors:
             self._add(tensor)
 

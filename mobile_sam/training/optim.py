@@ -22,11 +22,11 @@ _ENCODER = "student.image_encoder."
 def adamw(
     module: TrainingModule, weight_decay: float, encoder_lr_scale: float, layer_decay: float = 1.0
 ) -> torch.optim.AdamW:
-    """Make AdamW over *all* parameters; frozen ones have no gradient and stay untouched.
+    """Return AdamW over *all* parameters, so that a later stage can unfreeze those that are frozen.
 
-    So a later stage can unfreeze them. Vectors (biases, norms, tokens) are not decayed.
-    Each group carries `lr_scale`, its learning rate relative to the stage's; in the encoder it is
-    `encoder_lr_scale` times `layer_decay` for each block above.
+    Frozen parameters have no gradient and do not change. Vectors (biases, norms, tokens) are not
+    decayed. Each group has `lr_scale`, its learning rate relative to the stage's: 1, or in the
+    encoder `encoder_lr_scale * layer_decay**n` with n blocks above.
     """
     above = _blocks_above_parameters(module) if layer_decay < 1 else {}
     groups: dict[tuple[bool, int, bool], dict[str, Any]] = {}
@@ -49,13 +49,13 @@ def _blocks_above_parameters(module: TrainingModule) -> dict[str, int]:
 def blocks_above(names: Sequence[str]) -> list[int]:
     """Count the blocks of an image encoder that come after each of its parameters.
 
-    names: of all parameters in forward order. A block is `….blocks.N`; in a backbone that has no
-    such names it is a module of the body, like `body.layer1`. The neck has none above it, and
-    neither has the last block; the patch embedding has all.
+    names: all parameters in forward order. A block is `….blocks.N`; in a backbone without such
+    names it is a module of the body, such as `body.layer1`. No block is above the neck and the last
+    block, all blocks are above the patch embedding.
     """
     patterns = (r"(.*?\bblocks\.\d+)\.", r"(body\.[^.]+)\.")
-    found = [[re.match(pattern, name) for name in names] for pattern in patterns]
-    matches = found[0] if any(found[0]) else found[1]
+    numbered, modules = ([re.match(pattern, name) for name in names] for pattern in patterns)
+    matches = numbered if any(numbered) else modules
     blocks = list(dict.fromkeys(match[1] for match in matches if match))
     passed, above = 0, []
     for match in matches:
@@ -71,7 +71,7 @@ def _is_embedding(name: str) -> bool:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give each group its share of the learning rate."""
+    """Set the learning rate of each group, scaled by its `lr_scale`."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["lr_scale"]
 
@@ -98,19 +98,19 @@ SCHEDULERS = {
 def largest_gradients(module: nn.Module) -> tuple[list[nn.Parameter], Tensor]:
     """Return the parameters with a gradient, and the largest absolute value of each, (parameters,).
 
-    NaN or infinite where one of its values is.
+    The value is NaN or infinite if any element of the gradient is.
     """
     parameters = [p for p in module.parameters() if p.grad is not None]
     gradients = [p.grad for p in parameters if p.grad is not None]
     return parameters, torch.stack(torch._foreach_norm(gradients, ord=math.inf))
 
 
-def drop_gradients_of_no_loss(module: TrainingModule) -> bool:
-    """Remove the gradients of parameters without a loss; returns whether any is left.
+def drop_unused_gradients(module: TrainingModule) -> bool:
+    """Remove the gradients of parameters that no loss uses; return whether any gradient is left.
 
-    Those are all whose gradient is 0: AdamW would decay them, and move them on by their momentum.
-    Tokens of masks without a loss are set to 0; they have a gradient because all tokens look at
-    each other.
+    A gradient of 0 means that no loss uses the parameter; AdamW would still decay it and move it by
+    its momentum. Gradients of mask tokens without a loss are set to 0 first: they are not 0,
+    because all tokens attend to each other.
     """
     tokens = module.student.mask_decoder.mask_tokens.weight
     if tokens.grad is not None and not module.objective.three_masks:
@@ -124,9 +124,9 @@ def drop_gradients_of_no_loss(module: TrainingModule) -> bool:
 
 @contextmanager
 def keep_unreached_rows(decoder: MaskDecoder) -> Iterator[None]:
-    """Restore the rows of matrices that belong to masks without a loss, one row for each mask.
+    """Restore the rows of masks without a loss in matrices that have one row for each mask.
 
-    These are the rows whose gradient is 0; see `drop_gradients_of_no_loss`.
+    These are the rows whose gradient is 0; see `drop_unused_gradients`.
     """
     head = cast(nn.Linear, decoder.iou_prediction_head.layers[-1])
     before = [
@@ -143,8 +143,8 @@ def keep_unreached_rows(decoder: MaskDecoder) -> Iterator[None]:
 def freeze_parts(module: TrainingModule, freeze: Freeze, freeze_batchnorm: bool) -> None:
     """Put the module into the training mode of a stage.
 
-    Frozen parts get no gradient and keep their BatchNorm statistics; all others are trained,
-    whatever the stage before froze.
+    Frozen parts get no gradient and keep their BatchNorm statistics. All others are trained, even
+    if the previous stage froze them.
     """
     module.train()
     for name in PARTS:
@@ -158,17 +158,17 @@ def freeze_parts(module: TrainingModule, freeze: Freeze, freeze_batchnorm: bool)
 
 
 def batchnorms(module: nn.Module) -> Iterator[nn.Module]:
-    """Return the BatchNorm layers of a module."""
+    """Yield the BatchNorm layers of a module."""
     return (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
 
 
 def batchnorm_statistics(config: RunConfig, stage: Stage) -> str:
-    """Return whether a stage learns BatchNorm statistics, and of how many images, for the log."""
+    """Describe for the log how a stage updates BatchNorm statistics, and from how many images."""
     ranks, images = config.devices * config.num_nodes, config.batchnorm_images
     if stage.freeze.image_encoder:
-        return "frozen, as the image encoder is"
+        return "frozen with the image encoder"
     if config.keeps_batchnorm:
-        return f"frozen; they would be of {images} images on each device"
+        return f"frozen; {images} images per batch on each device"
     if config.sync_batchnorm and ranks > 1:
-        return f"synchronised, of {images} images on {ranks} devices"
-    return f"learned by each device, of {images} images"
+        return f"synchronised over {ranks} devices; {images} images per batch"
+    return f"updated on each device; {images} images per batch"

@@ -1,4 +1,4 @@
-"""Number formats of training: Fabric's, without conversions that round exact values."""
+"""Number formats of training: Fabric's plugins, without conversions that round exact values."""
 
 import logging
 import re
@@ -13,18 +13,18 @@ from mobile_sam.models.device import fastest_precision
 
 log = logging.getLogger(__name__)
 
-_LEAST_LOSS_SCALE = 1e-4  # as in fairseq: after 30 steps in a row whose gradients overflow
+_MIN_LOSS_SCALE = 1e-4  # as in fairseq: after 30 steps in a row whose gradients overflow
 
 
 class Mixed(MixedPrecision):
-    """Mixed precision that leaves inputs as they are, because pixels of points would be rounded."""
+    """Mixed precision that does not convert inputs, because that would round coordinates."""
 
     def convert_input(self, data: Any) -> Any:
         return data
 
 
 class Double(DoublePrecision):
-    """Double precision that leaves outputs as they are, so that losses have 64 bits too."""
+    """Double precision that does not convert outputs, so that losses have 64 bits, too."""
 
     def convert_output(self, data: Any) -> Any:
         return data
@@ -56,7 +56,7 @@ def warn_if_slow(setting: str, device: str) -> None:
     if device == "cpu" and slow:
         log.warning(
             "precision %s: this CPU has no instructions for it (bfloat16 needs AVX512_BF16 or "
-            "AMX), so that it is slower than 32-true",
+            "AMX); it is slower than 32-true",
             setting,
         )
 
@@ -65,8 +65,8 @@ def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Return whether bfloat16 is faster than float32 on this CPU; true if unknown."""
     if not cpuinfo.is_file():
         return True
-    said = cpuinfo.read_text(encoding="utf-8")
-    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", said) is not None
+    flags = cpuinfo.read_text(encoding="utf-8")
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags) is not None
 
 
 def loss_scale(fabric: Fabric) -> float:
@@ -78,7 +78,7 @@ def loss_scale(fabric: Fabric) -> float:
 def skips_overflow(fabric: Fabric) -> bool:
     """Return whether a step with an infinite gradient is skipped and the loss scale lowered.
 
-    That is usual in 16-mixed; where the scale has fallen very far, it does not help any more.
+    This is normal in 16-mixed. If the scale is already very small, lowering it does not help.
     """
     scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
-    return scaled and loss_scale(fabric) >= _LEAST_LOSS_SCALE
+    return scaled and loss_scale(fabric) >= _MIN_LOSS_SCALE

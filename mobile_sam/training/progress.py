@@ -1,4 +1,4 @@
-"""Progress of a stage, as the resume state records it."""
+"""Progress of a stage: what the resume state records."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,10 @@ class Progress:
 
     `batch` counts batches of the epoch over all ranks, `step` optimiser steps of the run.
 
-    sums: of the losses of images since the epoch began, and the numbers of `images` and of those
-        that are `labelled`; seconds: time spent in it.
+    sums: losses summed over the images of the epoch so far, and the numbers of `images` and of
+        `labelled` ones; seconds: time spent on the epoch.
     rows: the metrics of finished epochs.
-    best_iou: of the best epoch so far, which is `best_epoch`; epochs_without_gain: since then.
+    best_iou: IoU of `best_epoch`, the best one so far; epochs_without_gain: number of later epochs.
     """
 
     epoch: int
@@ -41,7 +41,7 @@ class Progress:
 
     @property
     def losses(self) -> dict[str, float]:
-        """Means over the images of the epoch so far; over labelled ones, where masks are needed."""
+        """Mean losses over images of the epoch so far; over labelled ones if they need masks."""
         images, labelled = self.sums["images"], max(1, self.sums["labelled"])
         return {
             name: value / (labelled if name in SUPERVISED else images)
@@ -50,9 +50,9 @@ class Progress:
         }
 
     def end_epoch(self, row: dict[str, Any], iou: float | None) -> bool:
-        """Keep the metrics of the epoch, and begin the next; returns whether it was the best.
+        """Record the metrics of the epoch and begin the next; return whether it is the best so far.
 
-        iou: by which epochs are compared; without it each is better than those before.
+        iou: the IoU that epochs are compared by; None: each epoch counts as better than the last.
         """
         best = iou is None or iou > self.best_iou
         if best:
@@ -64,7 +64,7 @@ class Progress:
         return best
 
     def table(self) -> list[dict[str, Any]]:
-        """The metrics of finished epochs; `best` is 1 for the best of them, else 0."""
+        """Return the metrics of finished epochs; `best` is 1 for the best one, else 0."""
         return [row | {"best": int(row["epoch"] == self.best_epoch)} for row in self.rows]
 
     def seed(self, seed: int, rank: int) -> int:
@@ -76,10 +76,11 @@ class Progress:
 class NotFiniteError(UserError):
     """Error for a NaN or infinite loss or gradient; it reaches neither weights nor checkpoints."""
 
-    def __init__(self, what: str, progress: Progress, images: list[str]) -> None:
+    def __init__(self, value: str, progress: Progress, images: list[str]) -> None:
         super().__init__(
-            f"{what} in epoch {progress.epoch + 1}, batch {progress.batch + 1} (images "
-            f"{', '.join(images)}); look at these, or lower learning_rate. The last save is kept"
+            f"{value} in epoch {progress.epoch + 1}, batch {progress.batch + 1} (images "
+            f"{', '.join(images)}); check these images, or lower learning_rate. The last saved "
+            "state is kept"
         )
 
 

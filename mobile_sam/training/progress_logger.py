@@ -1,4 +1,4 @@
-"""Logging of a stage: lines in the log, and curves in TensorBoard."""
+"""Log of a stage's progress: lines in the log, and curves in TensorBoard."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ _LOG_SECONDS = 5.0
 class ProgressLogger:
     """Logger of some steps and all epochs, on the first rank only.
 
-    batches_per_epoch: over all ranks.
+    batches_per_epoch: number of batches over all ranks. step: the last step of the resume state.
     """
 
     def __init__(
@@ -28,16 +28,16 @@ class ProgressLogger:
     ) -> None:
         self.stage, self.batches_per_epoch = stage, batches_per_epoch
         self.first = fabric.is_global_zero
-        self.logged = time.monotonic()
+        self.logged_at = time.monotonic()
         self.directory = paths.tensorboard(stage)
         with naming(self.directory):
             self.writer = _tensorboard(self.directory, step) if self.first else None
 
     def step(self, progress: Progress, loss: float, learning_rate: float) -> None:
         """Log a finished batch, at most every few seconds."""
-        if not self.first or time.monotonic() - self.logged < _LOG_SECONDS:
+        if not self.first or time.monotonic() - self.logged_at < _LOG_SECONDS:
             return
-        self.logged = time.monotonic()
+        self.logged_at = time.monotonic()
         done = (progress.epoch - self.stage.start_epoch) * self.batches_per_epoch + progress.batch
         total = (self.stage.end_epoch - self.stage.start_epoch) * self.batches_per_epoch
         spent = progress.seconds + sum(row["seconds"] for row in progress.rows)
@@ -60,9 +60,9 @@ class ProgressLogger:
         if not self.first:
             return
         ious = [f"{name} {value:.3f}" for name, value in row.items() if name.startswith("val_")]
-        words = "  ".join([f"loss {row['loss']:.4f}", *ious])
+        metrics = "  ".join([f"loss {row['loss']:.4f}", *ious])
         mark = "  best so far" if best and ious else ""
-        log.info("epoch %d done in %.0f s  %s%s", row["epoch"] + 1, row["seconds"], words, mark)
+        log.info("epoch %d done in %.0f s  %s%s", row["epoch"] + 1, row["seconds"], metrics, mark)
         self._draw(
             "epoch", {k: v for k, v in row.items() if k not in {"epoch", "step"}}, row["step"]
         )
@@ -89,8 +89,8 @@ class ProgressLogger:
 def _tensorboard(directory: Path, step: int) -> Any:
     """Return a writer of event files; None if TensorBoard is not installed.
 
-    step: the last one that counts. What an interrupted process has drawn beyond it is dropped, or
-    curves would double.
+    step: the last valid step. Later points, which an interrupted process has drawn, are dropped,
+    because they would appear twice.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,4 +1,4 @@
-"""Training of a run, stage by stage, each from the checkpoint of the one before."""
+"""Training of a run, stage by stage, each from the checkpoint of the previous one."""
 
 import fcntl
 import logging
@@ -29,20 +29,20 @@ log = logging.getLogger(__name__)
 
 
 def train_run(config: RunConfig, directory: str | None = None) -> None:
-    """Train one stage by its `NN_name`, or without one all stages that have no checkpoint yet.
+    """Train the stage in `directory`, `NN_name`; None: all stages without a checkpoint.
 
-    Each stage starts from the checkpoint of the one before, so that one process for each stage
-    gives the same weights as one process for all. A stage goes on from its resume state where
-    there is one of the same settings and inputs; the result is the same, bit for bit. A stage that
-    was finished, and that no later step has used, is not trained again: its results are restored.
-    Raises ConfigError when another process trains the run.
+    Each stage starts from the checkpoint of the previous one, so one process for each stage gives
+    the same weights as one process for all. A stage continues from its resume state if that has the
+    same settings and inputs; the result is the same, bit for bit. The results of a finished stage
+    that no later step has used are restored instead of trained again.
+    Raises ConfigError if another process trains the run.
     """
-    stages = _chosen(normalise(config), directory)
+    stages = _select_stages(normalise(config), directory)
     fabric = launch_fabric(config)
     if fabric.device.type == "cpu" and not config.recompute_encoder:
         keep_freed_memory()
     paths = RunPaths(config)
-    with exclusive(paths.lock, only=fabric.is_global_zero):
+    with exclusive(paths.lock, fabric.is_global_zero):
         finished = [paths.checkpoint(stage).is_file() for stage in stages]
         for stage, done in zip(stages, fabric.broadcast(finished), strict=True):
             if done and directory is None:
@@ -54,7 +54,7 @@ def train_run(config: RunConfig, directory: str | None = None) -> None:
                 StageTraining(sized, stage, fabric, results).run()
 
 
-def _chosen(stages: tuple[Stage, ...], directory: str | None) -> tuple[Stage, ...]:
+def _select_stages(stages: tuple[Stage, ...], directory: str | None) -> tuple[Stage, ...]:
     names = [stage.directory for stage in stages]
     if directory is None:
         return stages
@@ -64,10 +64,10 @@ def _chosen(stages: tuple[Stage, ...], directory: str | None) -> tuple[Stage, ..
 
 
 def launch_fabric(config: RunConfig) -> Fabric:
-    """Start all ranks of the run, of which this process is one, and return their Fabric.
+    """Start all ranks of the run, including this process, and return their Fabric.
 
-    Raises ConfigError for more devices than there are, or than a batch has images, and for a
-    launcher (SLURM, torchrun) that has started another number of processes.
+    Raises ConfigError if there are fewer devices, or fewer images in a batch, than `devices`, and
+    if a launcher (SLURM, torchrun) has started another number of processes.
     """
     ranks = config.devices * config.num_nodes
     if config.batch_size != "auto" and config.batch_size < ranks:
@@ -78,13 +78,13 @@ def launch_fabric(config: RunConfig) -> Fabric:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and config.sync_batchnorm and ranks > 1:
         raise ConfigError(
-            "sync_batchnorm: true needs GPUs, because PyTorch cannot do it on CPUs; set it to "
-            "false, or devices and num_nodes to 1"
+            "sync_batchnorm: true needs GPUs, because PyTorch does not support it on CPUs; set it "
+            "to false, or devices and num_nodes to 1"
         )
     if device == "cuda" and config.devices > torch.cuda.device_count():
         raise ConfigError(
-            f"devices: {config.devices}, but there are {torch.cuda.device_count()} GPUs to be "
-            "seen; set devices to that, or CUDA_VISIBLE_DEVICES to more"
+            f"devices: {config.devices}, but only {torch.cuda.device_count()} GPUs are visible; "
+            "lower devices, or list more GPUs in CUDA_VISIBLE_DEVICES"
         )
     try:
         fabric = new_fabric(config, device)
@@ -96,7 +96,7 @@ def launch_fabric(config: RunConfig) -> Fabric:
     if fabric.world_size != ranks:
         raise ConfigError(
             f"devices: {config.devices}, num_nodes: {config.num_nodes}, but {fabric.world_size} "
-            "processes were started; start one for each device (srun, torchrun), or one in all"
+            "processes were started; start one for each device (srun, torchrun), or a single one"
         )
     if fabric.is_global_zero:
         if config.precision == "auto":
@@ -105,40 +105,40 @@ def launch_fabric(config: RunConfig) -> Fabric:
         if device == "cpu":
             warn_if_shared(torch.get_num_threads())
     else:
-        logging.getLogger("mobile_sam").setLevel(logging.ERROR)  # the first rank tells
+        logging.getLogger("mobile_sam").setLevel(logging.ERROR)  # only the first rank logs
     return fabric
 
 
 def new_fabric(config: RunConfig, device: str) -> Fabric:
     """Return Fabric for the settings of a run on `cuda` or `cpu`; it detects SLURM and torchrun."""
-    several = config.devices * config.num_nodes > 1
+    distributed = config.devices * config.num_nodes > 1
     plugins: list[Precision | ClusterEnvironment | CheckpointIO] = [
         precision_plugin(config.precision, device)
     ]
-    # One SLURM task of several devices, such as Snakemake's: its process starts the others itself.
-    if config.num_nodes == 1 and several and os.environ.get("SLURM_NTASKS") == "1":
+    # A single SLURM task with several devices, such as Snakemake's, starts the other ranks itself.
+    if config.num_nodes == 1 and distributed and os.environ.get("SLURM_NTASKS") == "1":
         plugins.append(LightningEnvironment())
     return Fabric(
         accelerator=device,
         devices=config.devices,
         num_nodes=config.num_nodes,
         plugins=plugins,
-        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        strategy="ddp_find_unused_parameters_true" if distributed else "auto",
     )
 
 
 @contextmanager
-def exclusive(path: Path, only: bool = True) -> Iterator[None]:
-    """Hold the lock file `path`; raise ConfigError when another process holds it.
+def exclusive(path: Path, first_rank: bool = True) -> Iterator[None]:
+    """Hold the lock file `path`; raise ConfigError if another process holds it.
 
-    only: false does nothing, for the ranks of a distributed job that are not the first.
+    first_rank: other ranks of a distributed job do not lock.
     """
-    if not only:
+    if not first_rank:
         yield
         return
     with open_lock(path) as file:
         try:
-            # Not `flock`: forked readers of images would hold it on after their trainer is killed.
+            # Not `flock`: forked image readers would still hold it after their trainer is killed.
             acquire(fcntl.lockf, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise ConfigError(

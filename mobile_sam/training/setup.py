@@ -23,9 +23,9 @@ from mobile_sam.training.teacher import FeatureProjections, Level, stored_featur
 
 
 def new_training_module(config: RunConfig, stage: Stage, device: torch.device) -> TrainingModule:
-    """Make the module of a stage before its first step.
+    """Return the module of a stage before its first step.
 
-    Its parameters have the same shapes in all stages, so that all of it carries over.
+    Its parameters have the same shapes in all stages, so the whole state carries over.
     """
     student = feature_channels(config.model_type, "neck")
     return TrainingModule(
@@ -37,7 +37,7 @@ def new_training_module(config: RunConfig, stage: Stage, device: torch.device) -
 
 
 def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
-    """Make the samples of a stage, with the features that it reads."""
+    """Return the samples of a stage, with the features that it reads."""
     store, index = stored_features(config, stage), RunPaths(config).index
     check_shapes(index, config.img_size)
     return TrainingSet(
@@ -55,7 +55,7 @@ def training_set(config: RunConfig, stage: Stage) -> TrainingSet:
 def _levels(config: RunConfig) -> dict[str, Level]:
     """Return the levels of all teachers that the embedding is compared with, by names in batches.
 
-    Each teacher's share is divided among its levels. A run that never distils projects nothing.
+    Each teacher's share is divided among its levels. A run without distillation has no projections.
     """
     shares = {
         teacher_level(number, level_name(level)): share / len(teacher.distill_levels)
@@ -68,10 +68,10 @@ def _levels(config: RunConfig) -> dict[str, Level]:
     return {name: Level(blocks.get(name), share) for name, share in shares.items()}
 
 
-def _result_of(teacher: RunConfig) -> Identity:
-    """Return the identity of a teacher's features that weights depend on, without the views."""
-    what = {key: value for key, value in identity(teacher).items() if key != "views"}
-    return what | ({"dtype": None} if teacher.teacher_features == "online" else {})
+def _feature_identity(teacher: RunConfig) -> Identity:
+    """Return the part of the identity of a teacher's features that weights depend on."""
+    fields = {key: value for key, value in identity(teacher).items() if key != "views"}
+    return fields | ({"dtype": None} if teacher.teacher_features == "online" else {})
 
 
 def state_key(config: RunConfig, stage: Stage, index: Path, previous: Path | None) -> str:
@@ -81,6 +81,6 @@ def state_key(config: RunConfig, stage: Stage, index: Path, previous: Path | Non
         "settings": canonical(config, stage),
         "index": file_digest(index),
         "previous": None if previous is None else file_digest(previous),
-        "teachers": [_result_of(teacher) for teacher in teachers],
+        "teachers": [_feature_identity(teacher) for teacher in teachers],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -10,9 +10,9 @@ from lightning_fabric import Fabric
 
 log = logging.getLogger(__name__)
 
-# What schedulers and Ctrl-C send; SIGUSR1 is SLURM's warning before the time limit.
-_ASK_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_FAREWELL = "asked to end; the same command goes on from here"
+# From schedulers and Ctrl-C; SIGUSR1 is SLURM's warning before the time limit.
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_LAST_MESSAGE = "received a signal to end; run the same command to continue"
 
 
 class Interrupted(SystemExit):
@@ -23,9 +23,9 @@ class Interrupted(SystemExit):
 
 
 def end_all(fabric: Fabric, reason: BaseException) -> NoReturn:
-    """End each rank for a reason that all of them know: the first raises it, the others just exit.
+    """End all ranks for a reason that they share: the first raises it, the others only exit.
 
-    Quiet is status 0: for any other, Fabric kills the first rank where it stands.
+    The others exit with status 0: for any other status, Fabric kills the first rank at once.
     """
     if fabric.is_global_zero:
         raise reason
@@ -40,7 +40,7 @@ class SignalHandler:
         self.requested = False
 
     def __enter__(self) -> "SignalHandler":
-        self._before = {number: signal.signal(number, self._remember) for number in _ASK_TO_END}
+        self._before = {number: signal.signal(number, self._remember) for number in _END_SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -51,22 +51,22 @@ class SignalHandler:
         self.requested = True
 
     def requested_anywhere(self) -> bool:
-        """Return whether any rank received a signal; all ranks must call this at once."""
+        """Return whether any rank received a signal; all ranks must call this together."""
         if self.fabric.world_size == 1:
             return self.requested
-        asked = torch.tensor(float(self.requested), device=self.fabric.device)
-        self.fabric.all_reduce(asked, reduce_op="sum")
-        return asked.item() > 0
+        count = torch.tensor(float(self.requested), device=self.fabric.device)
+        self.fabric.all_reduce(count, reduce_op="sum")
+        return count.item() > 0
 
     def end(self) -> NoReturn:
-        """End all ranks, after the state has been saved."""
+        """End all ranks after the state was saved."""
         self.fabric.barrier()
         if self.fabric.is_global_zero:
-            log.info(_FAREWELL)
+            log.info(_LAST_MESSAGE)
         end_all(self.fabric, Interrupted())
 
     def end_if_requested(self) -> None:
-        """End this rank, where ranks work independently and keep what they finish."""
+        """End this rank; for work that ranks do independently, and whose finished part is kept."""
         if self.requested:
-            log.info(_FAREWELL)
+            log.info(_LAST_MESSAGE)
             raise Interrupted

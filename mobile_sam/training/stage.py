@@ -37,7 +37,7 @@ from mobile_sam.training.optim import (
     adamw,
     batchnorm_statistics,
     batchnorms,
-    drop_gradients_of_no_loss,
+    drop_unused_gradients,
     freeze_parts,
     keep_unreached_rows,
     largest_gradients,
@@ -68,7 +68,7 @@ class StageTraining:
         self.steps_per_epoch = batches_of(config, self.train_set, stage.start_epoch).steps
         self.module = new_training_module(config, stage, fabric.device)
         if config.sync_batchnorm and fabric.world_size > 1:
-            convert_sync_batchnorm(self.module)  # in its place
+            convert_sync_batchnorm(self.module)  # in place
         if config.recompute_encoder:
             recompute_encoder(self.module.student.image_encoder)
         self.optimizer = adamw(
@@ -78,11 +78,11 @@ class StageTraining:
         self.model, self.wrapped_optimizer = fabric.setup(self.module, self.optimizer)
         student = self.module.student
         self.average = moving_average(student, config.ema_decay) if config.ema_decay else None
-        trained = TrainingState(self.module, self.optimizer, self.average, fabric)
-        self.checkpoints = StageCheckpoints(config, stage, trained, results)
+        state = TrainingState(self.module, self.optimizer, self.average, fabric)
+        self.checkpoints = StageCheckpoints(config, stage, state, results)
 
     def run(self) -> None:
-        """Train to the end of the stage, or to the first epoch that early stopping ends."""
+        """Train to the end of the stage, or until early stopping ends it."""
         with SignalHandler(self.fabric) as self.signals:
             self._begin()
             with closing(self.batches):
@@ -98,9 +98,9 @@ class StageTraining:
         if self.config.compile and not self.stage.freeze.image_encoder:
             images = -(-self.config.images_per_batch // self.fabric.world_size)
             compile_encoder(self.module.student, images, self.fabric)
-        frozen = stage_embedding_cache(self.config, self.stage, self.module.student, self.fabric)
-        if frozen is not None:
-            self.train_set.read_embedding = frozen.embeddings(self.signals.end_if_requested)
+        cache = stage_embedding_cache(self.config, self.stage, self.module.student, self.fabric)
+        if cache is not None:
+            self.train_set.read_embedding = cache.embeddings(self.signals.end_if_requested)
         self.batches = loaded_batches(
             self.config,
             self.train_set,
@@ -147,7 +147,7 @@ class StageTraining:
                 self._save_if_due()
 
     def _learn(self, batch: Sample, batches: Batches) -> float:
-        """Add the gradient of a batch; returns its mean loss over all ranks."""
+        """Add the gradient of a batch; return its mean loss over all ranks."""
         fabric, progress, number = self.fabric, self.progress, self.progress.batch
         weights = batches.weights(number, fabric.global_rank, fabric.world_size)
         share = batches.per_labelled(number)
@@ -161,35 +161,35 @@ class StageTraining:
             ):
                 losses: Losses = self.model(batch)
                 loss = losses["loss"]
-                again = self.config.recompute_encoder
-                with keep_statistics(self.module) if again else nullcontext():
+                recompute = self.config.recompute_encoder
+                with keep_statistics(self.module) if recompute else nullcontext():
                     fabric.backward((loss * weights.to(loss)).sum())
             return losses
 
-        # Ranks wait for each other within a step, so that none can make it again by itself.
+        # Ranks wait for each other within a step, so one rank cannot repeat it.
         alone = fabric.world_size == 1
         losses = with_smaller_passes(self.module, batch, attempt) if alone else attempt()
         loss = losses["loss"]
         gradient = largest_gradients(self.module)[1].max().expand_as(loss)
-        own = losses | {"labelled": batch.labelled, "gradient": gradient}
-        found = gather_from_ranks(fabric, own, len(batches.batches[number]))
-        self._check_finite(found["loss"], found.pop("gradient"), batches.batches[number])
-        labelled = found.pop("labelled")
-        progress.add(found, labelled)
-        return found["loss"].mean().item()
+        local = losses | {"labelled": batch.labelled, "gradient": gradient}
+        values = gather_from_ranks(fabric, local, len(batches.batches[number]))
+        self._check_finite(values["loss"], values.pop("gradient"), batches.batches[number])
+        labelled = values.pop("labelled")
+        progress.add(values, labelled)
+        return values["loss"].mean().item()
 
     def _check_finite(self, losses: Tensor, gradients: Tensor, positions: Positions) -> None:
         """End all ranks if a step would learn from NaN or infinite values.
 
-        losses, gradients: (images,), of a batch; a gradient is that of all images of a rank.
+        losses, gradients: (images,) of a batch; the images of a rank share its largest gradient.
         """
-        wrong, what = ~losses.isfinite(), f"the loss is {losses.sum().item()}"
-        if not wrong.any() and not skips_overflow(self.fabric):
-            wrong, what = ~gradients.isfinite(), f"a gradient is {gradients.max().item()}"
-        if wrong.any():
-            records = map(self.train_set.record, positions[wrong.numpy()].tolist())
+        invalid, value = ~losses.isfinite(), f"the loss is {losses.sum().item()}"
+        if not invalid.any() and not skips_overflow(self.fabric):
+            invalid, value = ~gradients.isfinite(), f"a gradient is {gradients.max().item()}"
+        if invalid.any():
+            records = map(self.train_set.record, positions[invalid.numpy()].tolist())
             images = [record.image_id for record in records]
-            end_all(self.fabric, NotFiniteError(what, self.progress, images))
+            end_all(self.fabric, NotFiniteError(value, self.progress, images))
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of an optimiser step of the epoch, counted from 0."""
@@ -207,7 +207,7 @@ class StageTraining:
         self.learning_rate = self._learning_rate(progress.batch // config.gradient_accumulation)
         set_learning_rate(self.optimizer, self.learning_rate)
         scale = loss_scale(self.fabric)
-        if drop_gradients_of_no_loss(self.module):
+        if drop_unused_gradients(self.module):
             self._update()
         self.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
@@ -233,7 +233,7 @@ class StageTraining:
             "step": progress.step,
             **progress.losses,
             **{f"val_{kind}_iou": iou for kind, iou in ious.items()},
-            # Of its last step, which an earlier process may have made.
+            # That of the last step, which an earlier process may have run.
             "learning_rate": self._learning_rate(self.steps_per_epoch - 1),
             "images_per_s": progress.sums["images"] / progress.seconds,
             "seconds": progress.seconds,
@@ -254,11 +254,11 @@ class StageTraining:
             config.objects_per_image,
             config.val_images,
             config.seed,
-            # An average of encoders has embeddings of its own.
+            # The averaged encoder has other embeddings than those in the cache.
             None if self.average is not None else self.train_set.read_embedding,
         )
         self.module.eval()
-        found = validation_iou(
+        ious = validation_iou(
             self._exported(),
             dataset,
             self.fabric,
@@ -268,10 +268,10 @@ class StageTraining:
             self._end_if_requested,
         )
         freeze_parts(self.module, self.stage.freeze, config.keeps_batchnorm)
-        return found
+        return ious
 
     def _exported(self) -> Sam:
-        """Return the student as it is exported: the moving average if there is one, in 32 bits."""
+        """Return the student that is exported: the moving average if there is one, in 32 bits."""
         student = self.module.student
         if self.average is not None:
             student = cast(Sam, self.average.module)
@@ -281,7 +281,7 @@ class StageTraining:
         patience = self.config.early_stopping
         stops = patience is not None and self.progress.epochs_without_gain >= patience
         if stops:
-            log.info("no gain in %d epochs; the stage ends here", patience)
+            log.info("no better epoch in %d epochs; the stage ends early", patience)
         return stops
 
     def _save_if_due(self) -> None:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class TrainingState:
     """State that a step changes and the next stage starts with.
 
-    average: of the student's weights; None without `ema_decay`.
+    average: moving average of the student's weights; None without `ema_decay`.
     """
 
     module: TrainingModule
@@ -39,7 +39,7 @@ class TrainingState:
     average: AveragedModel | None
     fabric: Fabric
 
-    def state(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
         """Return the state as tensors and plain values."""
         return {
             "learner": self.module.state_dict(),
@@ -49,7 +49,7 @@ class TrainingState:
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Load a `state`."""
+        """Load the result of `content`."""
         self.module.load_state_dict(content["learner"])
         self.optimizer.load_state_dict(content["optimizer"])
         if self.average is not None:
@@ -61,16 +61,16 @@ class TrainingState:
 def stage_results(config: RunConfig, stage: Stage) -> Finished:
     """Return the results of a stage, identified by its settings and inputs.
 
-    Raises ConfigError when the stage before has left nothing.
+    Raises ConfigError if the checkpoint of the previous stage is missing.
     """
-    paths, before = RunPaths(config), _stage_before(config, stage)
-    previous = None if before is None else paths.checkpoint(before, stage.start_from)
-    if before is not None and previous is not None and not previous.is_file():
-        raise ConfigError(f"{previous}: missing; train stage {before.directory} first")
+    paths, previous = RunPaths(config), _previous_stage(config, stage)
+    start = None if previous is None else paths.checkpoint(previous, stage.start_from)
+    if previous is not None and start is not None and not start.is_file():
+        raise ConfigError(f"{start}: missing; train stage {previous.directory} first")
     return Finished(
         paths.finished_stage(stage),
-        state_key(config, stage, paths.index, previous),
-        # With its checkpoint the stage is finished, so that comes last.
+        state_key(config, stage, paths.index, start),
+        # The last checkpoint is written last, because it marks the stage as finished.
         [paths.metrics(stage), paths.checkpoint(stage, "best"), paths.checkpoint(stage)],
     )
 
@@ -79,19 +79,19 @@ def restore_finished(stage: Stage, results: Finished, fabric: Fabric) -> bool:
     """Restore the results of an earlier attempt; return whether it had finished the stage."""
     if fabric.is_global_zero:
         discard_retired(results.place, checkpoint.version_of_code())
-    found = fabric.is_global_zero and results.restore()
-    if found:
+    restored = fabric.is_global_zero and results.restore()
+    if restored:
         log.info("stage %s was finished before; its results are restored", stage.directory)
         _remove_resume_state(results)
-    return fabric.broadcast(found)
+    return fabric.broadcast(restored)
 
 
-def _stage_before(config: RunConfig, stage: Stage) -> Stage | None:
+def _previous_stage(config: RunConfig, stage: Stage) -> Stage | None:
     return normalise(config)[stage.index - 1] if stage.index else None
 
 
 def _remove_resume_state(results: Finished) -> None:
-    """Remove the state of the stage, but not its results beside it."""
+    """Remove the resume state of the stage, but not the results in the same directory."""
     for path in sorted(results.place.parent.iterdir()):
         if path == results.place:
             continue
@@ -106,46 +106,46 @@ class StageCheckpoints:
     """Files of one stage; all ranks read them, the first one writes them."""
 
     def __init__(
-        self, config: RunConfig, stage: Stage, trained: TrainingState, results: Finished
+        self, config: RunConfig, stage: Stage, state: TrainingState, results: Finished
     ) -> None:
-        self.config, self.stage, self.trained, self.results = config, stage, trained, results
+        self.config, self.stage, self.state, self.results = config, stage, state, results
         self.paths = RunPaths(config)
-        self.first = trained.fabric.is_global_zero
+        self.first = state.fabric.is_global_zero
         self.resume = self.paths.state(stage) / "resume.pt"
         self.best = self.paths.state(stage) / "best.pt"
-        self.before = _stage_before(config, stage)
+        self.previous = _previous_stage(config, stage)
 
     def begin(self) -> Progress:
-        """Load the resume state, or the checkpoint of the stage before."""
+        """Load the resume state, or the checkpoint of the previous stage."""
         if self.first:
             stage_directory = self.paths.checkpoint(self.stage).parent
             for directory in (self.resume.parent, self.results.place, stage_directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 remove_unfinished(directory)
-        progress = self._resumed() or self._started()
-        if self.first and self.before is not None:
-            retire(self.paths.finished_stage(self.before), checkpoint.version_of_code())
+        progress = self._resume() or self._start()
+        if self.first and self.previous is not None:
+            retire(self.paths.finished_stage(self.previous), checkpoint.version_of_code())
         return progress
 
-    def _resumed(self) -> Progress | None:
+    def _resume(self) -> Progress | None:
         if not self.resume.is_file():
             return None
         content = checkpoint.load(self.resume)
         if content["key"] != self.results.key:
             log.info("%s belongs to other settings or inputs; starting from scratch", self.resume)
             return None
-        self.trained.restore(content)
+        self.state.restore(content)
         progress = Progress(**content["progress"])
         log.info("resuming at epoch %d, batch %d", progress.epoch, progress.batch)
         return progress
 
-    def _started(self) -> Progress:
+    def _start(self) -> Progress:
         progress = Progress(epoch=self.stage.start_epoch)
-        if self.before is not None:
+        if self.previous is not None:
             content = checkpoint.load_stage_checkpoint(
-                self.config, self.before, self.stage.start_from
+                self.config, self.previous, self.stage.start_from
             )
-            self.trained.restore(content)
+            self.state.restore(content)
             progress.step = content["step"]
         return progress
 
@@ -156,10 +156,10 @@ class StageCheckpoints:
             checkpoint.save(self.resume, self._content(progress) | content)
 
     def end_epoch(self, progress: Progress, best: bool) -> None:
-        """Keep the epoch if it is the best one so far, and the metrics.
+        """Write the metrics, and the weights of the epoch if it is the best one so far.
 
-        The best may be of a later epoch than the resume state. Resumed, the epochs in between are
-        done again, bit for bit, and leave the same best.
+        The best epoch may be later than the resume state. After a resume, the epochs in between
+        are repeated bit for bit and give the same best epoch.
         """
         if not self.first:
             return
@@ -170,9 +170,9 @@ class StageCheckpoints:
     def finish(self, progress: Progress) -> None:
         """Write the results of the stage.
 
-        The same command goes on from wherever this is interrupted, and trains nothing again.
+        If this is interrupted, the same command continues here without training again.
         """
-        self.trained.fabric.barrier()
+        self.state.fabric.barrier()
         if self.first:
             self.save(progress)
             stopping_point("the last epoch is saved")
@@ -189,11 +189,11 @@ class StageCheckpoints:
                 checkpoint.save(place / last.name, content)
             _remove_resume_state(self.results)
             log.info("stage %s is finished: %s", self.stage.directory, last)
-        self.trained.fabric.barrier()
+        self.state.fabric.barrier()
 
     def _content(self, progress: Progress) -> dict[str, Any]:
         return {
-            **self.trained.state(),
+            **self.state.content(),
             "step": progress.step,
             "epoch": progress.epoch,
             "batch_size": self.config.images_per_batch,

@@ -1,9 +1,9 @@
 """One training step, in the order in which it is computed.
 
-1. Encode: the student's embedding of each image.
-2. Decode: the student's masks of each prompt. Further rounds add corrective clicks.
-3. Losses to the truth: of the one mask, and of the best of three for an ambiguous prompt.
-4. Losses to the teachers: of embeddings, and of what both decoders give for the same prompts.
+1. Encode: compute the student's embedding of each image.
+2. Decode: predict the student's masks of each prompt. Further rounds add corrective clicks.
+3. Losses to the truth: for the one mask, and for the best of three masks of an ambiguous prompt.
+4. Losses to the teachers: between embeddings, and between results of both decoders for a prompt.
 5. Total: the weighted sum.
 """
 
@@ -31,24 +31,24 @@ from mobile_sam.training.teacher import FeatureProjections, TeacherDecoder
 
 Losses = dict[str, Tensor]
 
-# Values of a step that need masks: images without masks have none of them.
+# Losses and metrics that need masks; images without masks have none of them.
 SUPERVISED = (*LossWeights.model_fields, "train_iou")
 
-_STRIDE = 16  # pixels of the model frame along a place of the image embedding
-_MASKS_AT_ONCE = 4  # whose losses are computed to find the best of three
+_STRIDE = 16  # pixels of the model frame along one place of the image embedding
+_MASKS_AT_ONCE = 4  # masks that are compared at a time to find the best of three
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The losses of a stage, with their weights, and the way its prompts are decoded.
+    """Weights of the losses of a stage, and how its prompts are decoded.
 
-    truth_losses: empty for a stage that looks at no masks.
-    feature_losses, prompt_losses: to the teachers; empty without distillation.
+    truth_losses: losses to the truth; empty for a stage without masks.
+    feature_losses, prompt_losses: losses to the teachers; empty without distillation.
     lambda_coef: weight of the sum of the losses to the teachers.
-    prompt_rounds: each after the first has one more click, where the student differs from the
-        truth or the teacher, by `click_target`.
-    multimask: whether single points get three masks, of which the best learns.
-    decoder_chunk_size: prompts that are decoded at a time.
+    prompt_rounds: number of rounds; each after the first adds a click where the student differs
+        from the truth or the teacher, as `click_target` says.
+    multimask: whether single points get three masks, of which the best is trained.
+    decoder_chunk_size: number of prompts that are decoded at a time.
     """
 
     truth_losses: dict[str, float]
@@ -86,9 +86,9 @@ def stage_objective(config: RunConfig, stage: Stage) -> Objective:
 
 
 class TrainingModule(nn.Module):
-    """The student with everything that is trained beside it, and the objective of a stage.
+    """The student, the projections that are trained with it, and the objective of a stage.
 
-    decoders: of the teachers, if prompts are distilled.
+    decoders: decoders of the teachers if prompts are distilled.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class TrainingModule(nn.Module):
         `loss` is `per_labelled * sum(weight_i * loss_i) + lambda_coef * distillation`, so that its
         mean over a step is a mean over images with masks, plus one over all images. The parts are
         unweighted means over an image's prompts and over rounds: focal, dice, iou, boundary,
-        distill_<name>; and train_iou. Those to the truth are 0 for images without masks.
+        distill_<name>; and train_iou. Losses to the truth are 0 for images without masks.
         """
         objective, losses = self.objective, Losses()
         embedding = encode(self.student, batch)  # (B, C, S/16, S/16)
@@ -123,32 +123,32 @@ class TrainingModule(nn.Module):
         return losses | total_loss(losses, objective, batch.per_labelled)
 
     def _prompted_losses(self, embedding: Tensor, batch: Sample) -> Losses:
-        """Return the losses of masks, (B,); 0 for images that have neither masks nor a teacher."""
+        """Return the losses of masks, (B,); 0 for images with neither masks nor a teacher."""
         if self.objective.prompt_losses or bool(batch.labelled.all()):
             return self._mean_over_rounds(embedding, batch)
         known = batch.labelled.nonzero().squeeze(1)
-        # Every rank must take part in every step: without any, one image counts 0.
+        # Every rank must take part in every step: if no image has masks, one counts with 0.
         known = known if len(known) else known.new_zeros(1)
         losses = self._mean_over_rounds(embedding[known], batch.rows(known))
         zeros = torch.zeros(len(embedding), device=embedding.device)
         return {name: zeros.to(loss).index_copy(0, known, loss) for name, loss in losses.items()}
 
     def _mean_over_rounds(self, embedding: Tensor, batch: Sample) -> Losses:
-        """Decode all rounds; each after the first has one more click for each prompt."""
-        of_rounds: list[Losses] = []
+        """Return mean losses over all rounds; each after the first adds a click to each prompt."""
+        round_losses: list[Losses] = []
         for number in range(self.objective.prompt_rounds):
             last = number + 1 == self.objective.prompt_rounds
             decoded = decode_round(
                 self.student, self.decoders, self.objective, embedding, batch, last
             )
-            of_rounds.append({name: loss.mean(1) for name, loss in decoded.losses.items()})
+            round_losses.append({name: loss.mean(1) for name, loss in decoded.losses.items()})
             if not last:
                 batch = with_clicks(
                     batch, decoded.low_res_logits, decoded.predicted, decoded.target, number
                 )
         means = {
-            name: torch.stack([losses[name] for losses in of_rounds]).mean(0)
-            for name in of_rounds[0]
+            name: torch.stack([losses[name] for losses in round_losses]).mean(0)
+            for name in round_losses[0]
         }
         known = batch.labelled.to(self.student.dtype)
         return {name: loss * known if name in SUPERVISED else loss for name, loss in means.items()}
@@ -170,11 +170,11 @@ def encode(student: Sam, batch: Sample) -> Tensor:
 class Round(NamedTuple):
     """Result of a round of prompts. losses: (B, P) by name, unweighted.
 
-    The rest is for the click that follows, and empty if none does:
-    low_res_logits: (B, P, 1, S/4, S/4), of the masks that a person would continue with; no
+    The other fields are for the next click; they are empty after the last round.
+    low_res_logits: (B, P, 1, S/4, S/4), the masks that a person would continue with; without
         gradient.
     predicted: (B, P, S, S) bool, these masks. target: (B, P, S, S) bool, the masks that clicks
-        correct to: the truth, or the first teacher's mask, also for images without masks.
+        aim at: the truth, or the first teacher's mask, which images without masks have, too.
     """
 
     losses: Losses
@@ -194,12 +194,12 @@ def decode_round(
     """Decode a batch's prompts on its embeddings (B, C, S/16, S/16).
 
     last: whether no click follows.
-    More prompts than `objective.decoder_chunk_size` are decoded in chunks, each of which is decoded
-    again for its gradient, so that memory holds the intermediate results of one chunk.
+    More prompts than `objective.decoder_chunk_size` are decoded in chunks. Each chunk is decoded
+    again in the backward pass, so that memory holds the activations of one chunk only.
     """
     chunks = list(_chunks(batch, objective.decoder_chunk_size))
-    of_chunks: list[Losses] = []
-    for_clicks = []
+    chunk_losses: list[Losses] = []
+    click_inputs = []
     for chunk in chunks:
         teachers = [
             (d.share, d(chunk.teacher[d.name], **_prompts(chunk, d.dtype), outputs=ALL))
@@ -212,13 +212,16 @@ def decode_round(
             )
         else:
             losses, low_res_logits = _decode_chunk(*arguments)
-        of_chunks.append({name: x.view(chunk.labels.shape[:2]) for name, x in losses.items()})
+        chunk_losses.append({name: x.view(chunk.labels.shape[:2]) for name, x in losses.items()})
         if not last:
             size = student.img_size
-            for_clicks.append(_for_clicks(low_res_logits, chunk, objective, teachers, size))
+            click_inputs.append(_click_inputs(low_res_logits, chunk, objective, teachers, size))
     return Round(
-        {name: torch.cat([losses[name] for losses in of_chunks], dim=1) for name in of_chunks[0]},
-        *(torch.cat(tensors, dim=1) for tensors in zip(*for_clicks, strict=True)),
+        {
+            name: torch.cat([losses[name] for losses in chunk_losses], dim=1)
+            for name in chunk_losses[0]
+        },
+        *(torch.cat(tensors, dim=1) for tensors in zip(*click_inputs, strict=True)),
     )
 
 
@@ -264,7 +267,7 @@ def _prompts(batch: Sample, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _chunks(batch: Sample, decoder_chunk_size: int) -> Iterator[Sample]:
-    """Yield the batch with some of its prompts at a time, equally many of each image."""
+    """Yield the batch in chunks of its prompts, with equally many prompts of each image."""
     images, prompts = batch.labels.shape[:2]
     size = max(1, decoder_chunk_size // images)
     fields = ["masks", "points", "labels"]
@@ -276,7 +279,7 @@ def _chunks(batch: Sample, decoder_chunk_size: int) -> Iterator[Sample]:
         )
 
 
-def _for_clicks(
+def _click_inputs(
     low_res_logits: Tensor,
     chunk: Sample,
     objective: Objective,
@@ -296,22 +299,22 @@ def _for_clicks(
 
 
 def most_confident(decoded: Decoded, ambiguous: Tensor) -> Tensor:
-    """Choose the mask that a person would continue with, low_res_logits (N, 1, S/4, S/4).
+    """Select the mask that a person would continue with, low_res_logits (N, 1, S/4, S/4).
 
-    For an ambiguous prompt it is the one of three with the highest predicted IoU. No gradient.
+    For an ambiguous prompt, it is that of three with the highest predicted IoU. No gradient.
     """
-    chosen = torch.zeros(len(ambiguous), dtype=torch.long, device=ambiguous.device)
+    masks = torch.zeros(len(ambiguous), dtype=torch.long, device=ambiguous.device)
     if decoded.low_res_logits.shape[1] > 1:
-        chosen = torch.where(ambiguous, 1 + decoded.predicted_iou[:, 1:].argmax(1), chosen)
-    rows = torch.arange(len(chosen), device=chosen.device)
-    return decoded.low_res_logits[rows, chosen, None].detach()
+        masks = torch.where(ambiguous, 1 + decoded.predicted_iou[:, 1:].argmax(1), masks)
+    rows = torch.arange(len(masks), device=masks.device)
+    return decoded.low_res_logits[rows, masks, None].detach()
 
 
 # 3. Losses to the truth
 #
-# A single point may mean a part, the whole, or a larger object. As in SAM's own training (Kirillov
-# et al., arXiv:2304.02643, section 3) only the best of its three masks learns from it. The one mask
-# for clear prompts learns from single points too, with the same weight, for uses with one mask.
+# A single point may mean a part, an object, or a group of objects. As in SAM (Kirillov et al.,
+# arXiv:2304.02643, section 3), only the best of its three masks is trained on it. The one mask for
+# clear prompts is trained on single points, too, with the same weight, for uses with one mask.
 
 
 def _ambiguous(chunk: Sample, objective: Objective) -> Tensor:
@@ -343,9 +346,9 @@ def truth_losses(
 
     A loss of weight 0 has no gradient.
 
-    decoded: the one mask, or all four if any prompt of `ambiguous` (N,) is to have the best of
-        three. Its losses are then the means over the one mask and the best; every one of the
-        three learns to predict its own IoU.
+    decoded: the one mask, or all four if any prompt is `ambiguous` (N,). The losses of an ambiguous
+        prompt are the means over the one mask and the best of three; the predicted IoU of all
+        three masks is trained.
     truth, valid: (N, S, S), 0 or 1.
     """
     logits = upscale_logits(decoded.low_res_logits[:, :1], truth.shape[1])[:, 0]
@@ -402,8 +405,8 @@ def _ranking(
     """Return weighted focal and dice loss, and measured IoU, each (N, M), of M masks a prompt.
 
     low_res_logits: (N, M, S/4, S/4). Masks are compared at the resolution of the truth: at a lower
-    one a small object is as large as one of twice its size. Few masks at a time, so that they take
-    no memory beside the tensors that are kept for the gradient.
+    one, a small object is as large as one of twice its size. Only a few are compared at a time, so
+    that they need little memory besides the tensors that are kept for the gradient.
     """
     terms = [(w, FUNCTIONS[n]) for n, w in weights.items() if n in {"focal", "dice"} and w]
     terms = terms or [(1.0, dice)]
@@ -441,7 +444,7 @@ def feature_losses(
         if student.shape != target.shape:
             raise ConfigError(
                 f"distillation: the teacher's features ({level}) are {tuple(target.shape)}, "
-                f"the student gives {tuple(student.shape)}; run `extract` again with this "
+                f"the student's are {tuple(student.shape)}; run `extract` again with this "
                 "img_size, or choose a teacher of the same embed_dim"
             )
         for name, mean in losses.items():
@@ -451,9 +454,9 @@ def feature_losses(
 
 
 def image_places(size: Tensor, side: int) -> Tensor:
-    """Return the share of each place of an image embedding that is no padding, (B, side, side).
+    """Return the share of each place of an image embedding that is not padding, (B, side, side).
 
-    size: (B, 2), of images in the model frame, as in `Sample`.
+    size: (B, 2), sizes of images in the model frame, as in `Sample`.
     """
     starts = _STRIDE * torch.arange(side, device=size.device)
     height, width = ((size[..., None] - starts).clamp(0, _STRIDE) / _STRIDE).unbind(1)
@@ -469,7 +472,7 @@ def prompt_losses(
     embeddings, so that training needs no large encoder, as in EdgeSAM (Zhou et al.,
     arXiv:2312.06660, section 3.2).
 
-    teachers: the share of each, and its masks. valid: (N, S/4, S/4), 0 or 1.
+    teachers: share and masks of each. valid: (N, S/4, S/4), 0 or 1.
     """
     return {
         f"distill_{name}": torch.stack(
@@ -483,9 +486,9 @@ def prompt_losses(
 
 
 def total_loss(losses: Losses, objective: Objective, per_labelled: Tensor) -> Losses:
-    """Return `loss`, (B,), and `distillation` if any loss is to a teacher.
+    """Return `loss`, (B,), and `distillation` if there is a loss to a teacher.
 
-    per_labelled: images of the step for each that has masks, (B,).
+    per_labelled: images per labelled image in the step, (B,).
     """
     weights = {name: weight for name, weight in objective.truth_losses.items() if weight}
     terms = [weight * losses[name] for name, weight in weights.items()]

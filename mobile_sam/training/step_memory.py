@@ -1,4 +1,4 @@
-"""Memory estimate of a training step by fake tensors, without computation or a device."""
+"""Memory estimate of a training step with fake tensors, without computation or a device."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -34,27 +34,27 @@ _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 class StageMemory:
     """Memory of a stage on one device, with its model, gradients and optimiser.
 
-    device: `cuda` or `cpu`, which differ in their precision.
+    device: `cuda` or `cpu`, whose precision differs.
     """
 
     def __init__(self, config: RunConfig, stage: Stage, device: str) -> None:
         self.fakes, self.meter, self.device = FakeTensorMode(), MemoryMeter(), device
         with self.fakes, self.meter, ZeroRates():
             self.training = StageStep(without_weights(config), stage)
-            # Of AdamW two, and with several devices one to exchange gradients through.
+            # AdamW has two; several devices need another one to exchange gradients.
             copies = 2 if config.devices * config.num_nodes == 1 else 3
             parameters = self.training.parameters
             self.state = [torch.zeros_like(p) for p in parameters for _ in range(copies)]
 
     def peak(self, images: int) -> int:
-        """Return the peak bytes of tensors in a step of so many images and in validation.
+        """Return the peak bytes of tensors in a step with this number of images and in validation.
 
-        The most that prompts can take is counted: each single point gets three masks.
+        This is the peak of the most expensive prompts: each single point gets three masks.
         """
         self.meter.peak = self.meter.bytes
         with self.fakes, self.meter:
             self.training.step(images, self.device)
-            if self.device == "cuda":  # AdamW updates all parameters at a time there
+            if self.device == "cuda":  # there AdamW updates all parameters at once
                 updates = [torch.zeros_like(p) for p in self.training.parameters]
                 del updates
             self.training.module.zero_grad(set_to_none=True)
@@ -86,7 +86,7 @@ class StageStep:
             loss.sum().backward()
 
     def validate(self) -> None:
-        """Measure an image, as after an epoch."""
+        """Measure one image, as after an epoch."""
         if self.config.val_images == 0:
             return
         image = validation_image(self.config, self.stage)
@@ -100,13 +100,13 @@ def without_weights(config: RunConfig) -> RunConfig:
     """Return the run with random weights, because memory does not depend on their values."""
     changes: dict[str, Any] = {"checkpoint": None, "decoder_from_teacher": False}
     if config.teacher_checkpoint is not None:
-        more = [t.model_copy(update={"checkpoint": "random"}) for t in config.extra_teachers]
-        changes |= {"teacher_checkpoint": "random", "extra_teachers": tuple(more)}
+        extra = [t.model_copy(update={"checkpoint": "random"}) for t in config.extra_teachers]
+        changes |= {"teacher_checkpoint": "random", "extra_teachers": tuple(extra)}
     return config.model_copy(update=changes)
 
 
 def blank_batch(config: RunConfig, stage: Stage, images: int) -> Sample:
-    """Make a batch of a stage with black images and single points as prompts."""
+    """Return a batch of a stage with black images and single points as prompts."""
     side, cells = config.img_size, config.img_size // 16
     prompts = config.objects_per_image if stage.prompted else 1
     labels = [FOREGROUND, PADDING, *[ABSENT] * (num_points(stage.prompts) - 2)]
@@ -133,7 +133,7 @@ def blank_batch(config: RunConfig, stage: Stage, images: int) -> Sample:
 
 
 def validation_image(config: RunConfig, stage: Stage) -> Sample:
-    """Make a black image for validation after an epoch, each object by box and by point."""
+    """Return a black image for validation after an epoch, with a box and a point of each object."""
     image = blank_batch(config, stage, 1)
     kinds = len(VALIDATION_PROMPTS)
     return image._replace(
@@ -160,7 +160,7 @@ def _blank_features(config: RunConfig, stage: Stage) -> dict[str, Tensor]:
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Make tensors of this type where none is named."""
+    """Set the default data type of new tensors."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -188,7 +188,7 @@ class ZeroRates(TorchDispatchMode):
 def autocast_as_on(precision: str, device: str) -> AbstractContextManager[object]:
     """Return the autocast of CPU tensors to the 16-bit format of `device`, if it has one.
 
-    Where `precision` is `auto`, a GPU that is not there is taken for one that has bfloat16.
+    If `precision` is `auto` and there is no GPU, bfloat16 is assumed.
     """
     known = device == "cpu" or torch.cuda.is_available() or precision != "auto"
     dtype = _MIXED.get(resolve_precision(precision, device) if known else "bf16-mixed")
@@ -203,7 +203,7 @@ def float32_as_on(device: str) -> Iterator[None]:
     if device != "cuda":
         yield
         return
-    # Where operations are dispatched, so that it holds for what a backward pass computes again.
+    # In the dispatcher, so that it also applies when a backward pass computes activations again.
     with torch.library._scoped_library("aten", "IMPL") as library:
         for name, operation in _FLOAT32_ON_CUDA.items():
             library.impl(name, _in_float32(operation), "AutocastCPU")

@@ -1,4 +1,4 @@
-"""The teachers of a stage: their features, stored or computed for a batch, and their decoders."""
+"""Teachers of a stage: their features, stored or computed for a batch, and their decoders."""
 
 from collections.abc import Callable, ItemsView, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,14 +23,14 @@ from mobile_sam.paths import RunPaths
 
 
 class FeatureStores:
-    """Features of images by all teachers, each with a store of its own, the first's first."""
+    """Features of images by all teachers, in order; each teacher has its own store."""
 
     def __init__(self, stores: Sequence[FeatureStore]) -> None:
         self.stores = stores
 
     def read(self, record: IndexedImage, view: str = "identity") -> dict[str, Tensor]:
-        """Read the features of an image as `FeatureStore.read`, by the names of `teacher_level`."""
-        return _named([store.read(record, view) for store in self.stores])
+        """Read the features of an image like `FeatureStore.read`, by `teacher_level`."""
+        return _by_level([store.read(record, view) for store in self.stores])
 
 
 def stored_features(config: RunConfig, stage: Stage) -> FeatureStores | None:
@@ -45,10 +45,10 @@ def stored_features(config: RunConfig, stage: Stage) -> FeatureStores | None:
 def online_features(
     config: RunConfig, stage: Stage, device: torch.device
 ) -> Callable[[Sample], Sample]:
-    """Return a function that adds the features of the teachers to a batch, from its own images.
+    """Return a function that computes the features of the teachers and adds them to a batch.
 
-    With stored features, and without distillation, batches stay as they are. The teachers are in
-    no checkpoint: they are read again when a stage is resumed.
+    It does nothing with stored features or without distillation. Checkpoints do not contain the
+    teachers; a resumed stage loads them again.
     """
     if not stage.distils or config.teacher_features == "stored":
         return lambda batch: batch
@@ -57,19 +57,19 @@ def online_features(
         for teacher in teacher_configs(config)
     ]
 
-    def look(batch: Sample) -> Sample:
+    def add_features(batch: Sample) -> Sample:
         images = batch.normalised()
-        seen = [teacher_pass(encoder, images, levels) for encoder, levels in teachers]
-        return batch._replace(teacher=_named(seen))
+        features = [teacher_pass(encoder, images, levels) for encoder, levels in teachers]
+        return batch._replace(teacher=_by_level(features))
 
-    return look
+    return add_features
 
 
 class Level(NamedTuple):
     """Features of a teacher that the student's embedding is compared with.
 
-    channels: of a block, for which the embedding has a learned projection; None compares directly.
-    share: among all levels; the shares of a run add up to 1.
+    channels: channels of a block, to which the embedding is projected; None compares it directly.
+    share: weight among all levels; the shares of a run add up to 1.
     """
 
     channels: int | None
@@ -79,10 +79,10 @@ class Level(NamedTuple):
 class FeatureProjections(nn.Module):
     """Projections of the student's embedding to the channels of each level, 1x1 convolutions.
 
-    They are trained with the student and are no part of its exported weights.
+    They are trained with the student but are not part of its exported weights.
 
-    student_channels: of the student's embedding.
-    levels: by their names in a batch.
+    student_channels: channels of the student's embedding.
+    levels: levels by their names in a batch.
     """
 
     def __init__(self, student_channels: int, levels: Mapping[str, Level], seed: int) -> None:
@@ -107,13 +107,13 @@ class FeatureProjections(nn.Module):
 class TeacherDecoder:
     """Prompt encoder and mask decoder of a teacher, which run on its embeddings.
 
-    name: of its embedding in a batch; share: of all teachers; the shares of a run add up to 1.
-    It is no module, so that no checkpoint of the student holds it.
+    name: name of its embedding in a batch; share: weight among all teachers; the shares of a run
+    add up to 1. It is not a module, so checkpoints of the student do not contain it.
     """
 
     def __init__(self, teacher: Sam, name: str, share: float, device: torch.device) -> None:
         self.name, self.share = name, share
-        teacher.image_encoder = nn.Identity()  # which is large, and has done its work
+        teacher.image_encoder = nn.Identity()  # large, and not needed any more
         self._teacher = move_to_device(teacher.eval().requires_grad_(False), device)
 
     @property
@@ -138,9 +138,10 @@ def teacher_decoders(config: RunConfig, device: torch.device) -> tuple[TeacherDe
     )
 
 
-def _named(of_teachers: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _by_level(features: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Merge the features of several teachers by the names of `teacher_level`."""
     return {
-        teacher_level(number, name): features
-        for number, levels in enumerate(of_teachers)
-        for name, features in levels.items()
+        teacher_level(number, name): tensor
+        for number, levels in enumerate(features)
+        for name, tensor in levels.items()
     }

@@ -111,12 +111,13 @@ def test_a_checkpoint_of_another_run_is_refused(copy: Copy, undisturbed: Project
         ["validate", "--checkpoint", "00_distill"],
     ):
         assert project.verb(*arguments).sentence == (
-            "results/mobile_sam/my/stages/00_distill/checkpoint.pt: of another run, or of other "
-            "settings of this one (stage); delete it, and the same command trains the stage again"
+            "results/mobile_sam/my/stages/00_distill/checkpoint.pt: the checkpoint was trained "
+            "with other settings (stage); delete it and run the same command to train the "
+            "stage again"
         )
     last = project.run / "stages/01_finetune/checkpoint.pt"
     shutil.copy(other.run / "stages/01_finetune/checkpoint.pt", last)
-    assert "of another run" in project.verb("export").sentence
+    assert "was trained with other settings" in project.verb("export").sentence
     for wrong in (path, last):
         wrong.unlink()
     for verb in ("train", "export", "validate"):

@@ -57,5 +57,5 @@ def test_the_weights_and_statistics_are_the_same(changes: dict[str, object], tin
 def test_a_backbone_that_cannot_is_named() -> None:
     encoder = torch.nn.Module()
     encoder.body = torch.nn.Identity()
-    with pytest.raises(ConfigError, match="timm's Identity cannot compute again"):
+    with pytest.raises(ConfigError, match="timm's Identity does not support it"):
         recompute_encoder(encoder)

@@ -96,7 +96,7 @@ def test_a_resumed_stage_keeps_what_it_began_with(
     resume = RunPaths(config).state(stage) / "resume.pt"
     resume.parent.mkdir(parents=True)
     checkpoint.save(resume, {"key": "its own", "batch_size": 4})
-    monkeypatch.setattr(batch_size, "_chosen", lambda *of: 16)
+    monkeypatch.setattr(batch_size, "_choose_size", lambda *of: 16)
     assert with_batch_size(config, stage, "its own", alone).images_per_batch == 4
     assert with_batch_size(config, stage, "of other inputs", alone).images_per_batch == 16
 

@@ -158,7 +158,7 @@ def test_levels_count_by_their_shares_each_with_a_projection_of_its_own() -> Non
 
 def test_shapes_that_differ_are_an_error_and_never_resized() -> None:
     projections = FeatureProjections(8, NECK, seed=0)
-    with pytest.raises(ConfigError, match=r"\(1, 8, 2, 2\), the student gives \(1, 8, 4, 4\)"):
+    with pytest.raises(ConfigError, match=r"\(1, 8, 2, 2\), the student's are \(1, 8, 4, 4\)"):
         teacher = {"neck": torch.randn(1, 8, 2, 2)}
         embedding, places = torch.randn(1, 8, 4, 4), torch.ones(1, 4, 4)
         feature_losses(projections, embedding, teacher, places, ["mse"])

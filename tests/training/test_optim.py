@@ -17,7 +17,7 @@ from mobile_sam.training.optim import (
     batchnorm_statistics,
     batchnorms,
     blocks_above,
-    drop_gradients_of_no_loss,
+    drop_unused_gradients,
     freeze_parts,
     keep_unreached_rows,
     largest_gradients,
@@ -150,15 +150,15 @@ def test_the_default_of_freeze_batchnorm_counts_images_that_statistics_are_of(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size": 4}, "frozen; they would be of 4 images on each device"),
-        ({"batch_size": 16, "devices": 4}, "frozen; they would be of 4 images on each device"),
-        ({"batch_size": 16}, "learned by each device, of 16 images"),
-        ({"batch_size": 16, "devices": 2}, "learned by each device, of 8 images"),
+        ({"batch_size": 4}, "frozen; 4 images per batch on each device"),
+        ({"batch_size": 16, "devices": 4}, "frozen; 4 images per batch on each device"),
+        ({"batch_size": 16}, "updated on each device; 16 images per batch"),
+        ({"batch_size": 16, "devices": 2}, "updated on each device; 8 images per batch"),
         (
             {"batch_size": 16, "devices": 2, "num_nodes": 2, "sync_batchnorm": True},
-            "synchronised, of 16 images on 4 devices",
+            "synchronised over 4 devices; 16 images per batch",
         ),
-        ({"freeze": {"image_encoder": True}}, "frozen, as the image encoder is"),
+        ({"freeze": {"image_encoder": True}}, "frozen with the image encoder"),
     ],
 )
 def test_the_log_says_what_becomes_of_batchnorm_statistics(
@@ -189,7 +189,7 @@ def _moved(model: TrainingModule, optimizer: torch.optim.Optimizer) -> set[str]:
     """Names of the parameters of which a step of training changes anything."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     model(steps.batch())["loss"].sum().backward()
-    assert drop_gradients_of_no_loss(model)
+    assert drop_unused_gradients(model)
     with keep_unreached_rows(model.student.mask_decoder):
         optimizer.step()
     optimizer.zero_grad()
@@ -234,7 +234,7 @@ def test_tokens_of_masks_without_a_loss_have_no_gradient(
     """Though all tokens look at each other."""
     model = steps.training_module(teachers=(steps.teacher_decoder(),), **goal)
     model(steps.batch())["loss"].sum().backward()
-    assert drop_gradients_of_no_loss(model)
+    assert drop_unused_gradients(model)
     gradient = model.student.mask_decoder.mask_tokens.weight.grad
     assert (gradient != 0).any(1).tolist() == [mask < reached for mask in range(4)]
 
@@ -244,13 +244,13 @@ def test_a_gradient_of_zero_is_none(module: TrainingModule) -> None:
     nobody = torch.tensor([False, False])
     module.objective = replace(steps.GOAL, feature_losses={"mse": 1.0})
     module(steps.batch()._replace(labelled=nobody))["loss"].sum().backward()
-    assert drop_gradients_of_no_loss(module)
+    assert drop_unused_gradients(module)
     assert all(p.grad is None for p in module.student.mask_decoder.parameters())
     assert steps.encoder_gradient(module) > 0
     module.objective = steps.GOAL
     module.zero_grad()
     module(steps.batch()._replace(labelled=nobody))["loss"].sum().backward()
-    assert not drop_gradients_of_no_loss(module)
+    assert not drop_unused_gradients(module)
 
 
 def test_the_largest_gradient_is_found_and_what_is_no_number() -> None:

@@ -229,7 +229,7 @@ def test_a_signal_to_any_rank_saves_once_and_ends_all(asked: int, tiny: Make) ->
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [Interrupted().code, 0]
-    assert log_of(config).count("asked to end; the same command goes on from here") == 1
+    assert log_of(config).count("received a signal to end; run the same command to continue") == 1
     assert RunPaths(config).state(normalise(config)[0]).joinpath("resume.pt").is_file()
 
 

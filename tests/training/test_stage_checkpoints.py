@@ -91,7 +91,7 @@ def test_a_stage_starts_from_the_checkpoint_it_is_told(
     started: list[dict[str, Any]] = []
 
     def epoch(self: StageTraining) -> None:
-        state = self.checkpoints.trained.state() | {"step": self.progress.step}
+        state = self.checkpoints.state.content() | {"step": self.progress.step}
         started.append({"learner": {k: v.clone() for k, v in state["learner"].items()}} | state)
         raise KeyboardInterrupt
 
