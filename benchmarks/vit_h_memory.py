@@ -18,12 +18,13 @@ import torch
 
 from mobile_sam.extraction.passes import batch_size
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.models.weights import load_weights, to_original
+from mobile_sam.models.detect_architecture import load_any
+from mobile_sam.models.weights import to_original
 
 
 def extract(path: Path) -> None:
     """Load the weights and encode one batch; print what it took."""
-    model = load_weights(path, "vit_h", 1024).eval()
+    model = load_any(path, 1024, "vit_h").eval()
     loaded = peak()
     size = batch_size(model.image_encoder, model.image_encoder, 1024, torch.device("cpu"))
     began = time.monotonic()

@@ -14,7 +14,6 @@ from mobile_sam.download.files import fetched_weights
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.detect_architecture import load_any
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.weights import load_weights
 from mobile_sam.paths import RunPaths, finished_runs, run_directory, run_files, settings_of_weights
 from mobile_sam.system.errors import ConfigError
 
@@ -40,7 +39,7 @@ def build_sam(checkpoint: str | Path | None = None, img_size: int | None = None)
     if settings is None:
         return load_any(path, img_size or PUBLISHED_SIZE).eval()
     config = load_settings(settings)
-    model = load_weights(path, config.model_type, img_size or config.img_size)
+    model = load_any(path, img_size or config.img_size, config.model_type)
     model.mask_threshold, model.image_options = config.mask_threshold, config.data
     return model.eval()
 
@@ -123,7 +122,7 @@ def build_registered(model_type: str, checkpoint: str | Path | None = None) -> S
     """
     if checkpoint is None:
         return build_sam_model(model_type, PUBLISHED_SIZE).eval()
-    return load_weights(fetched_weights(checkpoint), model_type, PUBLISHED_SIZE).eval()
+    return load_any(fetched_weights(checkpoint), PUBLISHED_SIZE, model_type).eval()
 
 
 def build_sam_vit_h(checkpoint: str | Path | None = None) -> Sam:

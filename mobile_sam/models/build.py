@@ -1,4 +1,4 @@
-"""Models by name: architectures are data in `configs/*.yaml`, built here through one table."""
+"""Models by name. Architectures are data in `configs/*.yaml`; families are rows of `ENCODERS`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from mobile_sam.config.architectures import architecture, architectures, is_architecture
 from mobile_sam.models.mask_decoder import MaskDecoder
 from mobile_sam.models.prompt_encoder import STRIDE, PromptEncoder
-from mobile_sam.models.sam import Sam
+from mobile_sam.models.sam import PARTS, Sam
 from mobile_sam.models.sam_vit import SamViTEncoder
 from mobile_sam.models.timm_encoder import TimmEncoder
 from mobile_sam.models.tiny_vit import TinyViTEncoder
 from mobile_sam.models.two_way import TwoWayTransformer
-from mobile_sam.models.wrappings import PARTS, describe
+from mobile_sam.models.wrappings import describe
 from mobile_sam.system.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ def build_sam_model(
     iou_head_hidden_dim: int = 256,
     seed: int = 0,
 ) -> Sam:
-    """A model with random weights that depend on `seed` alone.
+    """Build a model with random weights that depend on `seed` only.
 
     model_type: a name of `configs/*.yaml`.
     img_size: side of the model frame in pixels, a multiple of 64.
@@ -58,16 +58,16 @@ def build_sam_model(
 
 
 def load_imagenet(model: Sam, model_type: str) -> None:
-    """Give the image encoder timm's ImageNet weights; its neck and all else stay as they are.
+    """Load timm's ImageNet weights into the body of the image encoder; no other part changes.
 
-    Raises ConfigError for an architecture without such weights, or when they cannot be fetched.
+    Raises ConfigError for an architecture without such weights, or if they cannot be fetched.
     """
     settings = architecture(model_type)["image_encoder"]
     name = IMAGENET.get(model_type, settings.get("name"))
     if name is None:
         raise ConfigError(
             f"checkpoint: timm has no ImageNet weights for {model_type!r}; "
-            f"it has for {', '.join(IMAGENET)} and timm/<name>"
+            f"it has some for {', '.join(IMAGENET)} and timm/<name>"
         )
     features = {"features_only": True} if settings["family"] == "timm" else {"num_classes": 0}
     try:
@@ -92,8 +92,8 @@ def iou_head_shape(state: dict[str, Tensor], source: str = "the weights") -> tup
     absent = [part for part in PARTS if not any(key.startswith(f"{part}.") for key in state)]
     if first is None or absent:
         raise ConfigError(
-            f"{source}: not the weights of a whole SAM; it holds {describe(state)}; and none of "
-            f"{', '.join(absent) or prefix + '*'}. Give weights of the whole model"
+            f"{source}: incomplete weights of a SAM; the file holds {describe(state)}, but none of "
+            f"{', '.join(absent) or prefix + '*'}; give weights of the whole model"
         )
     return len(weights), 256 if len(weights) == 1 else first.shape[0]
 
@@ -110,7 +110,7 @@ def _timm(settings: dict[str, Any], embed_dim: int) -> nn.Module:
     return TimmEncoder(**settings, out_dim=embed_dim)
 
 
-# Architectures whose encoder is one of timm's as it is.
+# Architectures whose encoder has the same body as a model of timm.
 IMAGENET = {
     "vit_t": "tiny_vit_5m_224",
     "vit_t_11m": "tiny_vit_11m_224",

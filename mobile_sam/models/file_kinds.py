@@ -1,4 +1,4 @@
-"""Detection of files that are given for weights by mistake, by their first bytes."""
+"""Detection of files that were given as weights by mistake, by their first bytes."""
 
 import struct
 import zipfile
@@ -11,7 +11,7 @@ _WEB_PAGE = (
     "is a web page, which a download saved in place of the weights; download the file itself"
 )
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<error")
-# First bytes, and what a file that begins with them is.
+# First bytes of a file, and its kind.
 _KINDS = {
     b"version https://git-lfs": "is a Git LFS pointer, not the weights: run `git lfs pull` in the "
     "directory that you cloned",
@@ -21,16 +21,16 @@ _KINDS = {
     b"\x89HDF": "is an HDF5 file; give weights of PyTorch",
     b"\x93NUMPY": "is an array of NumPy; give weights of PyTorch",
 }
-# Names and suffixes of files of weights in a directory, most likely first.
+# Names and suffixes of weights files in a directory, most likely first.
 _LIKELY = ("weights.pt", "model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt")
 
 
 def check_kind(path: Path) -> None:
-    """Raise ConfigError for a path that cannot hold weights, and name the kind of file.
+    """Raise ConfigError, with the kind of file, for a path that cannot hold weights.
 
-    Such are directories, empty files, Git LFS pointers, web pages, texts, TorchScript, archives.
-    Raises OSError for a file that cannot be read.
+    These are directories, empty files, Git LFS pointers, web pages, texts, TorchScript and
+    archives. Raises OSError for a file that cannot be read.
     """
     if path.is_dir():
         raise ConfigError(f"{path}: is a directory; {_of_directory(path)}")
@@ -50,7 +50,7 @@ def is_safetensors(path: Path) -> bool:
         head = file.read(9)
     if len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < 2**27:
         return True
-    of_torch = head.startswith((b"PK\x03\x04", b"\x80"))  # whatever it is called
+    of_torch = head.startswith((b"PK\x03\x04", b"\x80"))  # regardless of its name
     return path.suffix == ".safetensors" and not of_torch
 
 
@@ -74,7 +74,7 @@ def _kind(path: Path) -> str | None:
     if zipfile.is_zipfile(path):
         return _kind_of_zip(path)
     text = _text(head)
-    return None if text is None else f"is a text, not weights; it begins with {text[:60]!r}"
+    return None if text is None else f"is a text file, not weights; it begins with {text[:60]!r}"
 
 
 def _kind_of_zip(path: Path) -> str | None:
@@ -82,7 +82,7 @@ def _kind_of_zip(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = [Path(name).name for name in archive.namelist()]
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        return None  # damaged, which torch says
+        return None  # damaged; torch reports that
     if "constants.pkl" in names:
         return (
             "is a TorchScript program, not weights; save the state_dict() of its model by "
@@ -94,7 +94,7 @@ def _kind_of_zip(path: Path) -> str | None:
 
 
 def _text(head: bytes) -> str | None:
-    """Return the text that a file begins with; None for bytes that are none."""
+    """Return the text that a file begins with; None if the bytes are not text."""
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
@@ -106,7 +106,7 @@ def _text(head: bytes) -> str | None:
 
 def _of_directory(path: Path) -> str:
     files = sorted(entry.name for entry in path.iterdir() if entry.suffix in _SUFFIXES)
-    found = [name for name in _LIKELY if name in files] + files
-    if found:
-        return f"give a file of weights in it, such as {path / found[0]}"
+    candidates = [name for name in _LIKELY if name in files] + files
+    if candidates:
+        return f"give a file of weights in it, such as {path / candidates[0]}"
     return f"it holds no file of weights ({', '.join('*' + s for s in _SUFFIXES)}); give a file"

@@ -1,6 +1,6 @@
 """Names of the weights of a SAM in Hugging Face's transformers (`SamModel`), and the original ones.
 
-The tensors are the same in both; transformers has the position encoding of prompts twice.
+The tensors are the same in both, but transformers stores the position encoding of prompts twice.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Collection
 _HEAD = r"mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+)"
 # A multilayer perceptron of the mask decoder: first, middle and last layer.
 _LAYER = re.compile(rf"({_HEAD})\.(proj_in|proj_out|layers\.(\d+))\.(weight|bias)")
-# Pairs of (Hugging Face's, original); all that fit are applied, in this order.
+# Pairs (Hugging Face's, original); all that match are applied in this order.
 _RULES = tuple(
     (re.compile(pattern), original)
     for pattern, original in (
@@ -41,7 +41,7 @@ _RULES = tuple(
 
 
 def is_hugging_face(names: Collection[str]) -> bool:
-    """Return whether names of tensors are those of a `SamModel`, or of its encoder or decoder."""
+    """Return whether tensors have the names of a `SamModel`, or of its encoder or decoder."""
     return (
         "vision_encoder.patch_embed.projection.weight" in names
         or "mask_decoder.upscale_conv1.weight" in names
@@ -49,7 +49,7 @@ def is_hugging_face(names: Collection[str]) -> bool:
 
 
 def original_names(names: Collection[str]) -> dict[str, str]:
-    """Return the name in the original code by that in transformers; unknown names stay."""
+    """Map names in transformers to names in the original code; unknown names do not change."""
     depths: dict[str, int] = {}
     for name in names:
         layer = _LAYER.fullmatch(name)

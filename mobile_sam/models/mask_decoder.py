@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mobile_sam.models.two_way import TwoWayTransformer, add_to_shared
 
 NUM_MASKS = 4
-# The masks that are asked for: the one for clear prompts, the three for ambiguous ones, or both.
+# Masks to predict: the one for clear prompts, the three for ambiguous prompts, or all.
 SINGLE, MULTI, ALL = range(1), range(1, NUM_MASKS), range(NUM_MASKS)
 
 
@@ -21,7 +21,7 @@ class Decoded(NamedTuple):
     """M masks of each of N prompts.
 
     low_res_logits: (N, M, S/4, S/4). predicted_iou: (N, M).
-    mask_tokens: (N, M, C), what the transformer made of the tokens of these masks.
+    mask_tokens: (N, M, C), the transformer's output for the tokens of these masks.
     """
 
     low_res_logits: Tensor
@@ -46,7 +46,7 @@ class MLP(nn.Module):
 class UpscaleByTwo(nn.Module):
     """Transposed convolution with kernel and stride 2, for tensors with channels last.
 
-    Each pixel becomes four of its own: (..., C) to (..., 2, 2, C'), rows before columns.
+    Each pixel becomes four pixels: (..., C) to (..., 2, 2, C'), rows before columns.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -65,7 +65,7 @@ def in_place(pixels: Tensor, height: int, width: int) -> Tensor:
 
 
 class MaskDecoder(nn.Module):
-    """Masks of prompts on an image; constructor and calls are those of the original.
+    """Decoder of prompts on an image to masks; constructor and calls are those of the original.
 
     transformer_dim: channels of the image embedding and of tokens.
     num_multimask_outputs: masks for ambiguous prompts, 3.
@@ -150,17 +150,17 @@ class MaskDecoder(nn.Module):
 
         image_embedding: (B, C, S/16, S/16); image_positions: (1, C, S/16, S/16).
         sparse: (N, T, C); dense: (N or 1, C, S/16, S/16).
-        outputs: which masks; the hypernetworks of others stay out of the graph. The IoU head is
-        one matrix for all: its rows for others get gradients of zero.
+        outputs: the masks to predict. Hypernetworks of other masks are not part of the graph. The
+        IoU head is one matrix for all masks; its rows for other masks get zero gradients.
         present: (N, T) bool, false where a prompt has fewer than T tokens; None: all have T.
         """
         prompts, images = sparse.shape[0], image_embedding.shape[0]
         if prompts % images:
-            raise ValueError(f"{prompts} prompts cannot be shared out evenly to {images} images")
+            raise ValueError(f"{prompts} prompts cannot be divided evenly among {images} images")
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(prompts, -1, -1), sparse], dim=1)
 
-        if present is not None:  # the decoder's own tokens always are
+        if present is not None:  # the decoder's own tokens are always present
             present = F.pad(present, (len(output_tokens), 0), value=True)
 
         shared = dense.shape[0] == 1

@@ -1,4 +1,4 @@
-"""SAM's neck and the reading of block outputs, which both image encoders share."""
+"""SAM's neck, and features of blocks, for all image encoders."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,7 +18,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class Neck(nn.Sequential):
-    """Backbone channels to embedding channels (SAM, arXiv:2304.02643, appendix A)."""
+    """Convolutions from backbone to embedding channels (SAM, arXiv:2304.02643, appendix A)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
@@ -34,12 +34,12 @@ def features_of_blocks(
 ) -> dict[str, Tensor]:
     """Compute features of several levels in one pass, by `level_name`, in the order of `levels`.
 
-    run: one pass of the encoder that `blocks` are part of; gives the embedding.
+    run: runs the encoder of `blocks` once and returns the embedding.
     """
-    seen: dict[str, Tensor] = {}
+    features: dict[str, Tensor] = {}
 
     def keep(name: str, output: Tensor) -> None:  # (B, h, w, C)
-        seen[name] = output.permute(0, 3, 1, 2)
+        features[name] = output.permute(0, 3, 1, 2)
 
     handles = [
         blocks[level].register_forward_hook(
@@ -49,8 +49,8 @@ def features_of_blocks(
         if level != "neck"
     ]
     try:
-        seen["neck"] = run()
+        features["neck"] = run()
     finally:
         for handle in handles:
             handle.remove()
-    return {level_name(level): seen[level_name(level)] for level in levels}
+    return {level_name(level): features[level_name(level)] for level in levels}

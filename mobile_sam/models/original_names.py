@@ -1,8 +1,8 @@
 """Names that the original MobileSAM and SAM code gives to the tensors of an image encoder.
 
-An encoder with such names has `original_names`: pairs of (ours, original), specific ones first. A
-part that begins with a dot may stand anywhere in a name, any other at its start. The prompt encoder
-and the mask decoder have the original's names.
+An encoder with other names has `original_names`: pairs (ours, original), specific ones first. A
+part that begins with a dot is replaced anywhere in a name, any other only at its start. The prompt
+encoder and the mask decoder have the original names.
 """
 
 import re
@@ -24,13 +24,13 @@ TINY_VIT: Rules = (
 )
 SAM_VIT: Rules = ((".mlp.fc1.", ".mlp.lin1."), (".mlp.fc2.", ".mlp.lin2."), ("body.", ""))
 
-# Parameters of the original TinyViT classifier: MobileSAM carries them along and never uses them.
+# Parameters of the original TinyViT classifier, which MobileSAM stores but never uses.
 _UNUSED = re.compile(r"(norm_head|head)\.|(.*\.)?(ab|attention_bias_idxs)$")
 
 
 def to_original_name(encoder: nn.Module, name: str) -> str:
     """Return the original name of a tensor of an image encoder; both without `image_encoder.`."""
-    return _renamed(name, _rules(encoder))
+    return _rename(name, _rules(encoder))
 
 
 def own_state(
@@ -38,26 +38,26 @@ def own_state(
 ) -> dict[str, Tensor]:
     """Return a state dict with our names for the tensors of an image encoder.
 
-    state: under original or our names, which begin with `prefix` where they are the encoder's.
-    What the original carries along unused is left out.
+    state: weights with original or our names; names of the encoder begin with `prefix`. Tensors
+    that the original stores but does not use are left out.
     """
     rules, own = [(original, ours) for ours, original in _rules(encoder)], encoder.state_dict()
-    found = {}
+    renamed = {}
     for key, value in state.items():
         name = key.removeprefix(prefix)
         if not key.startswith(prefix) or name in own:
-            found[key] = value
+            renamed[key] = value
         elif not _UNUSED.match(name):
-            found[prefix + _renamed(name, rules)] = value
-    return found
+            renamed[prefix + _rename(name, rules)] = value
+    return renamed
 
 
 def accept_original_names(
     encoder: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any
 ) -> None:
-    """Let `load_state_dict` of an encoder, or a model that holds it, take original names.
+    """Make `load_state_dict` of an encoder, or of a model that contains it, accept original names.
 
-    A hook of torch, which gets a copy of the state dict.
+    This is a hook of torch, which passes a copy of the state dict.
     """
     own = own_state(encoder, state, prefix)
     state.clear()
@@ -68,7 +68,7 @@ def _rules(encoder: nn.Module) -> Rules:
     return getattr(encoder, "original_names", ())
 
 
-def _renamed(name: str, rules: Rules) -> str:
+def _rename(name: str, rules: Rules) -> str:
     if not rules:
         return name
     for old, new in rules:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mobile_sam.models.neck import LayerNorm2d
 
 # Labels of prompt points. A box is its two corners; a lone point is followed by a padding point,
-# which has a learned token of its own. An absent point fills up a batch and is not looked at.
+# which has its own learned token. An absent point fills up a batch; no token attends to it.
 ABSENT = -2
 PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 STRIDE = 16  # pixels of the model frame in a cell of the image embedding
@@ -40,7 +40,7 @@ class RandomPositions(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Prompts to tokens and a dense map; constructor and calls are those of the original.
+    """Encoder of prompts to tokens and a dense map; constructor and calls are the original's.
 
     embed_dim: channels of tokens and maps.
     image_embedding_size: (S/16, S/16), in cells. input_image_size: (S, S), in pixels.
@@ -89,7 +89,7 @@ class PromptEncoder(nn.Module):
         return self.image_embedding_size[0]
 
     def get_dense_pe(self) -> Tensor:
-        """Position encoding of the image embedding, (1, C, S/16, S/16)."""
+        """Return the position encoding of the image embedding, (1, C, S/16, S/16)."""
         side = self.grid_size
         centres = (torch.arange(side, device=self.no_mask_embed.weight.device) + 0.5) / side
         y, x = torch.meshgrid(centres, centres, indexing="ij")
@@ -105,9 +105,9 @@ class PromptEncoder(nn.Module):
         """Convert N prompts of the original to points (N, T, 2) and labels (N, T).
 
         points: (N, P, 2) xy and labels: (N, P), both or neither; boxes: (N, 4) xyxy; pixels of the
-        model frame. masks: (N, 1, S/4, S/4), for their number alone.
+        model frame. masks: (N, 1, S/4, S/4), of which only the number is used.
         The points come first, then the corners of the box, or without one a padding point.
-        Raises ValueError for labels that are not one for each point, or that do not exist.
+        Raises ValueError for labels that do not exist, or that are not one per point.
         """
         device = self.no_mask_embed.weight.device
         places: list[Tensor] = []
@@ -131,7 +131,7 @@ class PromptEncoder(nn.Module):
     def embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
         """Embed points (N, T, 2), xy pixels of the model frame, with labels (N, T), to (N, T, C).
 
-        The token of an ABSENT point means nothing.
+        The token of an ABSENT point has no meaning.
         """
         # SAM places a point at the centre of its pixel.
         positions = self.pe_layer((points + 0.5) / self.img_size)
@@ -182,7 +182,7 @@ class PromptEncoder(nn.Module):
 
 
 def check_labels(points: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless each of the points (N, T, 2) has one of the labels that there are."""
+    """Raise ValueError unless each of the points (N, T, 2) has a valid label."""
     if points.ndim != 3 or points.shape[2] != 2 or points.shape[:2] != labels.shape:
         raise ValueError(
             f"points: of shape {tuple(points.shape)}, labels: of shape {tuple(labels.shape)}; they "
@@ -191,6 +191,6 @@ def check_labels(points: Tensor, labels: Tensor) -> None:
     unknown = labels[(labels < PADDING) | (labels > BOTTOM_RIGHT)]
     if len(unknown):
         raise ValueError(
-            f"labels: there is no {unknown[0].item():g}; 1 is foreground, 0 background, -1 no "
+            f"labels: {unknown[0].item():g} is not valid; 1 is foreground, 0 background, -1 no "
             "point, 2 and 3 the upper left and lower right corner of a box"
         )

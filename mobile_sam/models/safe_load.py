@@ -12,19 +12,19 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mobile_sam.models.file_kinds import check_kind, is_cut_off, is_safetensors
-from mobile_sam.models.wrappings import StateDict, plain_state, shown
+from mobile_sam.models.wrappings import StateDict, plain_state, printable
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.system.machine_errors import machine_fault, naming
 
-# What unpickling raises on bytes that are no pickle, says the documentation of `pickle`; and on one
-# that calls what is allowed with wrong arguments.
+# Errors of unpickling for bytes that are not a pickle, according to the documentation of `pickle`,
+# and for a pickle that calls allowed functions with wrong arguments.
 _DAMAGES = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
-_MAKE_AGAIN = "delete it, and what has made or fetched it does so again"
+_MAKE_AGAIN = "delete it and run the command that made or downloaded it again"
 _COPY_AGAIN = "copy or download it again"
-# Named by torch when it refuses a pickle.
+# The class that torch names when it refuses a pickle.
 _CLASS = re.compile(r"GLOBAL ([\w.]+)")
 _REASON = re.compile(r"WeightsUnpickler error: (.+)")
-# torch says this of bytes that are no pickle at all.
+# Messages of torch for bytes that are not a pickle.
 _NO_PICKLE = re.compile(r"Unsupported operand|String is too long|Invalid magic number")
 
 
@@ -39,9 +39,9 @@ def load_file(path: Path) -> Any:
 def load_state_file(path: Path) -> StateDict:
     """Read weights of any origin, under the names of the original MobileSAM or SAM code.
 
-    path: a file of `torch.save` or of safetensors. Wrappers, prefixes and the names of Hugging
-    Face are removed as in `wrappings.plain_state`, which logs it.
-    Raises ConfigError, with what the file holds, for one that is damaged or something else.
+    path: a file of `torch.save` or of safetensors. `wrappings.plain_state` removes wrappers and
+    prefixes, converts Hugging Face's names, and logs what it did.
+    Raises ConfigError, with the content of the file, for one that is damaged or not weights.
     """
     check_kind(path)
     content = _safetensors(path) if is_safetensors(path) else _content(path, _COPY_AGAIN)
@@ -60,16 +60,16 @@ def module_digest(module: nn.Module) -> str:
 
 def _content(path: Path, remedy: str) -> Any:
     try:
-        with naming(path), path.open("rb") as file:  # of a path torch would believe the suffix
+        with naming(path), path.open("rb") as file:  # given a path, torch trusts its suffix
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: a directory where a file should be") from None
+        raise ConfigError(f"{path}: is a directory; a file is needed") from None
     except pickle.UnpicklingError as error:
         if not _NO_PICKLE.search(str(error)):
             raise ConfigError(f"{path}: {_refusal(error)}") from None
-        raise ConfigError(_damaged(path, "no pickle", remedy)) from None
+        raise ConfigError(_damaged(path, "not a pickle", remedy)) from None
     except (*_DAMAGES, OSError) as error:
         if machine_fault(error):
             raise
@@ -82,13 +82,17 @@ def _damaged(path: Path, reason: str, remedy: str) -> str:
 
 
 def _refusal(error: Exception) -> str:
-    """Describe the refusal of `torch.load`, whose own message advises to skip the check."""
-    named, said = _CLASS.search(str(error)), _REASON.search(str(error))
-    what = named[1] if named else shown(said[1].split(". ")[0]) if said else "unknown"
+    """Describe why `torch.load` refused a file; its own message advises to skip the check."""
+    class_name, reason = _CLASS.search(str(error)), _REASON.search(str(error))
+    detail = "unknown"
+    if class_name:
+        detail = class_name[1]
+    elif reason:
+        detail = printable(reason[1].split(". ")[0])
     return (
-        f"refused, because it holds Python objects besides tensors ({what}) and loading them could "
-        "run code. Save the tensors alone in the environment that wrote it, by torch.save(x, "
-        "'weights.pt'), where x is model.state_dict(), or the entry of a dict that holds it"
+        f"refused, because it holds Python objects besides tensors ({detail}), and loading them "
+        "could run code. Save only the tensors in the environment that wrote it, by torch.save(x, "
+        "'weights.pt'), where x is model.state_dict() or the dict entry that holds it"
     )
 
 
@@ -107,5 +111,5 @@ def _safetensors(path: Path) -> StateDict:
 def _first_sentence(error: Exception) -> str:
     line = next(iter(str(error).splitlines()), "").split(". ")[0].rstrip(".")
     if "weights_only" in line:  # advice of torch
-        return "of an unknown form"
-    return shown(line) if line else type(error).__name__
+        return "of an unknown format"
+    return printable(line) if line else type(error).__name__

@@ -19,11 +19,11 @@ PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 class Sam(nn.Module):
     """A promptable segmentation model; `img_size` is the side of its model frame in pixels.
 
-    pixel_mean, pixel_std: of colours in 0..255; only the original's are used.
-    `load_state_dict` takes original names, as of mobile_sam.pt, and those of `state_dict()`.
-    mask_threshold: logits above it belong to a mask. image_options: how the images that it was
-    trained on were read from their files; other files are read alike. image_format: the order of
-    colours it expects.
+    pixel_mean, pixel_std: of colours in 0..255; they must be those of the original.
+    `load_state_dict` accepts the names of `state_dict()` and original names, as in mobile_sam.pt.
+    mask_threshold: logits above it belong to a mask. image_options: how the training images were
+    read from their files; other files are read in the same way. image_format: the expected order
+    of colours.
     """
 
     mask_threshold: float = 0.0
@@ -45,7 +45,7 @@ class Sam(nn.Module):
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
         self.img_size = prompt_encoder.img_size
-        # Where code for the original looks for it.
+        # Code for the original reads this attribute.
         self.image_encoder.img_size = self.img_size  # type: ignore[assignment]
         self.image_encoder.register_load_state_dict_pre_hook(accept_original_names)
 
@@ -62,14 +62,14 @@ class Sam(nn.Module):
     @property
     def pixel_mean(self) -> Tensor:
         """Tensor (3, 1, 1), per colour in 0..255, in at least 32 bits."""
-        return self._of_colours(PIXEL_MEAN)
+        return self._per_colour(PIXEL_MEAN)
 
     @property
     def pixel_std(self) -> Tensor:
         """Tensor (3, 1, 1), per colour in 0..255, in at least 32 bits."""
-        return self._of_colours(PIXEL_STD)
+        return self._per_colour(PIXEL_STD)
 
-    def _of_colours(self, values: Sequence[float]) -> Tensor:
+    def _per_colour(self, values: Sequence[float]) -> Tensor:
         exact = torch.promote_types(self.dtype, torch.float32)
         return torch.tensor(values, dtype=exact, device=self.device)[:, None, None]
 
@@ -79,31 +79,31 @@ class Sam(nn.Module):
     ) -> list[dict[str, Tensor]]:
         """Predict masks of prompts on several images, with the inputs and outputs of the original.
 
-        batched_input: of each image its pixels as `image` (3, h, w), resized, in 0..255; its
-        `original_size` (H, W); and those prompts that there are, in the model frame:
-        `point_coords` (N, T, 2) xy with `point_labels` (N, T), `boxes` (N, 4) xyxy, and
-        `mask_inputs` (N, 1, S/4, S/4).
-        Returns of each image `masks`, bool (N, M, H, W); `iou_predictions` (N, M); and
+        batched_input: for each image, `image` (3, h, w), its resized pixels in 0..255;
+        `original_size` (H, W); and any of these prompts, in the model frame: `point_coords`
+        (N, T, 2) xy with `point_labels` (N, T), `boxes` (N, 4) xyxy, and `mask_inputs`
+        (N, 1, S/4, S/4).
+        Returns for each image `masks`, bool (N, M, H, W); `iou_predictions` (N, M); and
         `low_res_logits` (N, M, S/4, S/4).
         """
-        frames = torch.stack([self.preprocess(given["image"]) for given in batched_input])
-        answers = []
-        for given, embedding in zip(batched_input, self.image_encoder(frames), strict=True):
-            masks = given.get("mask_inputs")
+        frames = torch.stack([self.preprocess(item["image"]) for item in batched_input])
+        results = []
+        for item, embedding in zip(batched_input, self.image_encoder(frames), strict=True):
+            masks = item.get("mask_inputs")
             points, labels = self.prompt_encoder.as_points(
-                given.get("point_coords"), given.get("point_labels"), given.get("boxes"), masks
+                item.get("point_coords"), item.get("point_labels"), item.get("boxes"), masks
             )
             low_res, iou = self.decode(embedding[None], points, labels, masks, multimask_output)
-            resized = given["image"].shape[-2:]
-            logits = self.postprocess_masks(low_res, resized, given["original_size"])
+            resized = item["image"].shape[-2:]
+            logits = self.postprocess_masks(low_res, resized, item["original_size"])
             masks = logits > self.mask_threshold
-            answers.append({"masks": masks, "iou_predictions": iou, "low_res_logits": low_res})
-        return answers
+            results.append({"masks": masks, "iou_predictions": iou, "low_res_logits": low_res})
+        return results
 
     def preprocess(self, x: Tensor) -> Tensor:
         """Normalise and pad pixels (..., 3, h, w) in 0..255 to the model frame (..., 3, S, S).
 
-        Raises ValueError when the model frame is too small for them.
+        Raises ValueError if the model frame is too small.
         """
         height, width = x.shape[-2:]
         if max(height, width) > self.img_size:
@@ -160,7 +160,7 @@ class Sam(nn.Module):
         masks: low_res_logits of an earlier prediction, (N, 1, S/4, S/4), or None.
         has_mask: (N,) bool, the prompts whose row of `masks` counts; None for all.
         absent_points: whether labels may be ABSENT: prompts of different lengths in one batch.
-        outputs: which masks, one of SINGLE, MULTI and ALL of `mask_decoder`.
+        outputs: the masks to predict, one of SINGLE, MULTI and ALL of `mask_decoder`.
         """
         sparse, dense = self.prompt_encoder.embed(points, labels, masks, has_mask)
         positions = self.prompt_encoder.get_dense_pe()

@@ -21,7 +21,7 @@ class SamViTEncoder(nn.Module):
     """Image encoder: from images to embeddings of stride 16.
 
     Position embeddings have the published size, for 1024 pixels, and are interpolated for images
-    of other sizes at each pass: weights of any size are interchangeable, and 1024 is untouched.
+    of other sizes at each pass, so weights of all sizes are interchangeable.
     global_blocks: numbers of the blocks that attend to the whole image.
     """
 

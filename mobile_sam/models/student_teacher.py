@@ -1,21 +1,22 @@
-"""The models of a run: the student as it starts, and its teacher."""
+"""Models of a run: the student before training, and the first teacher."""
 
 import torch
 
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.teachers import random_seed
 from mobile_sam.models.build import build_sam_model, load_imagenet
+from mobile_sam.models.detect_architecture import load_any
 from mobile_sam.models.safe_load import load_state_file
 from mobile_sam.models.sam import Sam
-from mobile_sam.models.weights import load_state, load_weights
+from mobile_sam.models.weights import load_state
 from mobile_sam.paths import RunPaths
 from mobile_sam.system.errors import ConfigError
 
 
 def start_student(config: RunConfig) -> Sam:
-    """Make the student before the first step: random or from `checkpoint`.
+    """Return the student before the first step, with random weights or those of `checkpoint`.
 
-    With `decoder_from_teacher`, prompt encoder and mask decoder are the teacher's.
+    With `decoder_from_teacher`, prompt encoder and mask decoder are copied from the teacher.
     """
     student = build_sam_model(
         config.model_type,
@@ -45,7 +46,7 @@ def load_teacher(config: RunConfig) -> Sam:
         seed = random_seed(config)
         model = build_sam_model(config.teacher_model_type, config.img_size, seed=seed)
     else:
-        model = load_weights(path, config.teacher_model_type, config.img_size)
+        model = load_any(path, config.img_size, config.teacher_model_type)
     return model.eval().requires_grad_(False)
 
 
@@ -59,7 +60,7 @@ def _copy_part(teacher: Sam, student: Sam, part: str) -> None:
     )
     if differing:
         raise ConfigError(
-            f"decoder_from_teacher: the student's {part} is built otherwise than the teacher's "
+            f"decoder_from_teacher: the student's {part} does not have the shapes of the teacher's "
             f"({', '.join(differing[:4])}); give both the same embed_dim, iou_head_depth and "
             "iou_head_hidden_dim"
         )

@@ -1,4 +1,4 @@
-"""Any backbone of timm as image encoder: its features of stride 16, and SAM's neck."""
+"""Image encoder with any backbone of timm: its features of stride 16, and SAM's neck."""
 
 from collections.abc import Sequence
 
@@ -30,8 +30,8 @@ class TimmEncoder(nn.Module):
             raise ConfigError(f"model_type: timm's {name!r} gives no features ({error})") from error
         strides = self.body.feature_info.reduction()
         if 16 not in strides:
-            raise ConfigError(f"model_type: timm's {name!r} has strides {strides}, and not 16")
-        self.level = len(strides) - 1 - strides[::-1].index(16)  # the last one of that stride
+            raise ConfigError(f"model_type: timm's {name!r} has strides {strides}, but not 16")
+        self.level = len(strides) - 1 - strides[::-1].index(16)  # the last level of that stride
         self.neck = Neck(self.body.feature_info.channels()[self.level], out_dim)
 
     def forward(self, images: Tensor) -> Tensor:

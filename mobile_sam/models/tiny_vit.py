@@ -21,8 +21,8 @@ from mobile_sam.system.errors import ConfigError
 class UncachedAttention(Attention):
     """Attention of timm without its cache of biases.
 
-    In eval mode the cache keeps the biases of before a `load_state_dict`, breaks a second
-    backward, and hides the biases from the gradient after a forward under `no_grad`.
+    In eval mode the cache keeps old biases after `load_state_dict`, breaks a second backward pass,
+    and detaches the biases after a forward pass under `no_grad`.
     """
 
     def get_attention_biases(self, device: torch.device) -> Tensor:
@@ -36,8 +36,8 @@ class DoubleSigmoid(nn.Module):
         return 2 * torch.sigmoid(x)
 
 
-# Other arguments of the original's class: those with the only value that there is here, and those
-# that change nothing.
+# Other arguments of the original's class: those with the only supported value, and those without
+# effect.
 _FIXED = {
     "in_chans": 3,
     "mlp_ratio": 4.0,
@@ -57,7 +57,7 @@ class TinyViTEncoder(nn.Module):
     out_dim: channels of the embedding.
     squeeze_excite: adds gates that leave a plain model's output unchanged until trained.
     others: further arguments of the original's `TinyViT`.
-    recompute: whether stages keep only their input for the gradient, and are computed again.
+    recompute: whether stages store only their input and run again in the backward pass.
     """
 
     recompute = False
@@ -118,11 +118,11 @@ class TinyViTEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, S, S), normalised, to embeddings (B, out_dim, S/16, S/16)."""
-        # Convolutions are faster with channels last, and hand that layout on.
+        # Convolutions are faster with channels last, and keep that layout.
         x = self.body.patch_embed(images.contiguous(memory_format=torch.channels_last))
         stages = self.body.stages
-        again = self.recompute and torch.is_grad_enabled()
-        return self.neck(checkpoint_seq(stages, x) if again else stages(x))
+        recompute = self.recompute and torch.is_grad_enabled()
+        return self.neck(checkpoint_seq(stages, x) if recompute else stages(x))
 
     def features(self, images: Tensor, levels: Sequence[Level]) -> dict[str, Tensor]:
         """Return features to distil from, by `level_name`: the embedding, and outputs of blocks.

@@ -1,12 +1,12 @@
 """The two-way transformer of SAM's mask decoder (arXiv:2304.02643, figure 14).
 
-N prompts of T tokens each are on B images of h*w cells, N / B of them on each, in the images'
-order. Until the first block has changed them, cells are the same for all prompts of an image, and
-are projected once. Later, a prompt's few tokens are brought into the space of its many cells rather
-than the cells into that of the tokens: `q @ (cells @ W).T` is `(q @ W.T) @ cells.T`.
+There are N prompts of T tokens on B images of h*w cells, N / B prompts on each, in the images'
+order. Until the first block changes them, cells are the same for all prompts of an image, and are
+projected once. Later, a prompt's few tokens are projected into the space of its many cells instead
+of the cells into that of the tokens: `q @ (cells @ W).T` is `(q @ W.T) @ cells.T`.
 """
 
-# `transpose` where `mT` would do: torch's older exporter of ONNX knows no `mT`.
+# `transpose` instead of `mT`, which torch's older exporter of ONNX does not support.
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,7 +34,7 @@ class DownsamplingAttention(nn.Module):
     ) -> Tensor:
         """Attend from queries (N, T, dim) to keys and values (N, U, dim). Returns (N, T, dim).
 
-        present: (N, U) bool, the keys that are looked at; None for all.
+        present: (N, U) bool, the keys to attend to; None: all.
         """
         attended = F.scaled_dot_product_attention(
             self._heads(self.q_proj(queries)),
@@ -69,7 +69,7 @@ class SelfAttention(DownsamplingAttention):
     ) -> Tensor:
         """Attend among queries, keys and values, each (N, T, dim). Returns (N, T, dim).
 
-        present: (N, T) bool, the tokens that are looked at; None for all.
+        present: (N, T) bool, the tokens to attend to; None: all.
         """
         return self.attend(queries, keys, values, present)
 
@@ -79,15 +79,14 @@ class TokensToImage(DownsamplingAttention):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend from tokens (N, T, dim) to keys and values (B, h*w, dim). Returns (N, T, dim)."""
-        if (
-            keys.shape[0] < queries.shape[0]
-        ):  # no token sees another: prompts of an image are as one
+        # Tokens are independent here: the prompts of an image are computed as one.
+        if keys.shape[0] < queries.shape[0]:
             together = queries.reshape(keys.shape[0], -1, queries.shape[-1])
             return self.attend(together, keys, values).view_as(queries)
         heads = (self.num_heads, -1)
         weights = self.scores(self._heads(self.q_proj(queries)), keys, self.k_proj).softmax(-1)
-        seen = (weights.flatten(1, 2) @ values).unflatten(1, heads)  # (N, heads, T, dim)
-        attended = seen @ self.v_proj.weight.unflatten(0, heads).transpose(-2, -1)
+        averages = (weights.flatten(1, 2) @ values).unflatten(1, heads)  # (N, heads, T, dim)
+        attended = averages @ self.v_proj.weight.unflatten(0, heads).transpose(-2, -1)
         return self.out_proj(attended.transpose(1, 2).flatten(2) + self.v_proj.bias)
 
 
@@ -99,7 +98,7 @@ class ImageToTokens(DownsamplingAttention):
     ) -> Tensor:
         """Attend from cells (B, h*w, dim) to tokens (N, T, dim). Returns (N, h*w, dim).
 
-        present: (N, T) bool, the tokens that are looked at; None for all.
+        present: (N, T) bool, the tokens to attend to; None: all.
         """
         scores = self.scores(self._heads(self.k_proj(keys)), queries, self.q_proj)
         if present is not None:
@@ -116,7 +115,7 @@ def add_to_shared(shared: Tensor, own: Tensor) -> Tensor:
 
 
 class TokenMLP(nn.Module):
-    """Two layers on each token."""
+    """MLP of two layers for each token."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -128,7 +127,7 @@ class TokenMLP(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
-    """Tokens attend to themselves and to the image, then the image attends to the tokens."""
+    """Block in which tokens attend to themselves and the image, then the image to the tokens."""
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, first: bool) -> None:
         super().__init__()
@@ -150,12 +149,13 @@ class TwoWayBlock(nn.Module):
         image_positions: Tensor,
         present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """tokens, token_positions: (N, T, C); image: (B, h*w, C); image_positions: (1, h*w, C).
+        """Update tokens and image.
 
-        present: (N, T) bool, the tokens that are looked at; None for all.
+        tokens, token_positions: (N, T, C); image: (B, h*w, C); image_positions: (1, h*w, C).
+        present: (N, T) bool, the tokens to attend to; None: all.
         Returns tokens (N, T, C) and the image (N, h*w, C) as each prompt changes it.
         """
-        if self.first:  # the tokens are still their own positions, and nothing to add them to
+        if self.first:  # tokens and their positions are still the same; without a residual
             tokens = self.self_attn(tokens, tokens, tokens, present)
         else:
             queries = tokens + token_positions
@@ -167,12 +167,12 @@ class TwoWayBlock(nn.Module):
         tokens = self.norm3(tokens + self.mlp(tokens))
 
         queries = tokens + token_positions
-        seen = self.cross_attn_image_to_token(keys, queries, tokens, present)
-        return tokens, self.norm4(add_to_shared(image, seen))
+        update = self.cross_attn_image_to_token(keys, queries, tokens, present)
+        return tokens, self.norm4(add_to_shared(image, update))
 
 
 class TwoWayTransformer(nn.Module):
-    """Blocks of two-way attention, and a last attention of the tokens to the image."""
+    """Blocks of two-way attention, and a final attention of tokens to the image."""
 
     def __init__(self, depth: int, embedding_dim: int, num_heads: int, mlp_dim: int) -> None:
         super().__init__()
@@ -189,9 +189,10 @@ class TwoWayTransformer(nn.Module):
         tokens: Tensor,
         present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """image: (B, h*w, C); image_positions: (1, h*w, C); tokens: (N, T, C).
+        """Update tokens and image in all blocks.
 
-        present: (N, T) bool, the tokens that are looked at; None for all.
+        image: (B, h*w, C); image_positions: (1, h*w, C); tokens: (N, T, C).
+        present: (N, T) bool, the tokens to attend to; None: all.
         Returns tokens (N, T, C) and the image (N, h*w, C) as each prompt changes it.
         """
         token_positions = tokens

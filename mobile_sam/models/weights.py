@@ -1,44 +1,26 @@
 """Weights as files: safe loading, and the names that the original code gives them.
 
-A state dict has our own (timm's) names in memory and the original names in files, so that what
-this package writes loads in the original MobileSAM and SAM code, and the other way round. Names
-of both kinds are read.
+A state dict has our own (timm's) names in memory and the original names in files, so that files are
+interchangeable with the original MobileSAM and SAM code. Both kinds of names are read.
 """
-
-from pathlib import Path
 
 import torch
 
-from mobile_sam.models.build import build_sam_model, iou_head_shape
 from mobile_sam.models.original_names import own_state, to_original_name
-from mobile_sam.models.safe_load import load_state_file
-from mobile_sam.models.sam import Sam
+from mobile_sam.models.sam import PARTS, Sam
 from mobile_sam.models.tiny_vit import TinyViTEncoder
-from mobile_sam.models.wrappings import PARTS, StateDict, some
+from mobile_sam.models.wrappings import StateDict, list_names
 from mobile_sam.system.errors import ConfigError
 
-_LISTED = 20  # names of a kind in a message
-
-
-def load_weights(path: Path, model_type: str, img_size: int) -> Sam:
-    """Return the model in a weights file; the file determines its IoU head.
-
-    path: as in `load_state_file`.
-    Raises ConfigError as `iou_head_shape` and `load_state` do.
-    """
-    state = load_state_file(path)
-    depth, hidden = iou_head_shape(state, str(path))
-    model = build_sam_model(model_type, img_size, depth, hidden)
-    load_state(model, state, str(path))
-    return model
+_LISTED = 20  # names per kind of problem in a message
 
 
 def load_state(model: Sam, state: StateDict, source: str) -> None:
     """Load a state dict with original names into `model`, strictly.
 
-    Gates of Squeeze-and-Excitation may be missing: at their start values they change nothing.
-    Raises ConfigError that lists missing, unexpected and wrongly shaped keys, the first of each and
-    the number of the others; a part of the model that is missing as a whole is one entry.
+    Squeeze-and-Excitation gates may be missing; their start values have no effect.
+    Raises ConfigError with the first missing, unexpected and wrongly shaped keys and the number of
+    others; a part of the model that is completely missing is one entry.
     """
     own = model.state_dict()
     new = from_original(model, state)
@@ -49,8 +31,8 @@ def load_state(model: Sam, state: StateDict, source: str) -> None:
         if own[key].shape != new[key].shape
     ]
     problems = [
-        f"{what}: {some(keys, _LISTED)}"
-        for what, keys in (
+        f"{kind}: {list_names(keys, _LISTED)}"
+        for kind, keys in (
             ("missing", _by_part(model, set(own) - set(new), own)),
             ("unexpected", _by_part(model, set(new) - set(own), new)),
             ("wrong shape", misshapen),
@@ -63,7 +45,7 @@ def load_state(model: Sam, state: StateDict, source: str) -> None:
 
 
 def _by_part(model: Sam, keys: set[str], state: StateDict) -> list[str]:
-    """Return original names of `keys`; a part that is complete is one entry."""
+    """Return original names of `keys`; a part with all its keys is one entry."""
     entries = []
     for part in PARTS:
         of_part = {key for key in state if key.startswith(f"{part}.")}
@@ -74,7 +56,7 @@ def _by_part(model: Sam, keys: set[str], state: StateDict) -> list[str]:
 
 
 def original_name(model: Sam, key: str) -> str:
-    """Return the name that the original code gives to a tensor of `model`."""
+    """Return the name of a tensor of `model` in the original code."""
     part, _, name = key.partition(".")
     if part != "image_encoder":
         return key
@@ -99,6 +81,6 @@ def to_original(model: Sam) -> StateDict:
 def from_original(model: Sam, state: StateDict) -> StateDict:
     """Return `state` under our names, without tensors that the original does not use.
 
-    Names that are ours already stay.
+    Our names do not change.
     """
     return own_state(model.image_encoder, state)

@@ -1,7 +1,7 @@
-"""State dicts without the wrappings of trainers, under the names of the original code.
+"""Removal of wrappers and prefixes from state dicts, and conversion to original names.
 
-Wrappers are those of MedSAM, micro-sam and Lightning, prefixes those of DistributedDataParallel,
-`torch.compile` and modules that hold a SAM, other names those of Hugging Face's `SamModel`.
+Wrappers are those of MedSAM, micro-sam and Lightning; prefixes those of DistributedDataParallel,
+`torch.compile` and modules that contain a SAM; other names those of Hugging Face's `SamModel`.
 """
 
 import logging
@@ -15,33 +15,33 @@ import torch
 from torch import Tensor
 
 from mobile_sam.models.hugging_face import is_hugging_face, original_names
+from mobile_sam.models.sam import PARTS
 from mobile_sam.system.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
 
-PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict")
-# How the `format` of this package's own checkpoints begins.
+# Beginning of the `format` of this package's own checkpoints.
 OWN_CHECKPOINT = "mobile_sam checkpoint"
-_DEEPEST = 4  # wrappers in each other; a pickle may hold itself
+_MAX_DEPTH = 4  # nested wrappers; a pickle may contain itself
 _PART = re.compile(
     r"((?:[^.]+\.)*?)"
     r"(?:image_encoder|vision_encoder|prompt_encoder|mask_decoder|shared_image_embedding)\."
 )
-# Segments that `torch.compile` and DistributedDataParallel of one part put inside of names.
+# Inserted into names if `torch.compile` or DistributedDataParallel wraps one part.
 _INSIDE = re.compile(r"\.(?:_orig_mod|module)(?=\.)")
 _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
-_NAMED = 4  # examples in a message
+_EXAMPLES = 4  # names in a message
 
 
 def plain_state(content: Any, path: Path) -> StateDict:
-    """Return the state dict in the content of a file, under names of the original code.
+    """Return the state dict in the content of a file, with names of the original code.
 
     Logs what was unwrapped, removed, left out and converted.
-    Raises ConfigError, with what the file holds, for anything that is no state dict of a SAM or of
-    a part of one, that is ambiguous, or whose tensors hold no floating-point numbers.
+    Raises ConfigError, with the content of the file, unless it is the state dict of one SAM, or of
+    a part of it, with tensors of floating-point numbers.
     """
     done: list[str] = []
     state = _unwrapped(content, path, done)
@@ -53,8 +53,8 @@ def plain_state(content: Any, path: Path) -> StateDict:
         problem = _problem(key, value)
         if problem:
             raise ConfigError(
-                f"{path}: {shown(key)} {problem}; give weights of floating-point numbers, as they "
-                "were before a quantisation"
+                f"{path}: {printable(key)} {problem}; give floating-point weights, from before "
+                "quantisation"
             )
     if done:
         log.info("%s: %s", path, ", ".join(done))
@@ -62,38 +62,39 @@ def plain_state(content: Any, path: Path) -> StateDict:
 
 
 def describe(state: Mapping[str, Tensor]) -> str:
-    """Describe how many tensors belong to each part of a SAM, and name some of the others."""
+    """Describe how many tensors belong to each part of a SAM, with names of other tensors."""
     counts = Counter(key.split(".")[0] for key in state)
     kinds = [f"{counts[part]} of {part}" for part in PARTS if counts[part]]
     others = [key for key in state if key.split(".")[0] not in PARTS]
     if others:
-        kinds.append(f"{len(others)} others ({some(others)})")
+        kinds.append(f"{len(others)} others ({list_names(others)})")
     return f"{len(state)} tensors: {', '.join(kinds)}"
 
 
-def shown(text: str) -> str:
-    """Return the text of a file as it can be printed: one short line without control characters."""
+def printable(text: str) -> str:
+    """Return text from a file as one short line without control characters."""
     text = text if len(text) <= 120 else f"{text[:117]}..."
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _unwrapped(content: Any, path: Path, done: list[str]) -> StateDict:
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         if not isinstance(content, Mapping) or _is_state(content):
             break
         if str(content.get("format")).startswith(OWN_CHECKPOINT):
-            raise ConfigError(f"{path}: {_of_checkpoint(path)}")
-        found = [key for key in WRAPPERS if _may_hold_state(content.get(key))]
-        if len(found) > 1:
+            raise ConfigError(f"{path}: {_describe_checkpoint(path)}")
+        keys = [key for key in WRAPPERS if _may_hold_state(content.get(key))]
+        if len(keys) > 1:
             raise ConfigError(
-                f"{path}: there are weights under {found[0]!r} and {found[1]!r}; save those to "
-                "use in a file of their own"
+                f"{path}: there are weights under {keys[0]!r} and {keys[1]!r}; save the ones to "
+                "use in a separate file"
             )
-        if not found:
+        if not keys:
             break
-        left = [str(key) for key in content if key != found[0]]
-        done.append(f"unwrapped {found[0]!r}" + (f" (left out {some(left)})" if left else ""))
-        content = content[found[0]]
+        others = [str(key) for key in content if key != keys[0]]
+        left_out = f" (left out {list_names(others)})" if others else ""
+        done.append(f"unwrapped {keys[0]!r}{left_out}")
+        content = content[keys[0]]
     if _is_state(content):
         return dict(content)
     raise ConfigError(
@@ -118,12 +119,12 @@ def _may_hold_state(content: Any) -> bool:
     )
 
 
-def _of_checkpoint(path: Path) -> str:
+def _describe_checkpoint(path: Path) -> str:
     """Describe a checkpoint or resume state of a stage, and where its weights may be."""
-    beside = (directory / "weights.pt" for directory in path.absolute().parents[:4])
-    found = next((weights for weights in beside if weights.is_file()), None)
-    give = "the weights.pt of the run, which `export` writes" if found is None else str(found)
-    return f"not a weights file; it is a checkpoint of a stage of this package. Give {give}"
+    candidates = (directory / "weights.pt" for directory in path.absolute().parents[:4])
+    weights = next((candidate for candidate in candidates if candidate.is_file()), None)
+    file = "the weights.pt of the run, which `export` writes" if weights is None else str(weights)
+    return f"not a weights file; it is a checkpoint of a stage of this package. Give {file}"
 
 
 def _contents(content: Any) -> str:
@@ -133,13 +134,13 @@ def _contents(content: Any) -> str:
         return "an empty dict"
     tensors = sum(isinstance(value, Tensor) for value in content.values())
     kinds = [f"{key} ({_kind(value)})" for key, value in content.items()]
-    return f"a dict of {len(content)} entries, {tensors} of them tensors: {some(kinds)}"
+    return f"a dict of {len(content)} entries, {tensors} of them tensors: {list_names(kinds)}"
 
 
 def _kind(value: Any) -> str:
     if not isinstance(value, Mapping):
         return type(value).__name__
-    tensors = sum(isinstance(one, Tensor) for one in value.values())
+    tensors = sum(isinstance(entry, Tensor) for entry in value.values())
     return f"dict with {tensors} tensors"
 
 
@@ -148,19 +149,19 @@ def _without_prefix(state: StateDict, path: Path, done: list[str]) -> StateDict:
     if _COUNTER in state:
         done.append(f"left out {_COUNTER!r}")
         state = {key: value for key, value in state.items() if key != _COUNTER}
-    found = {key: _PART.match(key) for key in state}
-    outside = [key for key, match in found.items() if match is None]
-    prefixes = Counter(match[1] for match in found.values() if match is not None)
+    matches = {key: _PART.match(key) for key in state}
+    outside = [key for key, match in matches.items() if match is None]
+    prefixes = Counter(match[1] for match in matches.values() if match is not None)
     if not prefixes:
         raise ConfigError(
-            f"{path}: no weights of a SAM: of its {len(state)} tensors ({some(outside)}) none is "
-            f"of {', '.join(PARTS)}"
+            f"{path}: not the weights of a SAM; none of its {len(state)} tensors "
+            f"({list_names(outside)}) belongs to {', '.join(PARTS)}"
         )
     prefix = next(iter(prefixes))
     if len(prefixes) > 1 or (prefix and outside):
         raise ConfigError(f"{path}: {_mixed(prefixes, outside)}")
     if prefix:
-        done.append(f"removed the prefix {shown(prefix)!r}")
+        done.append(f"removed the prefix {printable(prefix)!r}")
     names = {key: _INSIDE.sub("", key.removeprefix(prefix)) for key in state}
     if any(prefix + name != key for key, name in names.items()):
         done.append("removed '_orig_mod.' or 'module.' inside of names")
@@ -169,28 +170,28 @@ def _without_prefix(state: StateDict, path: Path, done: list[str]) -> StateDict:
 
 def _mixed(prefixes: Counter[str], outside: list[str]) -> str:
     counts = [
-        f"{count} begin with {shown(prefix)!r}" if prefix else f"{count} have no prefix"
-        for prefix, count in prefixes.most_common(_NAMED)
+        f"{count} begin with {printable(prefix)!r}" if prefix else f"{count} have no prefix"
+        for prefix, count in prefixes.most_common(_EXAMPLES)
     ]
     if outside:
-        counts.append(f"{len(outside)} are of no part of a SAM ({some(outside)})")
+        counts.append(f"{len(outside)} belong to no part of a SAM ({list_names(outside)})")
     prefix = prefixes.most_common(1)[0][0]
     return (
-        f"its tensors differ in their prefix: {', '.join(counts)}. Save those of one model alone: "
-        f"torch.save({{k.removeprefix({shown(prefix)!r}): v for k, v in state.items() if "
-        f"k.startswith({shown(prefix)!r})}}, 'weights.pt')"
+        f"its tensors differ in their prefix: {', '.join(counts)}. Save those of one model only: "
+        f"torch.save({{k.removeprefix({printable(prefix)!r}): v for k, v in state.items() if "
+        f"k.startswith({printable(prefix)!r})}}, 'weights.pt')"
     )
 
 
 def _renamed(state: StateDict, names: Mapping[str, str], path: Path) -> StateDict:
-    """Return `state` under other names; two tensors may get the same one only if they are equal."""
+    """Return `state` with other names; two tensors may get the same name only if they are equal."""
     new: StateDict = {}
     for key, value in state.items():
         other = new.setdefault(names[key], value)
         if other is not value and not (other.dtype == value.dtype and torch.equal(other, value)):
             raise ConfigError(
-                f"{path}: two different tensors are {shown(names[key])}, one of them under the "
-                f"name {shown(key)}; save those of one model alone"
+                f"{path}: two different tensors are {printable(names[key])}, one of them with the "
+                f"name {printable(key)}; save those of one model only"
             )
     return new
 
@@ -206,7 +207,7 @@ def _problem(key: str, value: Tensor) -> str | None:
     return None
 
 
-def some(names: Sequence[str], number: int = _NAMED) -> str:
-    """Return the first names as they can be printed, and how many more there are."""
+def list_names(names: Sequence[str], number: int = _EXAMPLES) -> str:
+    """Return the first names in printable form, and the number of others."""
     more = f", and {len(names) - number} more" if len(names) > number else ""
-    return ", ".join(shown(name) for name in names[:number]) + more
+    return ", ".join(printable(name) for name in names[:number]) + more

@@ -12,7 +12,8 @@ import torch
 from mobile_sam.__main__ import COMMANDS, main
 from mobile_sam.config.run import RunConfig
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.models.weights import load_weights, to_original
+from mobile_sam.models.detect_architecture import load_any
+from mobile_sam.models.weights import to_original
 from mobile_sam.paths import RunPaths
 from mobile_sam.training.export import export_weights
 from mobile_sam.training.run import train_run
@@ -95,7 +96,7 @@ def test_exported_weights_are_those_of_the_last_stage(tiny: Make) -> None:
     config = tiny()
     train_run(config)
     export_weights(config)
-    model = load_weights(RunPaths(config).weights, "tiny_sam", 64)
+    model = load_any(RunPaths(config).weights, 64, "tiny_sam")
     assert len(model.state_dict()) > 100
 
 

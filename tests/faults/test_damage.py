@@ -69,7 +69,7 @@ def test_a_checkpoint_cut_off_under_snakemake_is_made_anew_once_it_is_deleted(
     ended = project.snakemake()
     assert ended.status == 1
     assert "01_finetune/checkpoint.pt: not a file of torch.save" in ended.output
-    assert "delete it, and what has made or fetched it does so again" in ended.output
+    assert "delete it and run the command that made or downloaded it again" in ended.output
     path.unlink()
     before = project.files("train", "export", "validate", "report")
     project.finish_workflow()

@@ -65,7 +65,7 @@ def test_an_architecture_that_no_file_lists_is_that_of_the_run(finished: Finishe
     assert equal_states(load_run("by_name").state_dict(), model.state_dict())
     moved = Path("moved.pt")
     RunPaths(config).weights.rename(moved)
-    with pytest.raises(ConfigError, match=r"moved\.pt: weights of no architecture"):
+    with pytest.raises(ConfigError, match=r"moved\.pt: the weights match no architecture"):
         build_sam(moved)
 
 

@@ -178,7 +178,7 @@ def test_without_an_image_nothing_is_predicted(model: Sam, images: list[np.ndarr
         (lambda p, i: p.predict(point_labels=np.array([1])), "go together"),
         (
             lambda p, i: p.predict(point_coords=np.array([[1, 2]]), point_labels=np.array([5])),
-            "labels: there is no 5",
+            "labels: 5 is not valid",
         ),
         (
             lambda p, i: p.predict(point_coords=np.array([[1, 2]]), point_labels=np.array([1, 0])),

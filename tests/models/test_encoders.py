@@ -160,7 +160,7 @@ def test_any_timm_backbone_can_be_the_encoder(name: str) -> None:
     ("name", "message"),
     [
         ("no_such_net", "timm has no 'no_such_net'"),
-        ("vit_small_patch14_dinov2", "has strides .*, and not 16"),
+        ("vit_small_patch14_dinov2", "has strides .*, but not 16"),
     ],
 )
 def test_a_backbone_that_timm_lacks_is_named(name: str, message: str) -> None:

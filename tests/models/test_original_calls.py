@@ -147,7 +147,7 @@ def test_what_there_is_not_is_refused(build: object, message: str) -> None:
 @pytest.mark.parametrize("label", [4, -2, 100])
 def test_unknown_labels_are_a_sentence(model: Sam, label: int) -> None:
     """On a GPU they were an assert of the device, after which no other call worked."""
-    with pytest.raises(ValueError, match=f"labels: there is no {label}; 1 is foreground"):
+    with pytest.raises(ValueError, match=f"labels: {label} is not valid; 1 is foreground"):
         model.prompt_encoder((POINTS, LABELS * 0 + label), None, None)
 
 

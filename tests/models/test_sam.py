@@ -62,7 +62,7 @@ def test_a_mask_prompt_changes_the_answer(model: Sam) -> None:
 def test_uneven_prompts_are_an_error(model: Sam) -> None:
     embedding = model.image_encoder(torch.randn(2, 3, 64, 64))
     points, labels = prompts(4)
-    with pytest.raises(ValueError, match="3 prompts cannot be shared out evenly to 2 images"):
+    with pytest.raises(ValueError, match="3 prompts cannot be divided evenly among 2 images"):
         model.decode(embedding, points[:3], labels[:3])
 
 

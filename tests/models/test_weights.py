@@ -10,8 +10,9 @@ import torch
 
 from mobile_sam.config.run import RunConfig
 from mobile_sam.models.build import build_sam_model, load_imagenet
+from mobile_sam.models.detect_architecture import load_any
 from mobile_sam.models.safe_load import load_file
-from mobile_sam.models.weights import from_original, load_state, load_weights, to_original
+from mobile_sam.models.weights import from_original, load_state, to_original
 from mobile_sam.paths import RunPaths
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.training.export import export_weights
@@ -62,7 +63,7 @@ def test_names_are_those_of_the_original_sam() -> None:
 def test_a_file_gives_the_same_model(tmp_path: Path) -> None:
     model = build_sam_model("tiny_sam", 64, iou_head_depth=2, iou_head_hidden_dim=40, seed=3)
     torch.save(to_original(model), tmp_path / "weights.pt")
-    loaded = load_weights(tmp_path / "weights.pt", "tiny_sam", 64)
+    loaded = load_any(tmp_path / "weights.pt", 64, "tiny_sam")
     assert equal_states(loaded.state_dict(), model.state_dict())
 
 
@@ -131,7 +132,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_checkpoint_is_not_taken_for_weights(tmp_path: Path) -> None:
     torch.save({"format": "something", "model": {}}, tmp_path / "x.pt")
     with pytest.raises(ConfigError, match="not a weights file"):
-        load_weights(tmp_path / "x.pt", "tiny_sam", 64)
+        load_any(tmp_path / "x.pt", 64, "tiny_sam")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_imagenet_weights_reach_the_encoder(
 
 
 def test_architectures_without_imagenet_weights_are_named() -> None:
-    with pytest.raises(ConfigError, match="no ImageNet weights for 'tiny_sam'; it has for vit_t"):
+    with pytest.raises(ConfigError, match="weights for 'tiny_sam'; it has some for vit_t"):
         load_imagenet(build_sam_model("tiny_sam", 64), "tiny_sam")
 
 

@@ -178,7 +178,10 @@ NO_WEIGHTS: dict[str, tuple[bytes, str]] = {
     "XML": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a web page"),
     "page with a mark": (b"\xef\xbb\xbf<html></html>", "is a web page, which a download saved"),
     "empty": (b"", "is empty; copy or download it again"),
-    "text": (b'{"error": "not found"}', r"is a text, not weights; it begins with '\{\"error\""),
+    "text": (
+        b'{"error": "not found"}',
+        r"is a text file, not weights; it begins with '\{\"error\"",
+    ),
     "escape codes": (b"\x1b[31mred\x1b[0m", "not a file of torch.save, or a damaged one"),
     "gzip": (gzip.compress(b"x"), "is a gzip archive; unpack it"),
     "zip": (
@@ -234,7 +237,7 @@ def test_a_directory_names_the_file_to_give(tmp_path: Path) -> None:
         assert refused(tmp_path).endswith(
             f"give a file of weights in it, such as {tmp_path / name}"
         )
-    with pytest.raises(ConfigError, match="a directory where a file should be"):
+    with pytest.raises(ConfigError, match="is a directory; a file is needed"):
         load_file(tmp_path)
 
 
@@ -291,31 +294,31 @@ CONTENTS: dict[str, tuple[Callable[[State], Any], str]] = {
     "numbers as names": (lambda s: dict(enumerate(s.values())), "not a weights file; it holds a d"),
     "two models": (
         lambda s: {"model": s, "state_dict": s},
-        "there are weights under 'model' and 'state_dict'; save those to use",
+        "there are weights under 'model' and 'state_dict'; save the ones to use",
     ),
     "itself": (lambda s: holding_itself(), "not a weights file; it holds a dict of 1 entries"),
     "another model": (
         lambda s: nn.Linear(2, 2).state_dict(),
-        r"no weights of a SAM: of its 2 tensors \(weight, bias\) none is of image_encoder",
+        r"not the weights of a SAM; none of its 2 tensors \(weight, bias\) belongs to image_en",
     ),
-    "escape codes": (lambda s: {"\x1b[31mred": torch.zeros(1)}, r"\(\\x1b\[31mred\) none"),
+    "escape codes": (lambda s: {"\x1b[31mred": torch.zeros(1)}, r"\(\\x1b\[31mred\) belongs"),
     "a decoder": (
         lambda s: {k: v for k, v in s.items() if k.startswith("mask_decoder")},
-        r"not the weights of a whole SAM; it holds (\d+) tensors: \1 of mask_decoder; and none "
+        r"incomplete weights of a SAM; the file holds (\d+) tensors: \1 of mask_decoder, but none "
         "of image_encoder, prompt_encoder",
     ),
     "names of half": (
         lambda s: {k.replace("image_encoder.", "vision_encoder."): v for k, v in s.items()},
-        r"not the weights of a whole SAM; .* others \(vision_encoder\..* none of image_encoder\.",
+        r"incomplete weights of a SAM; .* others \(vision_encoder\..* none of image_encoder;",
     ),
     "another head": (
         lambda s: {k: v for k, v in s.items() if "iou_prediction_head" not in k},
-        r"not the weights of a whole SAM; .* none of mask_decoder\.iou_prediction_head\.layers",
+        r"incomplete weights of a SAM; .* none of mask_decoder\.iou_prediction_head\.layers",
     ),
     "a loss beside": (
         lambda s: {"state_dict": under("model.", s) | {"loss.weight": torch.ones(3)}},
-        r"differ in their prefix: \d+ begin with 'model\.', 1 are of no part of a SAM "
-        r"\(loss\.weight\)\. Save those of one model alone: torch\.save\(\{k\.removeprefix\('model",
+        r"differ in their prefix: \d+ begin with 'model\.', 1 belong to no part of a SAM "
+        r"\(loss\.weight\)\. Save those of one model only: torch\.save\(\{k\.removeprefix\('model",
     ),
     "teacher and student": (
         lambda s: under("student.", s) | under("teacher.", s),
@@ -343,7 +346,7 @@ CONTENTS: dict[str, tuple[Callable[[State], Any], str]] = {
     ),
     "an adapter": (
         lambda s: s | {"image_encoder.layers.0.lora_a": torch.zeros(1)},
-        r"weights of no architecture .* nearest is 'tiny_sam', of which 1 tensors differ "
+        r"match no architecture .* nearest architecture is 'tiny_sam', where 1 tensors differ "
         r"\(image_encoder\.layers\.0\.lora_a\)",
     ),
 }
