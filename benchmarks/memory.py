@@ -28,8 +28,8 @@ from mobile_sam.config.run import RunConfig
 from mobile_sam.data.sampling.dataset import Sample
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.training.activation_checkpointing import recompute_encoder
+from mobile_sam.training.cpu import keep_freed_memory
 from mobile_sam.training.epoch_validation import image_iou
-from mobile_sam.training.malloc import keep_freed_memory
 from mobile_sam.training.memory_meter import MemoryMeter
 from mobile_sam.training.step import Objective, TrainingModule
 from mobile_sam.training.teacher import FeatureProjections

@@ -26,7 +26,7 @@ from mobile_sam.data.index.build import index_dataset
 from mobile_sam.data.index.table import Index
 from mobile_sam.data.sampling.dataset import Sample, TrainingSet, collate
 from mobile_sam.models.build import build_sam_model
-from mobile_sam.training.malloc import keep_freed_memory
+from mobile_sam.training.cpu import keep_freed_memory
 from mobile_sam.training.step import Objective, TrainingModule, encode
 from mobile_sam.training.teacher import FeatureProjections
 

@@ -134,10 +134,12 @@ def models_of_weights(weights: Sequence[str], device: torch.device | None = None
 def _model_files(config: RunConfig) -> dict[str, Path | None]:
     """Return the file of each model that the run validates; None if it needs no file."""
     paths, students = RunPaths(config), stage_checkpoints(config)
-    teachers = {name: RunPaths(one).teacher_weights for name, one in named_teachers(config).items()}
+    teachers = {
+        name: RunPaths(teacher).teacher_weights for name, teacher in named_teachers(config).items()
+    }
     files: dict[str, Path | None] = {
         START: paths.start_weights,
-        **{name: paths.checkpoint(*of) for name, of in students.items()},
+        **{name: paths.checkpoint(*student) for name, student in students.items()},
         **teachers,
         **extra_checkpoints(config),
     }

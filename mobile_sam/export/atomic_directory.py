@@ -36,4 +36,4 @@ def _refuse_other_contents(directory: Path, marker: str) -> None:
         return
     if directory.is_dir() and ((directory / marker).is_file() or not any(directory.iterdir())):
         return
-    raise UserError(f"{directory}: there is something else; name another directory")
+    raise UserError(f"{directory}: it contains other files; give another directory")

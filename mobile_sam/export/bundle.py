@@ -44,7 +44,7 @@ def write_bundle(
     """
     require_onnx()
     if forms and images is None:
-        raise UserError(f"{directory}: {' and '.join(forms)} need images for evaluation; name some")
+        raise UserError(f"{directory}: {' and '.join(forms)} need images for evaluation; give some")
     with atomic_directory(directory, _DESCRIPTION) as unfinished:
         description = _write_files(unfinished, model, forms, images)
         description |= {"source": source, "mask_threshold": mask_threshold}

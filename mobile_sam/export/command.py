@@ -61,7 +61,9 @@ def export_bundle(
         weights, threshold = _final_weights(config, web), config.mask_threshold
         img_size, model_type = config.img_size, config.model_type
     elif weights is None:
-        raise ConfigError("export --onnx: name a run with --config, or a file with --weights")
+        raise ConfigError(
+            "export --onnx: there is no model; give a run with --config, or a file with --weights"
+        )
     archive = None if web is None else runtime_archive(web.runtime)
     export_images = _export_images(config, images, count) if forms else None
     model = load_any(weights, img_size, model_type).eval().requires_grad_(False)

@@ -182,8 +182,9 @@ def _largest_difference(
             if not difference <= TOLERANCE:
                 shapes = ", ".join(f"{key} {value.shape}" for key, value in arrays.items())
                 raise UserError(
-                    f"{path.name}: {name} of onnxruntime differs by {difference:.2g} from that of "
-                    f"PyTorch ({shapes}), and {TOLERANCE:g} is allowed; nothing was exported"
+                    f"{path.name}: {name} of onnxruntime differs from that of PyTorch by "
+                    f"{difference:.2g} ({shapes}), but at most {TOLERANCE:g} is allowed; nothing "
+                    "was exported"
                 )
 
             largest = max(largest, difference)

@@ -111,7 +111,7 @@ def measure_iou_loss(
         for form, predictor in predictors.items():
             predictor.set_image(pixels)
             prompts = image.prompts(predictor.original_size)
-            masks = [predictor.predict(**one, multimask_output=False)[0][0] for one in prompts]
+            masks = [predictor.predict(**p, multimask_output=False)[0][0] for p in prompts]
             reference = reference or masks
             with_float32[form] += map(iou, masks, reference)
             with_truth[form] += map(iou, masks, truths)

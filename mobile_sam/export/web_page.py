@@ -113,7 +113,7 @@ def _download(target: Path) -> None:
     with naming(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as directory:
         command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--loglevel=error"]
         try:
-            done = subprocess.run(
+            result = subprocess.run(
                 command,
                 cwd=directory,
                 capture_output=True,
@@ -126,8 +126,8 @@ def _download(target: Path) -> None:
                 f"npm took more than {_NPM_TIMEOUT} s for {PACKAGE}; {by_hand}"
             ) from None
         packed = Path(directory) / target.name
-        if done.returncode != 0 or not packed.is_file():
-            message = (done.stderr.strip().splitlines() or ["no error message"])[0]
+        if result.returncode != 0 or not packed.is_file():
+            message = (result.stderr.strip().splitlines() or ["no error message"])[0]
             raise FetchError(f"npm cannot fetch {PACKAGE}@{VERSION} ({message}); {by_hand}")
         _check_digest(packed, by_hand)
         packed.replace(target)

@@ -216,8 +216,8 @@ def remove_duplicates(
     box_iou: largest box IoU that is kept. Equal scores keep their order.
     """
     boxes = torch.tensor([mask.box for mask in masks], dtype=torch.float32).reshape(-1, 4)
-    kept = nms(boxes, torch.tensor(scores, dtype=torch.float32), box_iou)
-    return [masks[i] for i in kept.tolist()]
+    rows = nms(boxes, torch.tensor(scores, dtype=torch.float32), box_iou)
+    return [masks[i] for i in rows.tolist()]
 
 
 def remove_small_regions(
@@ -258,13 +258,13 @@ def remove_islands(mask: Mask, min_area: float) -> Mask:
     Returns the mask itself when there is no such region.
     """
     labels, areas = _connected_regions(mask)
-    kept = areas >= min_area
-    if kept[1:].all():
+    large = areas >= min_area
+    if large[1:].all():
         return mask
-    kept[0] = False
-    if not kept.any():
-        kept[1 + areas[1:].argmax()] = True
-    return kept[labels]
+    large[0] = False
+    if not large.any():
+        large[1 + areas[1:].argmax()] = True
+    return large[labels]
 
 
 def _connected_regions(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

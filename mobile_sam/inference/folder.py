@@ -64,8 +64,8 @@ class OutputFolder:
 
     def is_own(self, entry: Path) -> bool:
         """Return whether a version that did not mark its directories wrote this entry."""
-        own = {"settings.json", "coco.json", "masks", "label_maps", "overlays"}
-        return entry.name in own and self.settings.is_file()
+        names = {"settings.json", "coco.json", "masks", "label_maps", "overlays"}
+        return entry.name in names and self.settings.is_file()
 
 
 def segment_directory(

@@ -53,7 +53,7 @@ def point_grids(
     if min(sides) < 1:
         raise ValueError(
             f"{option}: {side} points a side, {downscale} times fewer in each of "
-            f"{crop_layers} layers of crops, leave none in the last; ask for more points"
+            f"{crop_layers} layers of crops, leave none in the last layer; give more points"
         )
     return [point_grid(count) for count in sides]
 
@@ -76,7 +76,7 @@ def generate_crops(image_size: tuple[int, int], layers: int, overlap_ratio: floa
     if any(crop.x0 >= crop.x1 or crop.y0 >= crop.y1 for crop in crops):
         raise ValueError(
             f"crop_n_layers: {layers} layers cut an image of {width} x {height} pixels into empty "
-            f"crops; ask for fewer"
+            f"crops; give fewer layers"
         )
     return crops
 

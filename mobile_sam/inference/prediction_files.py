@@ -62,14 +62,14 @@ def check_replaced(directory: Path, unfinished: Path, json_name: str) -> set[str
     json_name: name of the prediction's JSON. A file with the same bytes may be replaced: a killed
     process left it. Returns the names of the earlier prediction's files.
     """
-    own = listed_files(directory / json_name)
+    previous = listed_files(directory / json_name)
     for path in unfinished.iterdir():
         target = directory / path.name
-        if path.name in own or not os.path.lexists(target):
+        if path.name in previous or not os.path.lexists(target):
             continue
         if not (target.is_file() and cmp(path, target, shallow=False)):
             raise foreign_file(target)
-    return own
+    return previous
 
 
 def foreign_file(path: Path) -> ConfigError:

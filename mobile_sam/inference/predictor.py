@@ -113,8 +113,8 @@ class SamPredictor:
     @property
     def mask_threshold(self) -> float:
         """Threshold of mask logits: logits above it belong to a mask."""
-        own = self._mask_threshold
-        return self.model.mask_threshold if own is None else own
+        threshold = self._mask_threshold
+        return self.model.mask_threshold if threshold is None else threshold
 
     def reset_image(self) -> None:
         """Forget all images."""

@@ -208,10 +208,14 @@ def decode_points(
     low_res_logits, predicted_iou = predictor.decode(
         coords[:, None].to(predictor.device), labels, multimask_output=True
     )
-    kept = predicted_iou > options.pred_iou_thresh
+    confident = predicted_iou > options.pred_iou_thresh
     if options.pred_iou_thresh <= 0:
-        kept = torch.ones_like(kept)
-    return low_res_logits[kept], predicted_iou[kept].tolist(), kept.nonzero()[:, 0].tolist()
+        confident = torch.ones_like(confident)
+    return (
+        low_res_logits[confident],
+        predicted_iou[confident].tolist(),
+        confident.nonzero()[:, 0].tolist(),
+    )
 
 
 def stable_masks(

@@ -33,7 +33,7 @@ def check_kind(path: Path) -> None:
     archives. Raises OSError for a file that cannot be read.
     """
     if path.is_dir():
-        raise ConfigError(f"{path}: is a directory; {_of_directory(path)}")
+        raise ConfigError(f"{path}: is a directory; {_directory_hint(path)}")
     if not path.exists():
         raise ConfigError(f"{path}: there is no such file")
     kind = _kind(path)
@@ -50,8 +50,8 @@ def is_safetensors(path: Path) -> bool:
         head = file.read(9)
     if len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < 2**27:
         return True
-    of_torch = head.startswith((b"PK\x03\x04", b"\x80"))  # regardless of its name
-    return path.suffix == ".safetensors" and not of_torch
+    by_torch = head.startswith((b"PK\x03\x04", b"\x80"))  # regardless of the file's name
+    return path.suffix == ".safetensors" and not by_torch
 
 
 def is_cut_off(path: Path) -> bool:
@@ -104,7 +104,7 @@ def _text(head: bytes) -> str | None:
     return text if all(c.isprintable() or c in "\n\r\t" for c in text) else None
 
 
-def _of_directory(path: Path) -> str:
+def _directory_hint(path: Path) -> str:
     files = sorted(entry.name for entry in path.iterdir() if entry.suffix in _SUFFIXES)
     candidates = [name for name in _LIKELY if name in files] + files
     if candidates:

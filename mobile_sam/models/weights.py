@@ -22,36 +22,37 @@ def load_state(model: Sam, state: StateDict, source: str) -> None:
     Raises ConfigError with the first missing, unexpected and wrongly shaped keys and the number of
     others; a part of the model that is completely missing is one entry.
     """
-    own = model.state_dict()
-    new = from_original(model, state)
-    new |= {key: own[key] for key in own if ".se." in key and key not in new}
+    expected = model.state_dict()
+    actual = from_original(model, state)
+    actual |= {key: expected[key] for key in expected if ".se." in key and key not in actual}
     misshapen = [
-        f"{original_name(model, key)} is {tuple(new[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in sorted(set(own) & set(new))
-        if own[key].shape != new[key].shape
+        f"{original_name(model, key)} is {tuple(actual[key].shape)} instead of "
+        f"{tuple(expected[key].shape)}"
+        for key in sorted(set(expected) & set(actual))
+        if expected[key].shape != actual[key].shape
     ]
     problems = [
         f"{kind}: {list_names(keys, _LISTED)}"
         for kind, keys in (
-            ("missing", _by_part(model, set(own) - set(new), own)),
-            ("unexpected", _by_part(model, set(new) - set(own), new)),
+            ("missing", _by_part(model, set(expected) - set(actual), expected)),
+            ("unexpected", _by_part(model, set(actual) - set(expected), actual)),
             ("wrong shape", misshapen),
         )
         if keys
     ]
     if problems:
         raise ConfigError(f"{source}: the weights do not fit the model; {'; '.join(problems)}")
-    model.load_state_dict(new)
+    model.load_state_dict(actual)
 
 
 def _by_part(model: Sam, keys: set[str], state: StateDict) -> list[str]:
     """Return original names of `keys`; a part with all its keys is one entry."""
     entries = []
     for part in PARTS:
-        of_part = {key for key in state if key.startswith(f"{part}.")}
-        if len(of_part) > 1 and of_part <= keys:
-            entries.append(f"all {len(of_part)} tensors of {part}")
-            keys = keys - of_part
+        part_keys = {key for key in state if key.startswith(f"{part}.")}
+        if len(part_keys) > 1 and part_keys <= keys:
+            entries.append(f"all {len(part_keys)} tensors of {part}")
+            keys = keys - part_keys
     return entries + sorted(original_name(model, key) for key in keys)
 
 
@@ -65,8 +66,8 @@ def original_name(model: Sam, key: str) -> str:
 
 def to_original(model: Sam) -> StateDict:
     """Return the weights under the names of the original code, complete for a strict load."""
-    own = model.state_dict().items()
-    state = {original_name(model, key): value.detach().cpu() for key, value in own}
+    tensors = model.state_dict().items()
+    state = {original_name(model, key): value.detach().cpu() for key, value in tensors}
     if isinstance(model.image_encoder, TinyViTEncoder):
         width = state["image_encoder.neck.0.weight"].shape[1]
         state |= {

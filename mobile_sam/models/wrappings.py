@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobile_sam.models.hugging_face import is_hugging_face, original_names
+from mobile_sam.models.original_names import from_hugging_face, is_hugging_face
 from mobile_sam.models.sam import PARTS
 from mobile_sam.system.errors import ConfigError
 
@@ -47,7 +47,7 @@ def plain_state(content: Any, path: Path) -> StateDict:
     state = _unwrapped(content, path, done)
     state = _without_prefix(state, path, done)
     if is_hugging_face(state):
-        state = _renamed(state, original_names(state), path)
+        state = _renamed(state, from_hugging_face(state), path)
         done.append("converted Hugging Face's names")
     for key, value in state.items():
         problem = _problem(key, value)

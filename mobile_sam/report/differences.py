@@ -99,17 +99,19 @@ def plot_differences(report: ReportData, differences: list[Difference]) -> Repor
     prompts = [p for p in main_prompts(report) if any(d.prompt == p for d in differences)]
 
     def panel(axes: Axes, prompt: str) -> None:
-        drawn = [d for d in differences if d.prompt == prompt]
-        for place, difference in enumerate(drawn):
+        selected = [d for d in differences if d.prompt == prompt]
+        for place, difference in enumerate(selected):
             colour = _colour(difference)
             axes.plot([difference.low, difference.high], [place] * 2, color=colour, linewidth=2)
             marker = "o" if difference.significant else "D"
             axes.plot(difference.difference, place, marker, color=colour, markersize=6)
         axes.axvline(0, color=GREY, linewidth=1)
-        axes.set_yticks(range(len(drawn)), [f"{d.checkpoint}\n{MINUS} {d.against}" for d in drawn])
+        axes.set_yticks(
+            range(len(selected)), [f"{d.checkpoint}\n{MINUS} {d.against}" for d in selected]
+        )
         axes.tick_params(axis="y", labelsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.set_ylim(len(drawn) - 0.5, -0.5)
+        axes.set_ylim(len(selected) - 0.5, -0.5)
         axes.set_xlabel("difference in mean IoU")
         axes.set_title(with_prompt(prompt))
         axes.grid(visible=False, axis="y")

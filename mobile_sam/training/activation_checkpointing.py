@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from mobile_sam.models.tiny_vit import TinyViTEncoder
 from mobile_sam.system.errors import ConfigError
-from mobile_sam.training.optim import batchnorms
+from mobile_sam.training.optim import save_statistics
 
 
 def recompute_encoder(encoder: Any) -> None:
@@ -32,11 +31,8 @@ def recompute_encoder(encoder: Any) -> None:
 @contextmanager
 def keep_statistics(module: nn.Module) -> Iterator[None]:
     """Restore the BatchNorm statistics at the end, so that a repeated pass does not count twice."""
-    statistics = [buffer for norm in batchnorms(module) for buffer in norm.buffers()]
-    before = [buffer.clone() for buffer in statistics]
+    restore = save_statistics(module)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value in zip(statistics, before, strict=True):
-                buffer.copy_(value)
+        restore()

@@ -1,13 +1,14 @@
-"""The optimiser, its learning rate as a function of the step, and the frozen parts."""
+"""The optimiser, its learning rate by step, frozen parts, and averages of weights."""
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.sections import Freeze
@@ -17,6 +18,8 @@ from mobile_sam.models.sam import PARTS
 from mobile_sam.training.step import TrainingModule
 
 _ENCODER = "student.image_encoder."
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def adamw(
@@ -162,6 +165,19 @@ def batchnorms(module: nn.Module) -> Iterator[nn.Module]:
     return (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
 
 
+def save_statistics(module: nn.Module) -> Callable[[], None]:
+    """Copy the BatchNorm statistics of a module; return a function that restores them."""
+    statistics = [buffer for norm in batchnorms(module) for buffer in norm.buffers()]
+    values = [buffer.clone() for buffer in statistics]
+
+    @torch.no_grad()
+    def restore() -> None:
+        for buffer, value in zip(statistics, values, strict=True):
+            buffer.copy_(value)
+
+    return restore
+
+
 def batchnorm_statistics(config: RunConfig, stage: Stage) -> str:
     """Describe for the log how a stage updates BatchNorm statistics, and from how many images."""
     ranks, images = config.devices * config.num_nodes, config.batchnorm_images
@@ -172,3 +188,23 @@ def batchnorm_statistics(config: RunConfig, stage: Stage) -> str:
     if config.sync_batchnorm and ranks > 1:
         return f"synchronised over {ranks} devices; {images} images per batch"
     return f"updated on each device; {images} images per batch"
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Return an exponential moving average of weights, which often generalises better.
+
+    It starts as a copy of `model`; `update_parameters` adds to it. Polyak and Juditsky, SIAM J.
+    Control Optim. 30 (1992); the growing decay is that of TensorFlow's ExponentialMovingAverage.
+
+    decay: factor of the average in an update; after n updates it is min(decay, (1 + n) / (10 + n)),
+        so that the start weights are soon forgotten. The first update copies the weights.
+        Buffers, such as BatchNorm statistics, are always copied.
+    """
+
+    @torch.no_grad()
+    def add(average: Tensors, current: Tensors, updates: Tensor | int) -> None:
+        count = int(updates)
+        factor = min(decay, (1 + count) / (10 + count))
+        torch._foreach_lerp_(average, current, 1 - factor)
+
+    return AveragedModel(model, multi_avg_fn=add).requires_grad_(False).eval()

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from mobile_sam.data.sampling.dataset import Sample
-from mobile_sam.training.optim import batchnorms
+from mobile_sam.training.optim import save_statistics
 from mobile_sam.training.step import TrainingModule
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,7 @@ def with_smaller_passes(
     # Gradients of a failed attempt must not be mixed with those of earlier batches.
     before = {p: p.grad for p in module.parameters() if p.grad is not None}
     module.zero_grad(set_to_none=True)
-    statistics = [buffer for norm in batchnorms(module) for buffer in norm.buffers()]
-    values = [buffer.clone() for buffer in statistics]
+    restore_statistics = save_statistics(module)
     while True:
         try:
             result = attempt()
@@ -40,9 +39,7 @@ def with_smaller_passes(
                 raise
         # Inside the handler, the error would still hold tensors of the attempt.
         module.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for buffer, value in zip(statistics, values, strict=True):
-                buffer.copy_(value)
+        restore_statistics()
         gc.collect()
         torch.cuda.empty_cache()
     for parameter, gradient in before.items():

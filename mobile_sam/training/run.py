@@ -20,7 +20,7 @@ from mobile_sam.system.cpus import warn_if_shared
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.system.locking import acquire, open_lock
 from mobile_sam.training.batch_size import with_batch_size
-from mobile_sam.training.malloc import keep_freed_memory
+from mobile_sam.training.cpu import keep_freed_memory
 from mobile_sam.training.precision import precision_plugin, resolve_precision, warn_if_slow
 from mobile_sam.training.stage import StageTraining
 from mobile_sam.training.stage_checkpoints import restore_finished, stage_results

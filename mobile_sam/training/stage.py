@@ -29,8 +29,7 @@ from mobile_sam.training.batches import (
     loaded_batches,
 )
 from mobile_sam.training.compiling import compile_encoder
-from mobile_sam.training.determinism import same_order
-from mobile_sam.training.ema import moving_average
+from mobile_sam.training.cpu import same_order
 from mobile_sam.training.embedding_cache import stage_embedding_cache
 from mobile_sam.training.epoch_validation import selection_iou, validation_iou
 from mobile_sam.training.optim import (
@@ -42,6 +41,7 @@ from mobile_sam.training.optim import (
     keep_unreached_rows,
     largest_gradients,
     lr_factor,
+    moving_average,
     set_learning_rate,
 )
 from mobile_sam.training.out_of_memory import with_smaller_passes

@@ -140,7 +140,7 @@ def test_what_is_no_bundle_is_left_alone(model: Sam, tmp_path: Path) -> None:
     thesis = tmp_path / "thesis.tex"
     thesis.touch()
     for target in (tmp_path, thesis):
-        with pytest.raises(UserError, match="there is something else; name another directory"):
+        with pytest.raises(UserError, match="it contains other files; give another directory"):
             write_bundle(model, target, {})
     assert list(tmp_path.iterdir()) == [thesis]
 

@@ -112,7 +112,7 @@ def test_a_page_takes_the_place_of_a_page_and_of_nothing_else(
     write(bundle, page, archive, [])
     assert not (page / "old").exists()
     kept = Path(shutil.copytree(bundle, tmp_path / "bundle"))
-    with pytest.raises(UserError, match="there is something else; name another directory"):
+    with pytest.raises(UserError, match="it contains other files; give another directory"):
         write(bundle, kept, archive, [])
     with pytest.raises(UserError, match=r"cannot be read"):
         write(bundle, page, archive, [archive])

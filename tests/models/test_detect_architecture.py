@@ -39,7 +39,7 @@ def test_weights_of_nothing_known_say_what_is_nearest(tmp_path: Path) -> None:
     state = to_original(build_sam_model("tiny_sam", 64))
     state["image_encoder.neck.0.weight"] = torch.zeros(3, 3, 1, 1)
     torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(ConfigError, match=r"w\.pt: .* nearest is 'tiny_sam', of which 2 tensors"):
+    with pytest.raises(ConfigError, match=r"w\.pt: .* architecture is 'tiny_sam', where 2 tensors"):
         load_any(tmp_path / "w.pt", 64)
     with pytest.raises(ConfigError, match="wrong shape: image_encoder"):
         load_any(tmp_path / "w.pt", 64, "tiny_sam")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.detect_architecture import detect_model_type, load_any
-from mobile_sam.models.hugging_face import is_hugging_face, original_names
+from mobile_sam.models.original_names import from_hugging_face, is_hugging_face
 from mobile_sam.models.safe_load import load_state_file
 from mobile_sam.models.weights import to_original
 from mobile_sam.system.errors import ConfigError
@@ -106,7 +106,7 @@ def test_two_position_encodings_that_differ_are_refused(tmp_path: Path) -> None:
 def test_a_deeper_head_keeps_its_order() -> None:
     head = "mask_decoder.iou_prediction_head"
     theirs = ("proj_in", "layers.0", "layers.1", "layers.2", "proj_out")
-    names = original_names([f"{head}.{name}.weight" for name in theirs])
+    names = from_hugging_face([f"{head}.{name}.weight" for name in theirs])
     assert list(names.values()) == [f"{head}.layers.{number}.weight" for number in range(5)]
 
 
@@ -148,6 +148,6 @@ def test_a_model_of_transformers_answers_the_same_here(tmp_path: Path) -> None:
 def test_all_sizes_of_transformers_are_recognised(tmp_path: Path) -> None:
     transformers("names", tmp_path)
     for size, found in json.loads((tmp_path / "names.json").read_text()).items():
-        names = original_names(found)
+        names = from_hugging_face(found)
         state = {names[key]: torch.empty(shape, device="meta") for key, shape in found.items()}
         assert detect_model_type(state, size) == size

@@ -182,6 +182,6 @@ def test_export_of_gates_says_who_reads_them(
     train_run(config)
     with caplog.at_level("INFO"):
         export_weights(config)
-    assert "only this package reads them" in caplog.text
+    assert "gates, which only this package reads" in caplog.text
     state = load_file(RunPaths(config).weights)
     assert any(".se." in key for key in state)

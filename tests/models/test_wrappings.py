@@ -330,7 +330,7 @@ CONTENTS: dict[str, tuple[Callable[[State], Any], str]] = {
     ),
     "quantised": (
         lambda s: s | {"mask_decoder.iou_token.weight": torch.zeros(1, 32, dtype=torch.int8)},
-        r"mask_decoder\.iou_token\.weight holds int8; give weights of floating-point numbers",
+        r"mask_decoder\.iou_token\.weight holds int8; give floating-point weights",
     ),
     "complex": (
         lambda s: s | {"mask_decoder.iou_token.weight": torch.zeros(1, 32, dtype=torch.cfloat)},

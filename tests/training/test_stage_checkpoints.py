@@ -23,8 +23,8 @@ from mobile_sam.models.weights import from_original
 from mobile_sam.paths import RunPaths
 from mobile_sam.training import checkpoint
 from mobile_sam.training import stage as stage_module
-from mobile_sam.training.ema import moving_average
 from mobile_sam.training.export import export_weights, load_student
+from mobile_sam.training.optim import moving_average
 from mobile_sam.training.run import train_run
 from mobile_sam.training.stage import StageTraining
 from tests.helpers.equality import equal_states

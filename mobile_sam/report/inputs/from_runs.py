@@ -157,14 +157,14 @@ def _costs(configs: Sequence[RunConfig], checkpoints: Sequence[Checkpoint]) -> p
         final = main_checkpoint(config)
         source = final if final in set(costs["checkpoint"]) else "start"
         frames.append(costs[costs["checkpoint"] == source].assign(checkpoint=config.run_name))
-        own = costs.copy()
+        run_costs = costs.copy()
         names_by_run = [f"{name} of {config.run_name}" for name in costs["checkpoint"]]
         names = {checkpoint.name for checkpoint in checkpoints}
-        own["checkpoint"] = [
+        run_costs["checkpoint"] = [
             name_by_run if name_by_run in names else name
             for name, name_by_run in zip(costs["checkpoint"], names_by_run, strict=True)
         ]
-        frames.append(own)
+        frames.append(run_costs)
     if not frames:
         return None
     return pd.concat(frames, ignore_index=True).drop_duplicates("checkpoint")
@@ -179,12 +179,12 @@ def _training(configs: Sequence[RunConfig]) -> Training:
 def _origin(configs: Sequence[RunConfig]) -> Origin:
     versions: dict[str, str] = {}
     for config in configs:
-        own = read_versions(config)
-        versions[config.run_name] = ", ".join(f"{name} {value}" for name, value in own.items())
+        run_versions = read_versions(config).items()
+        versions[config.run_name] = ", ".join(f"{name} {value}" for name, value in run_versions)
     settings = {config.run_name: settings_json(config) for config in configs}
     directories = [RunPaths(configs[0]).shared_logs]
     times = [read_times(directories)]
     for config in configs:
-        own_times = read_times([RunPaths(config).benchmarks])
-        times.append(own_times.assign(rule=[f"{config.run_name}: {r}" for r in own_times["rule"]]))
+        run_times = read_times([RunPaths(config).benchmarks])
+        times.append(run_times.assign(rule=[f"{config.run_name}: {r}" for r in run_times["rule"]]))
     return Origin(versions, settings, pd.concat(times, ignore_index=True))

@@ -187,6 +187,6 @@ def _lines(
             if len(rows):
                 draw(axes, rows, style[checkpoint])
 
-    drawn = set(table["checkpoint"])
-    key = {checkpoint: style[checkpoint] for checkpoint in report.names if checkpoint in drawn}
+    names = set(table["checkpoint"])
+    key = {checkpoint: style[checkpoint] for checkpoint in report.names if checkpoint in names}
     return ReportFigure(name, alt, note, prompt_panels(panel, prompts), table, key)

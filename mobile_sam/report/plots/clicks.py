@@ -63,10 +63,15 @@ def _reached(objects: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 def _panel(axes: Axes, title: str, rows: pd.DataFrame, key: dict[str, Style]) -> None:
     for name, style in key.items():
-        own = rows[rows["checkpoint"] == name]
-        marker = style.marker if len(own) < 6 else ""
+        line = rows[rows["checkpoint"] == name]
+        marker = style.marker if len(line) < 6 else ""
         axes.plot(
-            own["clicks"], own["value"], marker=marker, markersize=4.5, linewidth=1.7, **style.line
+            line["clicks"],
+            line["value"],
+            marker=marker,
+            markersize=4.5,
+            linewidth=1.7,
+            **style.line,
         )
     axes.set_title(title)
     axes.set_xlabel("clicks")

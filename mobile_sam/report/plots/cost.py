@@ -41,11 +41,11 @@ def plot_cost(report: ReportData, table: pd.DataFrame) -> ReportFigure:
 
     def panel(axes: Axes) -> None:
         for row in table.to_dict("records"):
-            drawn = style[row["checkpoint"]]
+            line = style[row["checkpoint"]]
             low = row["encoder_ms_low"] + row["decoder_ms_low"]
             high = row["encoder_ms_high"] + row["decoder_ms_high"]
-            axes.plot([low, high], [row["miou"]] * 2, color=drawn.colour, linewidth=1)
-            axes.plot(row["total_ms"], row["miou"], drawn.marker, color=drawn.colour, markersize=8)
+            axes.plot([low, high], [row["miou"]] * 2, color=line.colour, linewidth=1)
+            axes.plot(row["total_ms"], row["miou"], line.marker, color=line.colour, markersize=8)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

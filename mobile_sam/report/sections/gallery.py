@@ -118,14 +118,14 @@ def load_images(
     }
     stored = read_metadata(report.models[0].table).get("images", {})
     options = ImageOptions.model_validate(stored)
-    made = {image: _layers(image, report.models, tables, options) for image in images}
+    contents = {image: _layers(image, report.models, tables, options) for image in images}
     return {
         name: [
             GalleryImage(
                 selected.image_id,
                 selected.caption,
                 selected.initial_layer,
-                *made[selected.image_id],
+                *contents[selected.image_id],
             )
             for selected in group
         ]
@@ -144,8 +144,8 @@ def _layers(
     options: ImageOptions,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[Layer, ...]]:
     """Return thumbnail, outline and layers of an image."""
-    of_image = {checkpoint.name: tables[checkpoint.name].get(image) for checkpoint in models}
-    rows = {name: table for name, table in of_image.items() if table is not None and len(table)}
+    image_tables = {checkpoint.name: tables[checkpoint.name].get(image) for checkpoint in models}
+    rows = {name: table for name, table in image_tables.items() if table is not None and len(table)}
     first = next(iter(rows.values()))
     thumbnail = _thumbnail(Path(first["image_path"].iloc[0]), options)
     size = thumbnail.shape[:2]
@@ -289,8 +289,8 @@ def _write_text(
     width, height = figure.get_size_inches() * _DPI
     box = {"facecolor": "black", "alpha": 0.6, "pad": 2, "linewidth": 0} if boxed else None
     colour = "white" if boxed else "black"
-    drawn = figure.text(x / width, y / height, text, ha=ha, va="center", fontsize=size)
-    drawn.set(color=colour, bbox=box)
+    artist = figure.text(x / width, y / height, text, ha=ha, va="center", fontsize=size)
+    artist.set(color=colour, bbox=box)
 
 
 def _paste(canvas: NDArray[np.uint8], pixels: NDArray[np.uint8], top: int, left: int) -> None:

@@ -150,8 +150,8 @@ def threshold_table(sweeps: pd.DataFrame, mask_threshold: float) -> pd.DataFrame
     rows: list[dict[str, Any]] = []
     for (name, prompt), sweep in sweeps.groupby(["checkpoint", "prompt"], sort=False):
         distance = (sweep["threshold"] - mask_threshold).abs()
-        near = sweep.assign(distance=distance).sort_values("distance", kind="stable")
-        used, best = near.iloc[0], near.iloc[int(near["miou"].argmax())]
+        nearest = sweep.assign(distance=distance).sort_values("distance", kind="stable")
+        used, best = nearest.iloc[0], nearest.iloc[int(nearest["miou"].argmax())]
         rows.append(
             {"checkpoint": name, "prompt": prompt, "miou": used["miou"]}
             | {"best_threshold": best["threshold"], "best_miou": best["miou"]}

@@ -154,12 +154,14 @@ def _better_step(report: ReportData, mious: dict[tuple[str, str], float]) -> lis
     """Return the best checkpoint of the run if it is not the main one."""
     if not report.chain:
         return []
-    own = {
+    means = {
         name: mious[name, report.first_prompt]
         for name in report.of_kind("start", "stage", "best")
         if (name, report.first_prompt) in mious
     }
-    highest = max(own, key=lambda name: own[name])
-    if round(own[highest] - own.get(report.main, math.inf), 3) <= 0:
+    highest = max(means, key=lambda name: means[name])
+    if round(means[highest] - means.get(report.main, math.inf), 3) <= 0:
         return []
-    return [f"The best checkpoint of the run is {highest} ({own[highest]:.3f}), not {report.main}."]
+    return [
+        f"The best checkpoint of the run is {highest} ({means[highest]:.3f}), not {report.main}."
+    ]
