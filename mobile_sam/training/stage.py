@@ -46,8 +46,7 @@ from mobile_sam.training.optim import (
 )
 from mobile_sam.training.out_of_memory import with_smaller_passes
 from mobile_sam.training.precision import loss_scale, skips_overflow
-from mobile_sam.training.progress import NotFiniteError
-from mobile_sam.training.progress_logger import ProgressLogger
+from mobile_sam.training.progress import NotFiniteError, ProgressLogger
 from mobile_sam.training.setup import new_training_module, training_set
 from mobile_sam.training.signals import SignalHandler, end_all
 from mobile_sam.training.stage_checkpoints import StageCheckpoints, TrainingState

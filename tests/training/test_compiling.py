@@ -68,7 +68,7 @@ def test_a_measurement_leaves_no_trace_and_the_encoder_alone_is_compiled(
 
 def test_a_missing_compiler_is_a_sentence(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler, and there is no 'no"):
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler, but there is no 'no"):
         train_run(tiny(compile=True))
 
 

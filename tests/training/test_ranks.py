@@ -386,7 +386,7 @@ def test_fewer_images_than_devices_are_refused_at_once(tiny: Make) -> None:
 def test_more_devices_than_gpus_are_refused(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(ConfigError, match="devices: 2, but there are 1 GPUs"):
+    with pytest.raises(ConfigError, match="devices: 2, but only 1 GPUs are visible"):
         launch_fabric(tiny(devices=2))
 
 

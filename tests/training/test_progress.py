@@ -10,7 +10,7 @@ import pytest
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import normalise
 from mobile_sam.paths import RunPaths
-from mobile_sam.training import progress_logger
+from mobile_sam.training import progress
 from mobile_sam.training.run import train_run
 from tests.helpers.training_processes import start, train, wait_for
 
@@ -35,7 +35,7 @@ def metrics(config: RunConfig) -> pd.DataFrame:
 
 
 def test_curves_are_those_of_the_metrics(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_logger, "_LOG_SECONDS", 0)
+    monkeypatch.setattr(progress, "_LOG_SECONDS", 0)
     config = tiny(num_epochs=2)
     train_run(config)
     found, table = curves(config), metrics(config)
@@ -48,7 +48,7 @@ def test_curves_are_those_of_the_metrics(tiny: Make, monkeypatch: pytest.MonkeyP
 
 
 def _each_step_is_drawn() -> None:
-    progress_logger._LOG_SECONDS = 0
+    progress._LOG_SECONDS = 0
 
 
 def test_after_a_kill_no_curve_doubles_or_has_a_hole(tiny: Make) -> None:
@@ -65,7 +65,7 @@ def test_after_a_kill_no_curve_doubles_or_has_a_hole(tiny: Make) -> None:
 
 
 def test_other_settings_begin_the_curves_anew(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_logger, "_LOG_SECONDS", 0)
+    monkeypatch.setattr(progress, "_LOG_SECONDS", 0)
     config = tiny(num_epochs=2)
     train_run(config)
     (stage,) = normalise(config)
