@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 # From schedulers and Ctrl-C; SIGUSR1 is SLURM's warning before the time limit.
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_LAST_MESSAGE = "received a signal to end; run the same command to continue"
+_LAST_MESSAGE = "received a signal to end; run the same command again to continue"
 
 
 class Interrupted(SystemExit):

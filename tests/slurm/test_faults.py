@@ -12,7 +12,7 @@ from tests.helpers.stopping import stop_at
 pytestmark = pytest.mark.slurm
 
 Undisturbed = Callable[[int], Path]
-ASKED = "received a signal to end; run the same command to continue"
+ASKED = "received a signal to end; run the same command again to continue"
 
 
 def cancel(submitted: Submitted, epochs: int) -> None:

@@ -229,7 +229,10 @@ def test_a_signal_to_any_rank_saves_once_and_ends_all(asked: int, tiny: Make) ->
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [Interrupted().code, 0]
-    assert log_of(config).count("received a signal to end; run the same command to continue") == 1
+    assert (
+        log_of(config).count("received a signal to end; run the same command again to continue")
+        == 1
+    )
     assert RunPaths(config).state(normalise(config)[0]).joinpath("resume.pt").is_file()
 
 

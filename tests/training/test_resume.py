@@ -255,6 +255,6 @@ def test_a_signal_to_all_processes_of_a_job_ends_the_trainer_alone(tiny: Make) -
     process.terminate()
     process.join()
     assert process.exitcode == 128 + signal.SIGTERM
-    assert "received a signal to end; run the same command to continue" in log_of(config)
+    assert "received a signal to end; run the same command again to continue" in log_of(config)
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []

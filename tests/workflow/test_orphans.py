@@ -35,5 +35,5 @@ def test_a_trainer_does_not_outlive_snakemake_and_saves_before_it_ends(
     running.wait()
     _, alive = psutil.wait_procs(trainers, timeout=30)
     assert alive == []
-    assert "received a signal to end; run the same command to continue" in log.read_text()
+    assert "received a signal to end; run the same command again to continue" in log.read_text()
     assert checkpoint.load(resume)["progress"]["step"] > 0
