@@ -1,5 +1,6 @@
 """Masks as COCO run-length codes, and geometry of masks."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 from scipy import ndimage
+
+from mobile_sam.metrics.mask_crop import MaskCrop, crop_mask
 
 Mask = NDArray[np.bool_]
 Size = tuple[int, int]  # (H, W) in pixels
@@ -217,14 +220,31 @@ class EncodedMasks:
             if self.areas[place]:
                 x0, y0, x1, y1 = self.boxes[place].tolist()
                 window = slice(y0, y1), slice(x0, x1)
-                yield CroppedMask(place, window, self._columns(place, x0, x1)[y0:y1])
+                yield CroppedMask(
+                    place, window, _columns(self.codes[place], self.size[0], x0, x1)[y0:y1]
+                )
 
-    def _columns(self, place: int, x0: int, x1: int) -> Mask:
-        height = self.size[0]
-        ends = np.cumsum(run_lengths(self.codes[place])).clip(x0 * height, x1 * height)
-        lengths = np.diff(ends, prepend=x0 * height)
-        pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
-        return pixels.reshape(x1 - x0, height).T
+
+def decode_crop(counts: bytes, size: Size, box: tuple[int, int, int, int]) -> MaskCrop:
+    """Decode a compressed code of an image of (H, W) in a box, xyxy, that contains its mask."""
+    x0, y0, x1, y1 = box
+    return MaskCrop.tight(_columns(counts, size[0], x0, x1)[y0:y1], x0, y0, size)
+
+
+def encode_crop(crop: MaskCrop) -> bytes:
+    """Return the code of a mask in its image, as `encode` does."""
+    x0, y0, x1, y1 = crop.box
+    canvas = np.zeros(crop.size, dtype=np.uint8, order="F")
+    canvas[y0:y1, x0:x1] = crop.pixels
+    return coco.encode(canvas)["counts"]
+
+
+def _columns(counts: bytes, height: int, x0: int, x1: int) -> Mask:
+    """Decode the columns x0 to x1 of an image, (H, x1 - x0)."""
+    ends = np.cumsum(run_lengths(counts)).clip(x0 * height, x1 * height)
+    lengths = np.diff(ends, prepend=x0 * height)
+    pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    return pixels.reshape(x1 - x0, height).T
 
 
 class CroppedMask(NamedTuple):
@@ -254,26 +274,35 @@ def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def interior_point(mask: Mask) -> tuple[int, int]:
+def interior_point(mask: Mask | MaskCrop) -> tuple[int, int]:
     """Return (x, y) of the pixel deepest inside the mask; the first one of several.
 
     mask: (H, W), not empty. The surroundings of the image count as background.
     """
-    y, x = np.unravel_index(int(squared_depth(mask).argmax()), mask.shape)
-    return int(x), int(y)
+    return deepest_pixel(mask)[1:]
 
 
-def squared_depth(mask: Mask) -> NDArray[np.int64]:
-    """Return the squared distance (H, W) of each mask pixel from the background, in pixels.
+def deepest_pixel(
+    mask: Mask | MaskCrop, excluded: Iterable[tuple[int, int]] = ()
+) -> tuple[int, int, int]:
+    """Return the squared depth of the deepest pixel, and its (x, y); (0, 0, 0) without any.
 
-    It is 0 outside of the mask. The surroundings of the image count as background. Squared
-    distances between pixels are integers: rounding to them makes equal depths equal, so that the
-    deepest pixel is deterministic.
+    The depth of a pixel of the mask, (H, W), is its distance from the background, in pixels; the
+    surroundings of the image count as background. The first of several pixels is taken.
+    excluded: (x, y) of pixels that are not taken. Squared distances between pixels are integers:
+    rounding to them makes equal depths equal, so that the deepest pixel is deterministic.
     """
-    squares = np.zeros(mask.shape, dtype=np.int64)
-    if mask.any():
-        x0, y0, x1, y1 = bounding_box(mask)
-        padded = np.pad(mask[y0:y1, x0:x1], 1).astype(np.uint8)
-        depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-        squares[y0:y1, x0:x1] = np.rint(np.square(depth, dtype=np.float64))
-    return squares
+    crop = crop_mask(mask)
+    if not crop.pixels.size:
+        return 0, 0, 0
+    padded = np.pad(crop.pixels.view(np.uint8), 1)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    x0, y0, x1, y1 = crop.box
+    for x, y in excluded:
+        if x0 <= x < x1 and y0 <= y < y1:
+            depth[y - y0, x - x0] = 0
+    deepest = round(float(depth.max()) ** 2)
+    if deepest == 0:
+        return 0, 0, 0
+    row, column = np.unravel_index(int((depth > math.sqrt(deepest - 0.5)).argmax()), depth.shape)
+    return deepest, x0 + int(column), y0 + int(row)

@@ -16,7 +16,7 @@ import torch
 from mobile_sam.config.sections import ImageOptions
 from mobile_sam.data.images import DEFAULT_OPTIONS, read_image
 from mobile_sam.data.index.table import IndexedImage
-from mobile_sam.data.masks import Size, encode
+from mobile_sam.data.masks import Size, encode_crop
 from mobile_sam.data.record import normalise_name
 from mobile_sam.data.records import find_records
 from mobile_sam.data.sampling.prompts import box_prompt
@@ -109,11 +109,11 @@ def _segment_boxes(
     for start in range(0, len(boxes), count):
         batch = boxes[start : start + count]
         prompts = [box_prompt((x, y, x + w, y + h)) for x, y, w, h in (b.bbox for b in batch)]
-        logits = image.upscale(image.decode(prompts).low_res_logits)[:, 0]
-        for box, mask in zip(batch, (logits > threshold).cpu().numpy(), strict=True):
+        masks = image.predict(image.decode(prompts).low_res_logits[:, 0], threshold)
+        for box, mask in zip(batch, masks, strict=True):
             yield {
                 "image_id": box.image_id,
                 "category_id": box.category_id,
                 "score": box.score,
-                "segmentation": {"size": list(size), "counts": encode(mask)},
+                "segmentation": {"size": list(size), "counts": encode_crop(mask)},
             }

@@ -1,17 +1,22 @@
 """Image that a model has encoded: takes prompts in the image frame and returns masks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mobile_sam.coordinates import points_to_model_frame, upscale_logits
+from mobile_sam.coordinates import points_to_model_frame, upscale_windows
 from mobile_sam.data.index.table import IndexedImage, read_indexed_image
 from mobile_sam.data.masks import Size
 from mobile_sam.data.sampling.prompts import Prompt
 from mobile_sam.data.transforms import image_to_model_frame
+from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
+from mobile_sam.metrics.mask_crop import MaskCrop
 from mobile_sam.models.mask_decoder import SINGLE, Decoded
 from mobile_sam.models.sam import Sam
 
@@ -19,19 +24,69 @@ _MAX_PROMPTS = 64
 _MAX_LOGITS = 2**26  # 256 MiB in 32 bits
 
 
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Predicted mask and the truth. Each metric is computed once."""
+
+    prediction: MaskCrop
+    truth: MaskCrop
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics of a mask, by their columns in tables."""
+        return {
+            "iou": self.iou,
+            "dice": dice(self.prediction, self.truth),
+            "boundary_iou": boundary_iou(self.prediction, self.truth),
+            "boundary_f": boundary_f(self.prediction, self.truth),
+        }
+
+    @cached_property
+    def iou(self) -> float:
+        """Return the intersection over union."""
+        return iou(self.prediction, self.truth)
+
+
 class PromptResult(NamedTuple):
     """Predictions for P objects that are prompted in the same way.
 
-    prompt: the name in tables. masks: (P, H, W) bool, image frame. predicted_iou: (P,).
-    sweep: (P, T), IoU at each of T thresholds, or None.
+    prompt: the name in tables. masks: P of them. predicted_iou: (P,).
+    sweep: IoU of each object at each of T thresholds, or None.
     ious: the IoU of each object after each click of its session, if clicks are counted.
     """
 
     prompt: str
-    masks: Tensor
+    masks: Sequence[Comparison]
     predicted_iou: Tensor
-    sweep: Tensor | None = None
-    ious: tuple[tuple[float, ...], ...] | None = None
+    sweep: Sequence[Sequence[float]] | None = None
+    ious: Sequence[Sequence[float]] | None = None
+
+
+class MaskLogits(NamedTuple):
+    """Mask logits in a window of an image of (H, W); lower ones lie outside.
+
+    values: (h, w). x0, y0: first column and row of the window.
+    """
+
+    values: NDArray[np.floating]
+    x0: int
+    y0: int
+    size: Size
+
+    def above(self, threshold: float) -> MaskCrop:
+        """Return the mask of the logits above a threshold."""
+        return MaskCrop.tight(self.values > threshold, self.x0, self.y0, self.size)
+
+    def sweep(self, truth: MaskCrop, thresholds: Sequence[float]) -> list[float]:
+        """Return the IoU with a mask that is not empty at each threshold."""
+        height, width = self.values.shape
+        inside = self.values[truth.within((self.x0, self.y0, self.x0 + width, self.y0 + height))]
+        result = []
+        for threshold in thresholds:
+            both = int(np.count_nonzero(inside > threshold))
+            area = int(np.count_nonzero(self.values > threshold))
+            result.append(both / (truth.area + area - both))
+        return result
 
 
 class EncodedImage:
@@ -47,8 +102,7 @@ class EncodedImage:
         self.device = next(model.parameters()).device
         self.size = record.size
         self.embedding = model.image_encoder(frame[None].to(self.device))
-        unknown = record.unknown() if record.ignored else None
-        self.ignored = None if unknown is None else torch.from_numpy(unknown).to(self.device)
+        self.ignored = record.unknown() if record.ignored else None
 
     def decode(
         self, prompts: Sequence[Prompt], masks: Tensor | None = None, outputs: range = SINGLE
@@ -68,10 +122,24 @@ class EncodedImage:
             outputs=outputs,
         )
 
-    def upscale(self, low_res_logits: Tensor) -> Tensor:
-        """Upscale low_res_logits (N, M, S/4, S/4) to (N, M, H, W); -inf in ignored regions."""
-        logits = upscale_logits(low_res_logits, self.model.img_size, self.size)
-        return logits if self.ignored is None else logits.masked_fill(self.ignored, -torch.inf)
+    def upscale(self, low_res_logits: Tensor, threshold: float) -> Iterator[MaskLogits]:
+        """Yield the mask logits of low_res_logits (N, S/4, S/4), where they exceed a threshold.
+
+        They are -inf in ignored regions.
+        """
+        for logits, x0, y0 in upscale_windows(
+            low_res_logits, threshold, self.model.img_size, self.size
+        ):
+            values = logits.cpu().numpy()
+            if self.ignored is not None:
+                height, width = values.shape
+                ignored = self.ignored[y0 : y0 + height, x0 : x0 + width]
+                values = np.where(ignored, -np.inf, values)
+            yield MaskLogits(values, x0, y0, self.size)
+
+    def predict(self, low_res_logits: Tensor, threshold: float) -> list[MaskCrop]:
+        """Return the mask of each of low_res_logits (N, S/4, S/4)."""
+        return [logits.above(threshold) for logits in self.upscale(low_res_logits, threshold)]
 
 
 def load_frame(record: IndexedImage, img_size: int) -> Tensor:
@@ -82,12 +150,6 @@ def load_frame(record: IndexedImage, img_size: int) -> Tensor:
 def prompts_per_batch(size: Size, masks: int) -> int:
     """Return how many prompts with `masks` masks each are decoded at once for a (H, W) image."""
     return max(1, min(_MAX_PROMPTS, _MAX_LOGITS // (masks * size[0] * size[1])))
-
-
-def mask_iou(masks: Tensor, truths: Tensor) -> Tensor:
-    """Return the IoU of masks (..., H, W) with non-empty ground truth; shapes are broadcast."""
-    shared = (masks & truths).sum((-2, -1))
-    return shared.double() / (masks | truths).sum((-2, -1))
 
 
 def select_masks(values: Tensor, indices: Tensor) -> Tensor:

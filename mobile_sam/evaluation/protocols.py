@@ -15,31 +15,29 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mobile_sam.config.sections import Protocol
 from mobile_sam.data.index.table import IndexedImage, read_indexed_image
-from mobile_sam.data.masks import Mask, bounding_box, encode, interior_point, subtract
+from mobile_sam.data.masks import encode, interior_point, subtract
 from mobile_sam.data.sampling.click_simulation import Click, clicks_prompt, next_click
 from mobile_sam.data.sampling.prompts import VALIDATION_PROMPTS, Prompt, point_prompt
-from mobile_sam.evaluation.encoded import EncodedImage, PromptResult, mask_iou, select_masks
+from mobile_sam.evaluation.encoded import Comparison, EncodedImage, PromptResult, select_masks
 from mobile_sam.evaluation.options import EvaluationOptions
 from mobile_sam.inference.automatic_masks import automatic_masks
 from mobile_sam.inference.proposals import AutomaticMask, AutomaticOptions
-from mobile_sam.metrics import iou
+from mobile_sam.metrics.mask_crop import MaskCrop
 from mobile_sam.metrics.proposals import pairwise_overlaps, recall_shares
-from mobile_sam.models.mask_decoder import ALL, Decoded
+from mobile_sam.models.mask_decoder import ALL, MULTI, Decoded
 
 
 def run_protocols(
-    image: EncodedImage, truths: list[Mask], options: EvaluationOptions
+    image: EncodedImage, truths: list[MaskCrop], options: EvaluationOptions
 ) -> Iterator[PromptResult]:
     """Yield the predictions for P objects, one result for each prompt.
 
-    truths: masks (H, W), not empty. The four masks of a prompt come from one pass of the decoder.
+    truths: masks, not empty. The four masks of a prompt come from one pass of the decoder.
     """
-    truth = torch.from_numpy(np.stack(truths)).to(image.device)
     clicking = bool({"clicks", "noc"} & set(options.protocols))
     for kind, prompt_of in _PROMPTS.items():
         requested = kind in options.protocols
@@ -47,9 +45,7 @@ def run_protocols(
             continue
         decoded = image.decode([prompt_of(mask) for mask in truths], outputs=ALL)
         if requested:
-            yield from _by_prompt(
-                kind, image.upscale(decoded.low_res_logits), decoded, truth, options
-            )
+            yield from _by_prompt(image, kind, decoded, truths, options)
         if kind == "point" and clicking:
             best = 1 + decoded.predicted_iou[:, 1:].argmax(1)
             first = (
@@ -62,34 +58,42 @@ def run_protocols(
 
 
 def _by_prompt(
-    kind: str, logits: Tensor, decoded: Decoded, truth: Tensor, options: EvaluationOptions
+    image: EncodedImage,
+    kind: str,
+    decoded: Decoded,
+    truths: list[MaskCrop],
+    options: EvaluationOptions,
 ) -> Iterator[PromptResult]:
-    """Yield the results of one prompt. logits: (P, 4, H, W), image frame; truth: (P, H, W) bool."""
-    masks = logits > options.mask_threshold
-    predicted_iou = decoded.predicted_iou
-    sweep = None
-    if kind in VALIDATION_PROMPTS:
-        tried = [mask_iou(logits[:, 0] > threshold, truth) for threshold in options.thresholds]
-        sweep = torch.stack(tried, dim=1)
-    yield PromptResult(kind, masks[:, 0], predicted_iou[:, 0], sweep)
-    if "best_of_3" in options.protocols and kind in VALIDATION_PROMPTS:
-        best = 1 + mask_iou(masks[:, 1:], truth[:, None]).argmax(1)
-        yield PromptResult(
-            f"{kind}_best_of_3", select_masks(masks, best), select_masks(predicted_iou, best)
-        )
-        likely = 1 + predicted_iou[:, 1:].argmax(1)
-        yield PromptResult(
-            f"{kind}_chosen_of_3", select_masks(masks, likely), select_masks(predicted_iou, likely)
-        )
+    """Yield the results of one prompt."""
+    low_res_logits, predicted_iou = decoded.low_res_logits, decoded.predicted_iou
+    threshold, thresholds = options.mask_threshold, options.thresholds
+    if kind not in VALIDATION_PROMPTS:
+        masks = _compare(image.predict(low_res_logits[:, 0], threshold), truths)
+        yield PromptResult(kind, masks, predicted_iou[:, 0])
+        return
+    swept = list(image.upscale(low_res_logits[:, 0], min(threshold, *thresholds)))
+    masks = _compare([logits.above(threshold) for logits in swept], truths)
+    sweep = [logits.sweep(truth, thresholds) for logits, truth in zip(swept, truths, strict=True)]
+    yield PromptResult(kind, masks, predicted_iou[:, 0], sweep)
+    if "best_of_3" in options.protocols:
+        of_three = [_compare(image.predict(low_res_logits[:, k], threshold), truths) for k in MULTI]
+        ious = torch.tensor([[mask.iou for mask in masks] for masks in of_three])
+        for name, best in (("best", ious.T.argmax(1)), ("chosen", predicted_iou[:, 1:].argmax(1))):
+            masks = [of_three[k][number] for number, k in enumerate(best.tolist())]
+            yield PromptResult(f"{kind}_{name}_of_3", masks, select_masks(predicted_iou, 1 + best))
 
 
-def box_center(mask: Mask) -> Prompt:
+def _compare(predictions: Iterable[MaskCrop], truths: Iterable[MaskCrop]) -> list[Comparison]:
+    return [Comparison(*pair) for pair in zip(predictions, truths, strict=True)]
+
+
+def box_center(mask: MaskCrop) -> Prompt:
     """Return the centre of the bounding box as a point prompt; it may lie outside the mask."""
-    x0, y0, x1, y1 = bounding_box(mask)
+    x0, y0, x1, y1 = mask.box
     return point_prompt((x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2)
 
 
-_PROMPTS: dict[str, Callable[[Mask], Prompt]] = {**VALIDATION_PROMPTS, "center": box_center}
+_PROMPTS: dict[str, Callable[[MaskCrop], Prompt]] = {**VALIDATION_PROMPTS, "center": box_center}
 
 
 MAX_CLICKS = 20
@@ -99,16 +103,16 @@ REPORTED_CLICKS = (3, 5)  # each has its own rows in the table
 
 def click_results(
     image: EncodedImage,
-    truths: Sequence[Mask],
+    truths: Sequence[MaskCrop],
     first: tuple[Tensor, Tensor],
     threshold: float,
     protocols: Sequence[Protocol],
 ) -> Iterator[PromptResult]:
     """Simulate corrective clicks on P objects; yield the predictions after some of them.
 
-    truths: masks (H, W). first: low_res_logits (P, 1, S/4, S/4) and predicted_iou (P,) of a click
-    on the deepest pixel of each. A session ends at the target IoU: `noc` is the same whether or not
-    `clicks` yields predictions after more clicks.
+    first: low_res_logits (P, 1, S/4, S/4) and predicted_iou (P,) of a click on the deepest pixel of
+    each. A session ends at the target IoU: `noc` is the same whether or not `clicks` yields
+    predictions after more clicks.
     """
     counted, shown = "noc" in protocols, REPORTED_CLICKS if "clicks" in protocols else ()
     session = _ClickSession(image, truths, first, threshold)
@@ -130,28 +134,29 @@ class _ClickSession:
     def __init__(
         self,
         image: EncodedImage,
-        truths: Sequence[Mask],
+        truths: Sequence[MaskCrop],
         first: tuple[Tensor, Tensor],
         threshold: float,
     ) -> None:
         self.image, self.truths, self.threshold = image, truths, threshold
         self.low_res_logits, self.predicted_iou = (tensor.clone() for tensor in first)
-        self.masks = self._masks(self.low_res_logits)
+        self.masks = self._masks(range(len(truths)))
         self.clicks: list[list[Click]] = [[(*interior_point(mask), True)] for mask in truths]
         self.ious: list[list[float]] = [[] for _ in truths]
-        self.finished: dict[int, tuple[Mask, Tensor, int]] = {}  # mask, predicted_iou, clicks
+        # Of each object that has reached the target: mask, predicted_iou, clicks.
+        self.finished: dict[int, tuple[Comparison, Tensor, int]] = {}
         self._measure(range(len(truths)))
 
-    def state(self) -> tuple[Tensor, Tensor]:
-        """Return the current masks (P, H, W) and predicted_iou (P,)."""
-        return torch.from_numpy(self.masks.copy()), self.predicted_iou.clone()
+    def state(self) -> tuple[list[Comparison], Tensor]:
+        """Return the P current masks and predicted_iou (P,)."""
+        return self.masks.copy(), self.predicted_iou.clone()
 
     def counted(self) -> PromptResult:
         """Return the result of each session: at the target IoU, or after the last click."""
         masks, predicted_iou = self.state()
         ious = [tuple(values) for values in self.ious]
         for number, (mask, score, clicks) in self.finished.items():
-            masks[number], predicted_iou[number] = torch.from_numpy(mask), score
+            masks[number], predicted_iou[number] = mask, score
             ious[number] = ious[number][:clicks]
         return PromptResult("noc", masks, predicted_iou, ious=tuple(ious))
 
@@ -164,25 +169,29 @@ class _ClickSession:
         active = list(range(len(self.truths))) if everywhere else self._unfinished()
         for number in active:
             self.clicks[number].append(
-                next_click(self.masks[number], self.truths[number], self.clicks[number])
+                next_click(self.masks[number].prediction, self.truths[number], self.clicks[number])
             )
         decoded = self.image.decode(
             [clicks_prompt(self.clicks[number]) for number in active], self.low_res_logits[active]
         )
         self.low_res_logits[active] = decoded.low_res_logits
         self.predicted_iou[active] = decoded.predicted_iou[:, 0]
-        self.masks[active] = self._masks(decoded.low_res_logits)
+        for number, mask in zip(active, self._masks(active), strict=True):
+            self.masks[number] = mask
         self._measure(active)
 
     def _measure(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            self.ious[number].append(iou(self.masks[number], self.truths[number]))
+            self.ious[number].append(self.masks[number].iou)
             if number not in self.finished and self.ious[number][-1] >= TARGET_IOU:
                 score, clicks = self.predicted_iou[number].clone(), len(self.ious[number])
-                self.finished[number] = (self.masks[number].copy(), score, clicks)
+                self.finished[number] = (self.masks[number], score, clicks)
 
-    def _masks(self, low_res_logits: Tensor) -> NDArray[np.bool_]:
-        return (self.image.upscale(low_res_logits)[:, 0] > self.threshold).cpu().numpy()
+    def _masks(self, numbers: Sequence[int]) -> list[Comparison]:
+        """Return the masks of some objects."""
+        low_res_logits = self.low_res_logits[list(numbers), 0]
+        predictions = self.image.predict(low_res_logits, self.threshold)
+        return _compare(predictions, [self.truths[number] for number in numbers])
 
     def _unfinished(self) -> list[int]:
         return [number for number in range(len(self.truths)) if number not in self.finished]

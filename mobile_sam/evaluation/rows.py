@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from mobile_sam.data.index.table import Index, IndexedImage, Segment
-from mobile_sam.data.masks import Mask, encode
-from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
+from mobile_sam.data.masks import encode_crop
+from mobile_sam.evaluation.encoded import Comparison
+from mobile_sam.metrics.mask_crop import MaskCrop
 
 Row = dict[str, Any]
 _STORED_PROMPTS = frozenset({"box", "point"})  # prompts whose masks are stored, for the gallery
@@ -16,24 +17,24 @@ _STORED_PROMPTS = frozenset({"box", "point"})  # prompts whose masks are stored,
 def filled_box_rows(index: Index, positions: Sequence[int], name: str) -> Iterator[Row]:
     """Yield rows of the baseline that needs no model: the filled ground-truth box as the mask."""
     for record in (index[position] for position in positions):
+        known = ~record.unknown() if record.ignored else None
         for segment in record.segments:
-            mask = np.zeros(record.size, dtype=bool)
             x0, y0, x1, y1 = segment.box
-            mask[y0:y1, x0:x1] = True
-            mask &= ~record.unknown() if record.ignored else True
-            row = measure_mask(record, segment, record.mask(segment), "box", mask, float("nan"))
+            filled = np.ones((y1 - y0, x1 - x0), bool) if known is None else known[y0:y1, x0:x1]
+            mask = MaskCrop.tight(filled, x0, y0, record.size)
+            compared = Comparison(mask, record.cropped_mask(segment))
+            row = measure_mask(record, segment, "box", compared, float("nan"))
             yield {"checkpoint": name, **row}
 
 
 def measure_mask(
     record: IndexedImage,
     segment: Segment,
-    truth: Mask,
     prompt: str,
-    prediction: Mask,
+    mask: Comparison,
     predicted_iou: float,
 ) -> Row:
-    """Return the metrics of a prediction; truth and prediction are (H, W), image frame."""
+    """Return the metrics of a prediction."""
     store_masks = prompt in _STORED_PROMPTS
     return {
         "prompt": prompt,
@@ -44,11 +45,8 @@ def measure_mask(
         "height": record.size[0],
         "width": record.size[1],
         "area": segment.area,
-        "iou": iou(prediction, truth),
-        "dice": dice(prediction, truth),
-        "boundary_iou": boundary_iou(prediction, truth),
-        "boundary_f": boundary_f(prediction, truth),
+        **mask.metrics,
         "predicted_iou": predicted_iou,
         "truth": segment.rle if store_masks else None,
-        "prediction": encode(prediction) if store_masks else None,
+        "prediction": encode_crop(mask.prediction) if store_masks else None,
     }

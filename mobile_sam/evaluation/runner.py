@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from mobile_sam.data.index.table import Index, IndexedImage, Segment
-from mobile_sam.data.masks import Mask, decode
-from mobile_sam.evaluation.encoded import EncodedImage, PromptResult, load_frame, prompts_per_batch
+from mobile_sam.data.masks import decode
+from mobile_sam.evaluation.encoded import (
+    Comparison,
+    EncodedImage,
+    PromptResult,
+    load_frame,
+    prompts_per_batch,
+)
 from mobile_sam.evaluation.options import EvaluationOptions
 from mobile_sam.evaluation.protocols import automatic_results, run_protocols
 from mobile_sam.evaluation.rows import Row, measure_mask
 from mobile_sam.metrics.clicks import number_of_clicks
+from mobile_sam.metrics.mask_crop import crop_mask
 from mobile_sam.models.mask_decoder import NUM_MASKS
 from mobile_sam.models.sam import Sam
 from mobile_sam.system.progress import ProgressLog
@@ -53,9 +60,9 @@ def _by_prompts(
     count = prompts_per_batch(record.size, NUM_MASKS)
     for start in range(0, len(record.segments), count):
         segments = record.segments[start : start + count]
-        truths = [record.mask(segment) for segment in segments]
+        truths = [record.cropped_mask(segment) for segment in segments]
         for result in run_protocols(image, truths, options):
-            rows.setdefault(result.prompt, []).extend(_rows(record, segments, truths, result))
+            rows.setdefault(result.prompt, []).extend(_rows(record, segments, result))
     return chain.from_iterable(rows.values())
 
 
@@ -67,20 +74,18 @@ def _without_prompts(
         mask, predicted_iou = np.zeros(record.size, dtype=bool), float("nan")
         if best is not None:
             mask, predicted_iou = decode(best.code, record.size), best.predicted_iou
-        row = measure_mask(record, segment, record.mask(segment), "automatic", mask, predicted_iou)
+        compared = Comparison(crop_mask(mask), record.cropped_mask(segment))
+        row = measure_mask(record, segment, "automatic", compared, predicted_iou)
         yield row | {"recall": share}
 
 
-def _rows(
-    record: IndexedImage, segments: Sequence[Segment], truths: Sequence[Mask], result: PromptResult
-) -> Iterator[Row]:
-    masks = result.masks.cpu().numpy()
-    sweep = None if result.sweep is None else result.sweep.tolist()
+def _rows(record: IndexedImage, segments: Sequence[Segment], result: PromptResult) -> Iterator[Row]:
     guesses = result.predicted_iou.tolist()
-    for number, (segment, truth) in enumerate(zip(segments, truths, strict=True)):
-        row = measure_mask(record, segment, truth, result.prompt, masks[number], guesses[number])
-        if sweep is not None:
-            row["sweep"] = sweep[number]
+    for number, segment in enumerate(segments):
+        mask, guess = result.masks[number], guesses[number]
+        row = measure_mask(record, segment, result.prompt, mask, guess)
+        if result.sweep is not None:
+            row["sweep"] = result.sweep[number]
         if result.ious is not None:
             row["noc_80"] = number_of_clicks(result.ious[number], 0.8)
             row["noc_90"] = number_of_clicks(result.ious[number], 0.9)

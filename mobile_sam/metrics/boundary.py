@@ -1,7 +1,7 @@
 """Metrics that compare the outlines of masks.
 
-Distances are fractions of the diagonal of the whole image. Only the bounding box of both masks is
-computed, with the same result.
+Distances are fractions of the diagonal of the whole image. Only the parts of the image where the
+masks have pixels are computed, with the same result.
 """
 
 import math
@@ -9,13 +9,13 @@ import math
 import cv2
 import numpy as np
 
-from mobile_sam.metrics.overlap import Mask, crop
+from mobile_sam.metrics.mask_crop import Mask, MaskCrop, common_box, crop_pair, enlarge
+from mobile_sam.metrics.overlap import iou
 
-_BAND = 0.02  # of the diagonal: width of the band along the outline in boundary IoU
 _TOLERANCE = 0.008  # of the diagonal: largest distance of matching contours
 
 
-def boundary_iou(prediction: Mask, truth: Mask) -> float:
+def boundary_iou(prediction: Mask | MaskCrop, truth: Mask | MaskCrop) -> float:
     """Compute boundary IoU of two masks (H, W); 1 if both are empty, 0 if one is.
 
     The IoU of the pixels of each mask within a distance d of its outline, where d is 2 % of the
@@ -23,15 +23,11 @@ def boundary_iou(prediction: Mask, truth: Mask) -> float:
     authors' code, the distance is the larger of those in x and y, and the image border counts as
     outline.
     """
-    width = max(1, round(_BAND * math.hypot(*truth.shape)))
-    prediction, truth = crop(prediction, truth)
-    if truth.size == 0:
-        return 1.0
-    predicted, true = _band(prediction, width), _band(truth, width)
-    return np.count_nonzero(predicted & true) / np.count_nonzero(predicted | true)
+    prediction, truth = crop_pair(prediction, truth)
+    return iou(prediction.band, truth.band)
 
 
-def boundary_f(prediction: Mask, truth: Mask) -> float:
+def boundary_f(prediction: Mask | MaskCrop, truth: Mask | MaskCrop) -> float:
     """Compute the F measure of the contours of two masks (H, W), the F of DAVIS' J&F.
 
     Precision is the share of pixels of the predicted contour that have a pixel of the true contour
@@ -41,42 +37,25 @@ def boundary_f(prediction: Mask, truth: Mask) -> float:
     contour, so a mask without a contour is empty or fills the image. If one of the two has none, F
     is 0. If neither has, F is 1 for equal masks and otherwise 0; the original code returns 1.
     """
-    radius = math.ceil(_TOLERANCE * math.hypot(*truth.shape))
-    # One more pixel on each side: contours also lie next to the mask.
-    prediction, truth = crop(prediction, truth, margin=1)
-    if truth.size == 0:
-        return 1.0
-    predicted, true = _contour(prediction), _contour(truth)
-    if not predicted.any() or not true.any():
-        return float(np.array_equal(prediction, truth))
-    precision, recall = _near(predicted, true, radius), _near(true, predicted, radius)
+    prediction, truth = crop_pair(prediction, truth)
+    predicted, true = prediction.contour, truth.contour
+    if not predicted.area or not true.area:
+        return float(prediction.area == truth.area)
+    radius = math.ceil(_TOLERANCE * math.hypot(*truth.size))
+    # Pixels elsewhere are not near the other contour.
+    box = common_box(*(enlarge(contour.box, radius, truth.size) for contour in (predicted, true)))
+    first, second = predicted.within(box), true.within(box)
+    precision = _near(first, second, radius) / predicted.area
+    recall = _near(second, first, radius) / true.area
     return 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
 
 
-def _band(mask: Mask, width: int) -> Mask:
-    """Return the pixels of a mask within `width` in x and y of a pixel outside it."""
-    # Equal to eroding `width` times with a 3 x 3 square, as the authors do.
-    square = np.ones((2 * width + 1, 2 * width + 1), dtype=np.uint8)
-    inside = cv2.erode(
-        mask.view(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=(0.0,)
-    )
-    return mask & (inside == 0)
-
-
-def _contour(mask: Mask) -> Mask:
-    """Return the pixels that differ from their neighbour on the right, below, or below right.
-
-    Positions outside the image never differ.
-    """
-    wider = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
-    right, below, right_below = wider[:-1, 1:], wider[1:, :-1], wider[1:, 1:]
-    return (mask != right) | (mask != below) | (mask != right_below)
-
-
-def _near(contour: Mask, other: Mask, radius: int) -> float:
-    """Return the share of pixels of a contour with a pixel of the other within `radius` pixels."""
+def _near(contour: Mask, other: Mask, radius: int) -> int:
+    """Return how many pixels of a contour have a pixel of the other within `radius` pixels."""
+    if not other.any():
+        return 0
     distance = cv2.distanceTransform((~other).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[
         contour
     ]
     # Squared distances between pixels are integers.
-    return float(np.mean(np.rint(distance**2) <= radius**2))
+    return int(np.count_nonzero(np.rint(distance**2) <= radius**2))

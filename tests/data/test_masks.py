@@ -6,10 +6,12 @@ from mobile_sam.data.masks import (
     bounding_box,
     boxes_and_areas,
     decode,
+    decode_crop,
+    deepest_pixel,
     encode,
+    encode_crop,
     interior_point,
     run_lengths,
-    squared_depth,
 )
 
 
@@ -55,9 +57,36 @@ def test_run_lengths_are_those_of_the_columns(share: float) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_depths_are_those_of_another_distance_transform(seed: int) -> None:
+def test_the_deepest_pixel_is_that_of_another_distance_transform(seed: int) -> None:
     rng = np.random.default_rng(seed)
     mask = ndimage.gaussian_filter(rng.normal(size=(40, 57)), 1 + seed) > 0.02 * seed
-    expected = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] ** 2
-    assert np.abs(squared_depth(mask) - expected).max() < 1e-9
-    assert not squared_depth(np.zeros_like(mask)).any()
+    depths = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] ** 2
+    taken: list[tuple[int, int]] = []
+    for _ in range(20):
+        rounded = np.rint(depths)
+        y, x = np.unravel_index(rounded.argmax(), mask.shape)
+        assert deepest_pixel(mask, taken) == (rounded[y, x], x, y)
+        taken.append((int(x), int(y)))
+        depths[y, x] = 0
+
+
+def test_without_a_pixel_to_take_none_is_deepest() -> None:
+    mask = np.zeros((4, 5), dtype=bool)
+    assert deepest_pixel(mask) == (0, 0, 0)
+    mask[2, 3] = True
+    assert deepest_pixel(mask) == (1, 3, 2)
+    assert deepest_pixel(mask, [(3, 2)]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("box", [(3, 2, 9, 5), (0, 0, 12, 10), (3, 0, 10, 5)])
+def test_a_code_is_decoded_in_a_box(box: tuple[int, int, int, int]) -> None:
+    mask = np.zeros((10, 12), dtype=bool)
+    mask[2:5, 3:9] = np.random.default_rng(0).random((3, 6)) < 0.5
+    mask[[2, 4], [3, 8]] = True
+    crop = decode_crop(encode(mask), (10, 12), box)
+    assert crop.box == (3, 2, 9, 5)
+    np.testing.assert_array_equal(crop.pixels, mask[2:5, 3:9])
+    assert encode_crop(crop) == encode(mask)
+    empty = decode_crop(encode(mask), (10, 12), (0, 0, 3, 10))
+    assert empty.area == 0
+    assert encode_crop(empty) == encode(np.zeros_like(mask))

@@ -21,6 +21,7 @@ from mobile_sam.evaluation.rows import Row, filled_box_rows
 from mobile_sam.evaluation.runner import measure_images
 from mobile_sam.inference.predictor import SamPredictor
 from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
+from mobile_sam.metrics.mask_crop import crop_mask
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.student_teacher import start_student
 from mobile_sam.paths import RunPaths
@@ -56,7 +57,7 @@ def by_hand(predictor: SamPredictor, record: IndexedImage, truth: Mask) -> dict[
     box = np.array(_box(truth))
     point = np.array([interior_point(truth)])
     label = np.ones(1, dtype=int)
-    center = box_center(truth).points[:1]
+    center = box_center(crop_mask(truth)).points[:1]
     found = {
         "box": predictor.predict(box=box, multimask_output=False),
         "box_of_3": predictor.predict(box=box),

@@ -4,6 +4,7 @@ from pycocotools import mask as coco
 
 from mobile_sam.data.masks import decode, encode
 from mobile_sam.metrics import dice, iou
+from mobile_sam.metrics.mask_crop import MaskCrop, crop_mask
 from tests.helpers.mask_pairs import SIZES, pairs
 
 
@@ -44,6 +45,15 @@ def test_the_layout_in_memory_does_not_matter() -> None:
         expected = iou(prediction, truth)
         assert iou(prediction, by_columns) == iou(by_columns, prediction) == expected, name
         assert iou(wider[5:65, 5:305], truth) == expected, name
+
+
+def test_a_window_of_any_size_does_not_matter() -> None:
+    for name, prediction, truth in pairs((60, 300)):
+        crop = MaskCrop(prediction, 0, 0, (60, 300))
+        assert iou(crop, truth) == iou(prediction, truth), name
+        np.testing.assert_array_equal(crop_mask(prediction).within((0, 0, 300, 60)), prediction)
+        inside = crop_mask(prediction).within((7, 5, 90, 31))
+        np.testing.assert_array_equal(inside, prediction[5:31, 7:90])
 
 
 def test_masks_of_two_images_are_refused() -> None:

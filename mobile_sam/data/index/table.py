@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from mobile_sam.config.sections import ImageOptions
 from mobile_sam.data.images import DEFAULT_OPTIONS, RecordError, read_image
 from mobile_sam.data.index.digest_lookup import Digests, from_hex
-from mobile_sam.data.masks import Mask, decode, union
+from mobile_sam.data.masks import Mask, decode, decode_crop, union
+from mobile_sam.metrics.mask_crop import MaskCrop
 from mobile_sam.system.errors import UserError
 from mobile_sam.system.machine_errors import machine_fault
 
@@ -96,6 +97,10 @@ class IndexedImage:
     def mask(self, segment: Segment) -> Mask:
         """The mask (H, W) of one of the segments."""
         return decode(segment.rle, self.size)
+
+    def cropped_mask(self, segment: Segment) -> MaskCrop:
+        """The mask of one of the segments, in its box."""
+        return decode_crop(segment.rle, self.size, segment.box)
 
     def unknown(self) -> Mask:
         """The pixels (H, W) of ignored segments that are not those of a segment as well."""

@@ -7,28 +7,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mobile_sam.data.masks import Mask, squared_depth
+from mobile_sam.data.masks import Mask, deepest_pixel
 from mobile_sam.data.sampling.prompts import Prompt, points_prompt
+from mobile_sam.metrics.mask_crop import MaskCrop, crop_pair, without
 
 Click = tuple[int, int, bool]  # x, y, and whether it is on the segment
 
 
-def next_click(prediction: Mask, truth: Mask, clicks: Sequence[Click]) -> Click:
+def next_click(
+    prediction: Mask | MaskCrop, truth: Mask | MaskCrop, clicks: Sequence[Click]
+) -> Click:
     """(x, y, on the segment) of the deepest pixel of an error that has no click yet.
 
     prediction, truth: (H, W). As in RITM, clicks do not make what is around them less deep, and of
     equally deep errors what is too much is clicked. Without an error left to click on, which RITM
     does not foresee, the first click is made again.
     """
-    depths = [squared_depth(error) for error in (truth & ~prediction, prediction & ~truth)]
-    for column, row, _ in clicks:
-        depths[0][row, column] = depths[1][row, column] = 0
-    on_segment = bool(depths[0].max() > depths[1].max())
-    deepest = depths[0] if on_segment else depths[1]
-    if deepest.max() == 0:
-        return clicks[0]
-    y, x = np.unravel_index(int(deepest.argmax()), truth.shape)
-    return int(x), int(y), on_segment
+    prediction, truth = crop_pair(prediction, truth)
+    clicked = [(x, y) for x, y, _ in clicks]
+    missed, extra = (
+        deepest_pixel(without(first, second), clicked)
+        for first, second in ((truth, prediction), (prediction, truth))
+    )
+    depth, x, y = max(extra, missed, key=lambda deepest: deepest[0])
+    return (x, y, missed[0] > extra[0]) if depth else clicks[0]
 
 
 def clicks_prompt(clicks: Sequence[Click]) -> Prompt:

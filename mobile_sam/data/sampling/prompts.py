@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mobile_sam.config.sections import Prompts
 from mobile_sam.data.masks import Mask, Size, bounding_box, interior_point
 from mobile_sam.data.sampling.mask_perturbation import perturbed_mask_logits
+from mobile_sam.metrics.mask_crop import MaskCrop, crop_mask
 
 # SAM's labels of prompt points, and one for points that only fill up a batch. A box is its two
 # corners; points without a box are followed by one padding point.
@@ -181,12 +182,12 @@ def num_points(settings: Prompts) -> int:
     return settings.max_points + settings.max_negative_points + 1 if settings.points else 2
 
 
-def exact_box(mask: Mask) -> Prompt:
+def exact_box(mask: Mask | MaskCrop) -> Prompt:
     """The bounding box of the mask."""
-    return box_prompt(bounding_box(mask))
+    return box_prompt(crop_mask(mask).box)
 
 
-def deepest_point(mask: Mask) -> Prompt:
+def deepest_point(mask: Mask | MaskCrop) -> Prompt:
     """The pixel that lies deepest inside the mask."""
     return point_prompt(*interior_point(mask))
 
@@ -202,7 +203,7 @@ TRAINING_PROMPTS: dict[str, Callable[[Target, Prompts, np.random.Generator], Pro
 }
 
 # The prompts of validation, by the name in its tables.
-VALIDATION_PROMPTS: dict[str, Callable[[Mask], Prompt]] = {
+VALIDATION_PROMPTS: dict[str, Callable[[Mask | MaskCrop], Prompt]] = {
     "box": exact_box,
     "point": deepest_point,
 }
