@@ -166,6 +166,12 @@ def test_geojson_of_qupath(name: str, as_list: bool, images: Path) -> None:
     assert [item.name for item in seen] == ["uuid-0", "uuid-1", "uuid-2"]
 
 
+def test_geojson_classes_may_be_lists_of_any_values(images: Path) -> None:
+    properties = {"classification": {"names": ["Tumor", 2]}}
+    dump(masks_of(images) / "a.geojson", [feature(0, properties=properties)])
+    assert classes(read(images, masks_of(images))["a"]) == [(AREAS[0], "Tumor: 2")]
+
+
 def test_geojson_holes_and_parts(images: Path) -> None:
     hole = [[10, 10], [14, 10], [14, 14], [10, 14], [10, 10]]
     parts = {"type": "MultiPolygon", "coordinates": [[points(0), hole], [points(1)]]}
@@ -222,6 +228,13 @@ def test_label_studio_polygons_and_brushes(image: str, images: Path) -> None:
         ("brushlabels", 720, "nucleus"),
     ]
     assert np.array_equal(seen[1].mask, square(1))
+
+
+@pytest.mark.parametrize("labels", [[], "cell", {"name": "cell"}])
+def test_label_studio_labels_that_are_no_list_are_no_class(labels: Any, images: Path) -> None:
+    drawn = result("polygonlabels", {"points": percent(0), "polygonlabels": labels})
+    file = dump(images.parent / "export.json", [task(drawn)])
+    assert classes(read(images, file)["a"]) == [(AREAS[0], None)]
 
 
 def test_label_studio_ellipses_and_key_points(images: Path) -> None:
