@@ -1,6 +1,7 @@
 """Snakemake that looks at its SLURM jobs each second; by itself it looks ever more seldom."""
 
 import asyncio
+import signal
 import sys
 
 from snakemake.cli import main
@@ -14,4 +15,6 @@ async def _one_second(self: Executor) -> None:
 Executor.sleep = _one_second
 
 if __name__ == "__main__":
+    # A shell that starts the tests in the background has its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())
