@@ -1,5 +1,6 @@
 """Records of a JSON file for all images: the image files that its names refer to."""
 
+import errno
 import unicodedata
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -96,10 +97,10 @@ class _FileFinder:
             return self._files.get(normalise_name(name.name))
         for form in ("NFC", "NFD"):
             path = self._directory / unicodedata.normalize(form, name.as_posix())
-            if path.is_file():
+            if _is_file(path):
                 return path
         path = self._directory / name
-        return path if path.is_file() else None
+        return path if _is_file(path) else None
 
     def _elsewhere(self, name: PurePosixPath) -> Path | None:
         """Return the file that matches the last parts of a name, without prefixes of tools."""
@@ -131,3 +132,13 @@ class _FileFinder:
                 f"{self._file}: {len(self._resolved)} file names are read as other paths: "
                 f"{examples}"
             )
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a file is there; a name that is too long for the disk is that of none."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise

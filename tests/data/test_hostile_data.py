@@ -114,6 +114,25 @@ def test_names_in_coco_stay_in_the_directory_of_images(name: str, tmp_path: Path
     assert not (tmp_path / "index.parquet").exists()
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "a/" + "x" * 300 + ".png"])
+def test_names_in_coco_that_no_disk_can_hold_are_those_of_missing_images(
+    name: str, tmp_path: Path
+) -> None:
+    listed = {"id": 1, "file_name": name, "height": 64, "width": 64}
+    sources = coco_of_one(tmp_path, SQUARE, images=[listed])
+    with pytest.raises(UserError, match=r"coco\.json: there is no image .*x\.png; add it there"):
+        index_dataset(sources, tmp_path / "index.parquet")
+
+
+def test_ids_in_coco_that_are_no_numbers_of_python_are_text(tmp_path: Path) -> None:
+    number = "1" * 5000
+    image = {"id": number, "file_name": "a.png", "height": 64, "width": 64}
+    annotation = {"id": 5, "image_id": number, "segmentation": SQUARE}
+    sources = coco_of_one(tmp_path, SQUARE, images=[image], annotations=[annotation])
+    same = Data(duplicates="allow")  # one image for both splits
+    assert index_dataset(sources, tmp_path / "index.parquet", same) == 2
+
+
 def test_names_in_sa1b_are_not_followed(scenes: Path, tmp_path: Path) -> None:
     sources = {}
     for split in ("train", "val"):

@@ -255,6 +255,7 @@ def test_label_studio_ellipses_and_key_points(images: Path) -> None:
         (task(result("brushlabels", {"rle": packed(square(0)[:9])})), "the brush has 864 pixels"),
         (task(image="no image"), "task 7: `data` has no image file"),
         (task(image="http://[a/b.png"), "task 7: `data` has no image file"),
+        (task(image=f"{'x' * 300}.png"), r"there is no image .*x\.png; add it there"),
         (task() | {"annotations": [{"result": []}] * 2}, "task 7: 2 annotations of one image"),
         ({"id": 3, "data": 5, "annotations": []}, "not a Label Studio export"),
     ],
