@@ -1,5 +1,6 @@
 """`make test-gpu` without a GPU: tiny sizes, and an exit status that tells of a failure."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -30,8 +31,7 @@ def test_what_is_not_as_expected_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import gpu
-
+    gpu = importlib.import_module("gpu")
     monkeypatch.setattr(gpu, "SECTIONS", (lambda bench: iter([("a", "1", False)]),))
     monkeypatch.setattr("sys.argv", ["gpu.py", "--device", "cpu"])
     gpu.SECTIONS[0].__name__ = "a"

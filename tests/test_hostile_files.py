@@ -182,6 +182,11 @@ def consolidated(store: Path) -> None:
     second_format(store)
 
 
+def as_group(content: dict[str, Any]) -> None:
+    content.clear()
+    content.update({"zarr_format": 3, "node_type": "group", "attributes": {}})
+
+
 ARRAYS: dict[str, Callable[[Path], Any]] = {
     "second format": second_format,
     "second format, consolidated": consolidated,
@@ -193,9 +198,8 @@ ARRAYS: dict[str, Callable[[Path], Any]] = {
     ),
     "other numbers": lambda s: with_array(s, lambda c: c.update(data_type="float64")),
     "other shape": lambda s: with_array(s, lambda c: c.update(shape=[64, 1, 1 << 40, 4, 4])),
-    "a group": lambda s: with_array(s, lambda c: (c.clear(), c.update(GROUP))),
+    "a group": lambda s: with_array(s, as_group),
 }
-GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
 @pytest.mark.parametrize("name", ARRAYS)

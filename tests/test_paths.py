@@ -216,7 +216,8 @@ def test_places_of_data_go_together(missing: str, scenes: Path) -> None:
 
 
 def test_places_that_are_missing_are_named(scenes: Path, tmp_path: Path) -> None:
-    given = directories(scenes) | {"checkpoint": None, "data": {"subset": "nowhere.txt"}}
+    given: dict[str, object] = {**directories(scenes), "checkpoint": None}
+    given |= {"data": {"subset": "nowhere.txt"}}
     given |= {"val_mask_dir": str(tmp_path / "instances.json"), "train_img_dir": "nowhere"}
     given |= {"unlabelled_img_dir": "elsewhere", **DISTILLING}
     with pytest.raises(ConfigError) as caught:

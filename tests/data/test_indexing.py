@@ -149,6 +149,11 @@ def rewrite(path: Path) -> None:
     os.utime(path, ns=(before + 10**9, before + 10**9))
 
 
+def remove_first_image(data: Path) -> None:
+    shutil.rmtree(data / "train/mask/scene_00000")
+    (data / "train/image/scene_00000.png").unlink()
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "nothing": (lambda data: None, []),
     "an image": (
@@ -164,10 +169,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["scene_00006"],
     ),
     "an image less": (
-        lambda data: [
-            shutil.rmtree(data / "train/mask/scene_00000"),
-            (data / "train/image/scene_00000.png").unlink(),
-        ],
+        remove_first_image,
         [],
     ),
     "an image more": (

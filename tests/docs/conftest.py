@@ -82,7 +82,8 @@ def _write_data() -> None:
 
 def _as_coco(directory: Path) -> dict[str, list[dict[str, Any]]]:
     """The masks of `write_scenes` as COCO has them, which is what a detector's boxes need."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, path in enumerate(sorted((directory / "image").iterdir())):
         with Image.open(path) as image:
             size = {"width": image.width, "height": image.height}

@@ -117,9 +117,12 @@ def test_a_run_without_teachers_and_with_other_checkpoints(
 ) -> None:
     measured: list[ModelSpec] = []
     values = {field.name: 1 for field in fields(Cost)}
-    monkeypatch.setattr(
-        cost_module, "measure_cost", lambda what, *_: measured.append(what) or Cost(**values)
-    )
+
+    def measure(spec: ModelSpec, *_: object) -> Cost:
+        measured.append(spec)
+        return Cost(**values)
+
+    monkeypatch.setattr(cost_module, "measure_cost", measure)
     config = parse_config(tiny_settings(ROOT, tmp_path, teacher_checkpoint=None), "test")
     extra = {"mine": ModelSpec("tiny_sam_se", 64), "run_other": ModelSpec("tiny_sam", 64)}
     write_costs(model_specs(config) | extra, tmp_path / "costs.csv", 5)

@@ -29,7 +29,8 @@ BOXES = {1: [(8, 8, 20, 16), (30, 10, 20, 30)], 2: [(5, 30, 25, 25)]}
 def coco(tmp_path: Path) -> Path:
     """Two images of noise, one more without objects, and a COCO file of rectangles and classes."""
     rng = np.random.default_rng(0)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     (tmp_path / "image").mkdir()
     for number in (1, 2, 3):
         pixels = rng.integers(0, 255, (64, 60, 3), dtype=np.uint8)
@@ -84,10 +85,12 @@ def test_each_box_is_segmented_as_the_predictor_does(
     model = start_student(tiny()).eval()
     found = write(coco / "boxes.json", detections(coco))
     given: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        "mobile_sam.evaluation.detections.average_precision",
-        lambda truth, results: given.extend(results) or {"AP": 0.0},
-    )
+
+    def keep(truth: object, results: list[dict[str, Any]]) -> dict[str, float]:
+        given.extend(results)
+        return {"AP": 0.0}
+
+    monkeypatch.setattr("mobile_sam.evaluation.detections.average_precision", keep)
     threshold = -0.05
     precision(model, coco, found, threshold)
     predictor = SamPredictor(model, threshold)

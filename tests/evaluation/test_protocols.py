@@ -19,7 +19,7 @@ from mobile_sam.evaluation.options import EvaluationOptions, evaluation_options
 from mobile_sam.evaluation.protocols import box_center
 from mobile_sam.evaluation.rows import Row, filled_box_rows
 from mobile_sam.evaluation.runner import measure_images
-from mobile_sam.inference.predictor import SamPredictor
+from mobile_sam.inference.predictor import Prediction, SamPredictor
 from mobile_sam.metrics import boundary_f, boundary_iou, dice, iou
 from mobile_sam.metrics.mask_crop import crop_mask
 from mobile_sam.models.sam import Sam
@@ -29,7 +29,6 @@ from mobile_sam.paths import RunPaths
 HOW = EvaluationOptions(
     0.0, (-1.0, 0.0, 1.0), ("box", "point", "center", "best_of_3", "clicks", "noc")
 )
-Answers = tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]
 
 
 @pytest.fixture
@@ -52,7 +51,9 @@ def select(rows: list[Row], prompt: str, record: IndexedImage, segment: Segment)
     return found
 
 
-def by_hand(predictor: SamPredictor, record: IndexedImage, truth: Mask) -> dict[str, Answers]:
+def by_hand(
+    predictor: SamPredictor, record: IndexedImage, truth: Mask
+) -> dict[str, Prediction[NDArray[Any]]]:
     """Masks, predicted IoU and low_res_logits of each prompt, through the predictor."""
     box = np.array(_box(truth))
     point = np.array([interior_point(truth)])

@@ -296,12 +296,12 @@ def test_a_damaged_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"encoder\.onnx: there is no such file"):
         OnnxPredictor(copy)
     about = json.loads((copy / "bundle.json").read_text())
-    for content, message in (
+    for text, message in (
         (json.dumps(about | {"format": 9}), "of format 9"),
         (json.dumps({k: v for k, v in about.items() if k != "sha256"}), "sha256 missing"),
         ("{", "damaged"),
     ):
-        (copy / "bundle.json").write_text(content)
+        (copy / "bundle.json").write_text(text)
         with pytest.raises(BundleError, match=message):
             OnnxPredictor(copy)
     (copy / "bundle.json").unlink()

@@ -63,7 +63,8 @@ def site(unlabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("site")
     model = build_sam_model("tiny_sam", 64, seed=3)
     for network in model.mask_decoder.output_hypernetworks_mlps:
-        network.layers[-1].weight.data *= 3000  # masks as sure as those of a trained model
+        # Masks as sure as those of a trained model.
+        network.get_parameter("layers.2.weight").data *= 3000
     torch.save(to_original(model), directory / "tiny.pt")
     options = ["--img-size", "64", "--images", unlabelled, "--runtime", archive, "--int8"]
     target = directory / "some" / "where"

@@ -62,10 +62,12 @@ def test_no_more_items_are_held_than_agreed() -> None:
 
 
 def test_writing_goes_on_beside_the_caller() -> None:
-    threads = []
-    with BackgroundWriter(
-        lambda item: threads.append(threading.current_thread()), most=2
-    ) as writer:
+    threads: list[threading.Thread] = []
+
+    def write(item: int) -> None:
+        threads.append(threading.current_thread())
+
+    with BackgroundWriter(write, most=2) as writer:
         writer.reserve()
         writer.give(1)
     assert threads != [threading.current_thread()]

@@ -50,7 +50,9 @@ def square(number: int) -> np.ndarray:
     return mask
 
 
-def label_map(dtype: type = np.uint8, values: tuple[int, ...] = (1, 2, 3)) -> np.ndarray:
+def label_map(
+    dtype: type[np.generic] = np.uint8, values: tuple[int, ...] = (1, 2, 3)
+) -> np.ndarray:
     """A label map (H, W) of the squares."""
     labels = np.zeros((HEIGHT, WIDTH), dtype=dtype)
     for number, value in enumerate(values):

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +185,10 @@ def _digest(path: Path) -> str:
 def _same(path: Path, other: Path) -> bool:
     if not other.is_file():
         return False
-    of_name = {"weights.pt": load_state_file, "metrics.csv": _metrics, "index.html": _untimed}
-    read = of_name.get(path.name) or {".pt": _checkpoint}.get(path.suffix, Path.read_bytes)
+    readers: dict[str, Callable[[Path], object]]
+    readers = {"weights.pt": load_state_file, "metrics.csv": _metrics, "index.html": _untimed}
+    readers[".pt"] = _checkpoint
+    read = readers.get(path.name) or readers.get(path.suffix, Path.read_bytes)
     if path.name == "zarr.json" and path.parent.suffix == ".zarr":
         read = _without_details
     return equal(read(path), read(other))
@@ -198,7 +200,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def _metrics(path: Path) -> dict[str, Any]:
+def _metrics(path: Path) -> dict[Hashable, Any]:
     return pd.read_csv(path).drop(columns=["seconds", "images_per_s"]).to_dict()
 
 

@@ -183,7 +183,7 @@ def _serve_one(connection: socket.socket) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
     ended = os.pidfd_open(child)
-    ready, _, _ = select.select([ended, connection], [], [])
+    ready, _, _ = select.select([ended, connection.fileno()], [], [])
     if ended not in ready:
         os.kill(child, signal.SIGTERM)
     _, status = os.waitpid(child, 0)
@@ -209,8 +209,8 @@ def main(path: str) -> None:
         os.write(ready, b"ready\n")
         os.close(ready)
         while True:
-            readable, _, _ = select.select([server, 0], [], [], 1)
-            if server in readable:
+            readable, _, _ = select.select([server.fileno(), 0], [], [], 1)
+            if server.fileno() in readable:
                 connection, _ = server.accept()
                 if os.fork() == 0:
                     server.close()
@@ -222,7 +222,7 @@ def main(path: str) -> None:
                     pass
             except ChildProcessError:
                 pass
-            if 0 in readable and server not in readable:
+            if 0 in readable and server.fileno() not in readable:
                 return
 
 

@@ -23,7 +23,7 @@ def masks_of(split: Path) -> Iterator[tuple[Path, list[np.ndarray]]]:
         yield image, [np.asarray(Image.open(path)) > 0 for path in files]
 
 
-def as_label_maps(split: Path, suffix: str = ".png", dtype: type = np.uint8) -> Path:
+def as_label_maps(split: Path, suffix: str = ".png", dtype: type[np.generic] = np.uint8) -> Path:
     """One file for each image; 16-bit maps number their segments in steps of 200."""
     for image, masks in masks_of(split):
         labels = np.zeros(masks[0].shape, dtype=dtype)

@@ -174,7 +174,7 @@ def _of_tifffile(page: tifffile.TiffPage) -> Picture:
 def _of_bands(page: tifffile.TiffPage, bands: np.ndarray) -> Picture:
     alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in {1, 2}
     kind = int(page.photometric), bands.shape[2], bands.dtype
-    if kind == (2, 3 + alpha, np.uint8):
+    if kind == (2, 3 + alpha, np.dtype(np.uint8)):
         return coloured(bands)
     if alpha and kind[:2] == (1, 2):
         return replace(grey(bands[..., 0]), alpha=bands[..., 1])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-ODD_VALUES = [
+ODD_VALUES: list[object] = [
     *(None, True, False, 0, 1, -1, 2, 1.0, 1.5, 1e300, 10**30, 10**400, "", "0", "1", "a", "a\nb"),
     *(" 7 ", "\0", "x" * 300, "é", "e\u0301", [], {}, [[]], [1, 2], [[1, 1, 5, 1, 5, 5]], {"a": 1}),
     *({"size": [1, 1], "counts": [1]}, float("nan"), float("inf"), "-0", "1_0", "٣", "²"),

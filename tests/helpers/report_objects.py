@@ -18,22 +18,25 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def row(checkpoint: str, image: str, iou: float, prompt: str = "box", **more: Any) -> dict:
+def row(
+    checkpoint: str, image: str, iou: float, prompt: str = "box", **more: Any
+) -> dict[str, object]:
     """A row of a table; the other measures follow from `iou`."""
+    plain: dict[str, object]
     plain = {"image_id": image, "segment_id": "1", "class": None, "area": 100}
     plain |= {"dice": iou / 2, "boundary_iou": iou / 4, "boundary_f": iou / 2}
     plain |= {"predicted_iou": iou, "noc_80": None, "noc_90": None, "recall": None}
     return {"checkpoint": checkpoint, "prompt": prompt, "iou": iou, **plain, **more}
 
 
-def table(rows: list[dict]) -> pd.DataFrame:
+def table(rows: list[dict[str, object]]) -> pd.DataFrame:
     """The rows as they are read: names are categories."""
     frame = pd.DataFrame(rows)
     names = ["checkpoint", "prompt", "image_id", "segment_id", "class"]
     return frame.astype(dict.fromkeys(names, "category"))
 
 
-def report(rows: list[dict], **changes: Any) -> ReportData:
+def report(rows: list[dict[str, object]], **changes: Any) -> ReportData:
     """A run of the stages that are in the rows; the last is the main one."""
     objects = table(rows)
     names = [name for name in KINDS if name in set(objects["checkpoint"])]

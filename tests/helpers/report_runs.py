@@ -48,6 +48,7 @@ def write_run(
         write_made_up(index, paths.validation(what), what, (ERRORS | (errors or {}))[what], prompts)
     for stage in normalise(config):
         epochs = np.arange(stage.start_epoch, stage.end_epoch)
+        metrics: dict[str, np.ndarray | float]
         metrics = {"epoch": epochs, "step": 3 * epochs, "loss": 1 / (1 + epochs)}
         metrics |= {"focal": 0.1 / (1 + epochs), "distillation": 0.5 / (1 + epochs)}
         metrics |= {"val_box_iou": 0.4 + 0.1 * epochs, "val_point_iou": 0.3 + 0.1 * epochs}

@@ -12,7 +12,7 @@ from mobile_sam.extraction.plan import finish_extraction, plan_extraction
 from mobile_sam.paths import RunPaths
 
 DISTIL_ONLY = {"focal": 0.0, "dice": 0.0, "iou": 0.0}
-TWO_STAGES = [
+TWO_STAGES: list[dict[str, object]] = [
     {"start_epoch": 0, "end_epoch": 2, "distillation": True, "loss_weights": DISTIL_ONLY},
     {"start_epoch": 2, "end_epoch": 4, "distillation": False},
 ]

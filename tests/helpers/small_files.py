@@ -82,7 +82,8 @@ def _with_empty_runs(draw: Draw, mask: np.ndarray) -> dict[str, Any]:
 
 def coco_content(draw: Draw, sizes: dict[str, Size]) -> dict[str, Any]:
     """Draw a sound file of COCO's form for images of these sizes, by file name."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, (name, size) in enumerate(sizes.items(), start=1):
         images.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
         for _ in range(draw(st.integers(0, 2))):
@@ -117,6 +118,7 @@ def put_in_dialect(draw: Draw, content: dict[str, Any]) -> None:
         if form is None:
             del image["file_name"]
             image["coco_url"] = f"http://images.example.org/train2017/{name}"
+    crowds: dict[int, list[float | str | None]]
     crowds = {0: [0, False, None, "0", 0.0, ""], 1: [1, True, "1", 1.0]}
     for item in content["annotations"]:
         item["id"] = draw(st.sampled_from([item["id"], str(item["id"]), None]))

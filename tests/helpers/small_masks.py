@@ -122,8 +122,8 @@ def _by_pillow(draw: Draw, size: Size) -> bytes:
 
 
 def _tiff(draw: Draw, size: Size, one: bool) -> bytes:
-    kind, file = draw(st.sampled_from(TIFF_TYPES)), io.BytesIO()
-    dtype = np.dtype(kind)
+    kind: str = draw(st.sampled_from(TIFF_TYPES))
+    dtype, file = np.dtype(kind), io.BytesIO()
     top = {"b": 1, "f": 300}.get(dtype.kind) or min(int(np.iinfo(dtype).max), 70_000)
     labels = drawn_labels(draw, size, 1 if one else top) * (
         draw(st.sampled_from([1, top])) if one else 1

@@ -124,7 +124,7 @@ def test_an_encoded_image_is_not_encoded_again(image: np.ndarray) -> None:
         options = AutomaticOptions(4, crop_n_layers=layers, **ALL)
         expected = automatic_masks(plain, image, options)
         assert len(expected) > 20
-        seen = []
+        seen: list[int] = []
         hook = plain.image_encoder.register_forward_hook(lambda *_, seen=seen: seen.append(1))
         assert automatic_masks(plain, image, options, embedding) == expected
         hook.remove()
@@ -254,6 +254,7 @@ def test_options_set_later_take_effect(
     model: Sam, image: np.ndarray, option: str, value: Any
 ) -> None:
     """The generator answers like one made with them; once they were silently ignored."""
+    options: dict[str, float | None]
     options = {"points_per_side": 4, "pred_iou_thresh": 0.75, "stability_score_thresh": 0.7}
     generator = SamAutomaticMaskGenerator(model, **options)
     before = generator.generate(image)

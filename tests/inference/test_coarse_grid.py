@@ -19,7 +19,8 @@ KEPT = ALL | {"pred_iou_thresh": 0.9}
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Points of each call of the decoder from now on."""
-    calls, decode_points = [], Discs.decode
+    calls: list[Tensor] = []
+    decode_points = Discs.decode
 
     def watched(self: Discs, embedding: Tensor, points: Tensor, *rest: object) -> object:
         calls.extend(points[:, 0])

@@ -42,8 +42,8 @@ def test_what_is_written_is_read_as_a_data_set(
     expected = [record["segmentation"] for record in records(model, image)]
     assert len(expected) == 27
     for place, skipped in ((0, 0), (1, 1)):
-        found = {read[place].mask(segment).tobytes() for segment in read[place].segments}
-        assert found == {mask.tobytes() for mask in expected[skipped:]}
+        codes = {read[place].mask(segment).tobytes() for segment in read[place].segments}
+        assert codes == {mask.tobytes() for mask in expected[skipped:]}
 
 
 def test_the_file_says_what_those_of_sa1b_say(

@@ -68,7 +68,8 @@ def upscaled(modules: nn.Sequential, image: Tensor) -> Tensor:
     image = F.conv_transpose2d(image, first.weight, first.bias, stride=2)
     variance, mean = torch.var_mean(image, 1, keepdim=True, correction=0)
     image = (image - mean) / torch.sqrt(variance + 1e-6)
-    image = F.gelu(image * norm.weight[:, None, None] + norm.bias[:, None, None])
+    scale, shift = norm.get_parameter("weight"), norm.get_parameter("bias")
+    image = F.gelu(image * scale[:, None, None] + shift[:, None, None])
     return F.gelu(F.conv_transpose2d(image, second.weight, second.bias, stride=2))
 
 

@@ -37,7 +37,7 @@ def test_emulated_formats_are_not_chosen(
     assert precision.resolve_precision("auto", "cuda") == expected
     assert precision.resolve_precision("64-true", "cuda") == "64-true"
     monkeypatch.setattr(torch, "autocast", lambda device, dtype: dtype)
-    found = passes.precision(CUDA)
+    found: object = passes.precision(CUDA)
     dtypes = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
     assert found is dtypes[expected] if expected in dtypes else not isinstance(found, torch.dtype)
 

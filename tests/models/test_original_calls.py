@@ -1,5 +1,7 @@
 """Parts of the model are built and called as in the original."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,8 +26,16 @@ def embedding(model: Sam) -> Tensor:
     return model.image_encoder(torch.randn(1, 3, 64, 64)).detach()
 
 
-def asked(model: Sam, embedding: Tensor, multimask: bool, **prompts: object) -> tuple[Tensor, ...]:
-    sparse, dense = model.prompt_encoder(**{"points": None, "boxes": None, "masks": None} | prompts)
+class Prompts(NamedTuple):
+    """Arguments of the original's prompt encoder."""
+
+    points: tuple[Tensor, Tensor] | None = None
+    boxes: Tensor | None = None
+    masks: Tensor | None = None
+
+
+def asked(model: Sam, embedding: Tensor, multimask: bool, prompts: Prompts) -> tuple[Tensor, ...]:
+    sparse, dense = model.prompt_encoder(**prompts._asdict())
     return model.mask_decoder(
         image_embeddings=embedding,
         image_pe=model.prompt_encoder.get_dense_pe(),
@@ -41,20 +51,16 @@ def test_calls_part_by_part_are_those_of_the_whole(
 ) -> None:
     masks = torch.randn(2, 1, 16, 16)
     for prompts in (
-        {"points": (POINTS, LABELS)},
-        {"boxes": BOXES},
-        {"points": (POINTS, LABELS), "boxes": BOXES, "masks": masks},
-        {"masks": masks},
-        {},
+        Prompts((POINTS, LABELS)),
+        Prompts(boxes=BOXES),
+        Prompts((POINTS, LABELS), BOXES, masks),
+        Prompts(masks=masks),
+        Prompts(),
     ):
-        coords, labels = prompts.get("points", (None, None))
-        given = coords, labels, prompts.get("boxes"), prompts.get("masks")
-        expected = model.decode(
-            embedding, *model.prompt_encoder.as_points(*given), given[3], multimask
-        )
-        for found, other in zip(
-            asked(model, embedding, multimask, **prompts), expected, strict=True
-        ):
+        coords, labels = prompts.points or (None, None)
+        points = model.prompt_encoder.as_points(coords, labels, prompts.boxes, prompts.masks)
+        expected = model.decode(embedding, *points, prompts.masks, multimask)
+        for found, other in zip(asked(model, embedding, multimask, prompts), expected, strict=True):
             assert torch.allclose(found, other, atol=1e-5)
 
 
@@ -71,7 +77,7 @@ def test_all_four_masks_come_from_predict_masks(model: Sam, embedding: Tensor) -
 
 def test_gradients_reach_the_parts(embedding: Tensor) -> None:
     model = build_sam_model("tiny_sam", 64)
-    logits, iou = asked(model, embedding, False, boxes=BOXES)
+    logits, iou = asked(model, embedding, False, Prompts(boxes=BOXES))
     (logits.mean() + iou.mean()).backward()
     assert model.mask_decoder.iou_token.weight.grad.abs().max() > 0
     assert model.prompt_encoder.point_embeddings[2].weight.grad.abs().max() > 0

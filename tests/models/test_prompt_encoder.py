@@ -55,7 +55,8 @@ def test_positions_by_hand() -> None:
     phases = 2 * torch.pi * (place @ matrix)
     expected = torch.cat([phases.sin(), phases.cos()]).float()
     points, labels = torch.tensor([[[10.0, 20.0]]]), torch.tensor([[FOREGROUND]])
-    token = model.embed_points(points, labels)[0, 0] - model.point_embeddings[1].weight[0]
+    foreground = model.get_parameter("point_embeddings.1.weight")[0]
+    token = model.embed_points(points, labels)[0, 0] - foreground
     assert torch.allclose(token, expected, atol=1e-5)
     padding = model.embed_points(points, torch.tensor([[PADDING]]))[0, 0]
     assert torch.equal(padding, model.not_a_point_embed.weight[0])

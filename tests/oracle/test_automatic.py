@@ -36,7 +36,7 @@ def model() -> Sam:
 
 
 @pytest.fixture(scope="module")
-def theirs(model: Sam, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
+def theirs(model: Sam, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     options = [KEPT | case for case in CASES.values()]
     for case in options:
         if "point_grids" in case:
@@ -66,7 +66,7 @@ def as_mask(segmentation: Any) -> Mask:
 
 @pytest.mark.parametrize("name", CASES)
 def test_records_are_those_of_the_original(
-    model: Sam, theirs: dict[str, list[dict]], name: str
+    model: Sam, theirs: dict[str, list[dict[str, Any]]], name: str
 ) -> None:
     ours = generator(model, name).generate(photograph())
     assert len(ours) >= 10

@@ -22,7 +22,7 @@ def sentences(one: ReportData) -> list[str]:
     return verdict(one, summary(one.objects), compare_checkpoints(one))
 
 
-def rows_of(values: dict[str, float]) -> list[dict]:
+def rows_of(values: dict[str, float]) -> list[dict[str, object]]:
     return [
         row(name, image, value + 0.01 * n / 11)
         for name, value in values.items()

@@ -46,8 +46,10 @@ def test_two_runs_share_one_extraction_and_end_in_the_weights_of_one_machine(
         assert equal_states(one, other)
 
 
-EXACT = ("--config", "run=mobileSAM", "overlay=tiny", "num_epochs=2", "val_images=0")
-EXACT += ("precision=64-true", "freeze_batchnorm=true")
+EXACT = (
+    *("--config", "run=mobileSAM", "overlay=tiny", "num_epochs=2", "val_images=0"),
+    *("precision=64-true", "freeze_batchnorm=true"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -181,12 +181,12 @@ def _asked_to_end_in_the_second_validation() -> None:
     """By a signal while the first image of it is looked at."""
     original, calls = epoch_validation.image_iou, [0]
 
-    def look(*arguments: Any) -> Any:
+    def look(*arguments: Any, **options: Any) -> torch.Tensor:
         calls[0] += 1
         if calls[0] == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         assert calls[0] < 5, "it was asked to end"
-        return original(*arguments)
+        return original(*arguments, **options)
 
     epoch_validation.image_iou = look
 

@@ -69,8 +69,8 @@ def test_losses_by_places_by_hand() -> None:
     # Maps (3, 4, 9) and (4, 3, 7): lengths are sqrt(9 + 16/2) and sqrt(16 + 9/2).
     first, second = torch.tensor([3.0, 4.0, 9.0]), torch.tensor([4.0, 3.0, 7.0])
     expected = (3 / 17**0.5 - 4 / 20.5**0.5) ** 2 + 0.5 * (4 / 17**0.5 - 3 / 20.5**0.5) ** 2
-    maps = (x.sqrt().view(1, 1, 1, 3) for x in (first, second))
-    assert attention(*maps, places).tolist() == pytest.approx([expected])
+    one, other = (x.sqrt().view(1, 1, 1, 3) for x in (first, second))
+    assert attention(one, other, places).tolist() == pytest.approx([expected])
 
 
 @pytest.mark.parametrize("name", FEATURE_LOSSES)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mobile_sam.config.run import RunConfig
-from mobile_sam.models.mask_decoder import MaskDecoder
+from mobile_sam.models.mask_decoder import Decoded, MaskDecoder
 from mobile_sam.paths import RunPaths
 from mobile_sam.training import checkpoint
 from mobile_sam.training.out_of_memory import with_smaller_passes
@@ -29,7 +29,9 @@ def fails(monkeypatch: pytest.MonkeyPatch, prompts: int, after: int = 0) -> list
     asked: list[int] = []
     decode = MaskDecoder.decode
 
-    def limited(self: MaskDecoder, image: Tensor, positions: Tensor, sparse: Tensor, *rest: Any):
+    def limited(
+        self: MaskDecoder, image: Tensor, positions: Tensor, sparse: Tensor, *rest: Any
+    ) -> Decoded:
         asked.append(len(sparse))
         if len(sparse) > prompts and len(asked) > after:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

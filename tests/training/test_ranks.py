@@ -16,10 +16,12 @@ import psutil
 import pytest
 import torch
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from torch import Tensor
 
 from mobile_sam.config.parsing import parse_config
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import canonical, normalise
+from mobile_sam.data.sampling.dataset import Sample
 from mobile_sam.paths import RunPaths
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.training import checkpoint
@@ -239,8 +241,8 @@ def test_a_signal_to_any_rank_saves_once_and_ends_all(asked: int, tiny: Make) ->
 def _second_rank_finds_no_number() -> None:
     original = TrainingModule.forward
 
-    def forward(self: TrainingModule, *args: Any) -> Any:
-        losses = original(self, *args)
+    def forward(self: TrainingModule, batch: Sample) -> dict[str, Tensor]:
+        losses = original(self, batch)
         if os.environ["RANK"] == "1":
             losses = losses | {"loss": losses["loss"] * math.nan}
         return losses
@@ -263,8 +265,8 @@ def test_a_loss_of_one_rank_that_is_not_finite_ends_all_with_the_sentence(tiny: 
 def _second_rank_has_an_infinite_gradient() -> None:
     original = TrainingModule.forward
 
-    def forward(self: TrainingModule, *args: Any) -> Any:
-        losses = original(self, *args)
+    def forward(self: TrainingModule, batch: Sample) -> dict[str, Tensor]:
+        losses = original(self, batch)
         if os.environ["RANK"] == "1":
             losses["loss"].register_hook(lambda gradient: gradient * math.inf)
         return losses

@@ -44,8 +44,8 @@ def test_stages_in_processes_of_their_own_equal_one_process(tiny: Make) -> None:
     train(whole)
     for stage in normalise(split):
         train(split, "--stage", stage.directory)
-    for stage in range(2):
-        assert equal_states(weights(whole, stage), weights(split, stage))
+    for number in range(2):
+        assert equal_states(weights(whole, number), weights(split, number))
 
 
 @pytest.mark.parametrize(

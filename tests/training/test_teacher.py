@@ -134,6 +134,7 @@ def test_several_teachers_teach_the_same_online_and_stored(tiny: Make) -> None:
 
 
 def test_the_module_has_a_projection_for_each_block_in_all_stages(tiny: Make) -> None:
+    stages: list[dict[str, object]]
     stages = [{**TWO_STAGES[0], "end_epoch": 1}, {"start_epoch": 1, "end_epoch": 2}]
     late = [{"start_epoch": 0, "end_epoch": 1}, {**stages[0], "start_epoch": 1, "end_epoch": 2}]
     for name, schedule in (("early", stages), ("late", late)):
@@ -218,6 +219,7 @@ def test_stored_features_of_a_mirrored_sample_are_those_of_what_the_student_sees
     (stage,) = normalise(online)
     look = online_features(online, stage, torch.device("cpu"))
     samples, plain = training_set(config, stage), training_set(tiny(**DISTIL), stage)
+    assert plain.read_features is not None
     mirrored = 0
     for position in range(len(samples)):
         sample = samples[position]

@@ -21,7 +21,7 @@ BODIES = [body for path in FILES for _, body in RULE.findall(path.read_text())]
 
 def directives(body: str) -> dict[str, str]:
     """Directives of a rule, and the lines below each, without comments."""
-    indent = re.match(r" *", body)[0]
+    indent = " " * (len(body) - len(body.lstrip(" ")))
     parts = re.split(rf"^{indent}(\w+):", body, flags=re.MULTILINE)[1:]
     values = [re.sub(r"#.*", "", value) for value in parts[1::2]]
     return dict(zip(parts[::2], values, strict=True))

@@ -63,14 +63,14 @@ def run(weights: str, image: np.ndarray) -> dict[str, Any]:
         best.append(masks[np.argmax(scores)])
     side = torch.tensor([200.0, 500.0, 800.0])
     grid = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).reshape(-1, 1, 2)
-    masks, iou, _ = predictor.predict_torch(
+    grid_masks, iou, _ = predictor.predict_torch(
         point_coords=grid, point_labels=torch.ones(len(grid), 1), multimask_output=True
     )
-    chosen = masks[torch.arange(len(masks)), iou.argmax(dim=1)]
+    chosen = grid_masks[torch.arange(len(grid_masks)), iou.argmax(dim=1)]
     parts = [sam.prompt_encoder, sam.mask_decoder, sam]
     return {
         "best": np.array(best),
-        "grid": masks,
+        "grid": grid_masks,
         "iou": iou,
         "boxes": batched_mask_to_box(chosen),
         "facts": [

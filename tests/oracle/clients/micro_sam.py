@@ -18,8 +18,8 @@ CROP = [0, 0, 640, 480]
 
 def batch_of(predictor: SamPredictor, points: np.ndarray, size: tuple[int, int]) -> Any:
     """Masks of points (N, 2) as columns of `MaskData`."""
-    coords = predictor.transform.apply_coords(points, size)
-    coords = torch.as_tensor(coords, device=predictor.device, dtype=torch.float)
+    moved = predictor.transform.apply_coords(points, size)
+    coords = torch.as_tensor(moved, device=predictor.device, dtype=torch.float)
     labels = torch.ones(coords.shape[0], dtype=torch.int, device=coords.device)
     masks, iou, _ = predictor.predict_torch(
         coords[:, None, :], labels[:, None], multimask_output=True, return_logits=True
