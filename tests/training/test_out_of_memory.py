@@ -76,7 +76,7 @@ def test_the_step_is_made_again_with_half_of_the_prompts(
     assert asked[:3] == [4, 2, 2]
     assert torch.allclose(again, loss)
     assert close(gradients(parts), gradients(whole))
-    assert "2 prompts at a time, 4 before" in caplog.text
+    assert "2 prompts at a time instead of 4" in caplog.text
     assert parts.objective.decoder_chunk_size == 2
     step(parts)
     assert max(asked[3:]) == 2  # no second failure
