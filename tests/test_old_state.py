@@ -164,12 +164,12 @@ def with_metadata(path: Path, **changes: str | None) -> None:
 
 
 INDEXES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "older": (lambda p: with_metadata(p, version="1"), "is of version 1, .* reads 2; delete it"),
-    "newer": (lambda p: with_metadata(p, version="99"), "is of version 99, .*; delete it and"),
-    "without a version": (lambda p: with_metadata(p, version=None), "is of version 0, .*; delete"),
+    "older": (lambda p: with_metadata(p, version="1"), "has version 1, .* version 2; delete it"),
+    "newer": (lambda p: with_metadata(p, version="99"), "has version 99, .*; delete it and"),
+    "without a version": (lambda p: with_metadata(p, version=None), "has version 0, .*; delete"),
     "another kind": (
         lambda p: pq.write_table(SCHEMA.remove_metadata().empty_table(), p),
-        "a table of something else; delete it and index again",
+        "not an index but another table; delete it and index again",
     ),
     "no table": (lambda p: p.write_text("{}"), "not an index, or a damaged one .*; delete it"),
     "half of it": (

@@ -246,7 +246,7 @@ def test_the_summary_shows_what_was_read_as_what_and_what_was_not(images: Path) 
     text = summarise(images.parent / "index.parquet").text()
     assert "images read as coco" in text
     assert "left out of val: 1 crowds" in text
-    assert "data.crowds 'objects'" in text
+    assert "set data.crowds to 'objects'" in text
     assert "note: not listed in" in text
     assert "b.png" in text
     assert "note:" in text

@@ -266,10 +266,10 @@ def test_masks_of_the_unturned_image_are_told_apart_by_its_edges(
     labels = label_map()[:side, :side]
     save(masks / "a.png", labels)
     assert len(areas(images, masks)) == 3
-    assert f"EXIF orientation {orientation} turns the image; its masks would" in notes(images)
+    assert f"EXIF orientation {orientation} turns the image; the masks would" in notes(images)
     back = {3: 2, 6: 1, 8: 3}[orientation]
     save(masks / "a.png", np.rot90(labels, back).copy())
-    with pytest.raises(DatasetError, match="the masks lie on the unturned one"):
+    with pytest.raises(DatasetError, match="the masks match the unturned image"):
         read(images, masks)
     assert len(areas(images, masks, exif_orientation="ignore")) == 3
     assert len(areas(images, masks, exif_orientation="apply")) == 3

@@ -47,7 +47,9 @@ def test_images_with_equal_bytes_are_an_error_that_lists_them(
         index_dataset(sources, tmp_path / "index.parquet")
     for number, path in zip((1, 4), paths, strict=True):
         trained = sources["train"][0] / f"scene_0000{number}.png"
-        assert f"{path}: the same image as {trained}, which trains" in str(raised.value)
+        assert f"{path}: the same image as the training image {trained}; remove one" in str(
+            raised.value
+        )
     assert "set data.duplicates to 'allow'" in str(raised.value)
     assert not (tmp_path / "index.parquet").exists()
     allowed = Data(duplicates="allow")
@@ -154,5 +156,7 @@ def test_a_group_stays_on_one_side_of_the_fraction(sources: Sources, tmp_path: P
 
 
 def test_a_group_that_spans_the_given_splits_is_an_error(sources: Sources, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"data\.groups: 'scene' trains \(.*\) and validates"):
+    with pytest.raises(
+        DatasetError, match=r"data\.groups: 'scene' is in train \(.*\) and in val \("
+    ):
         index_dataset(sources, tmp_path / "index.parquet", Data(groups="^scene"))

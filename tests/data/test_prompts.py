@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from mobile_sam.config.sections import Prompts
 from mobile_sam.data.masks import Mask, bounding_box, interior_point
-from mobile_sam.data.sampling.mask_perturbation import LOGIT, perturbed_mask_logits
 from mobile_sam.data.sampling.prompts import (
+    LOGIT,
     TRAINING_PROMPTS,
     Prompt,
     Target,
     jittered_box,
     num_points,
+    perturbed_mask_logits,
     random_prompt,
     surroundings,
 )

@@ -1,1 +1,1 @@
-"""The index of a data set: one row for each segment, read in parallel, and only what is new."""
+"""The index of a data set: one row for each segment; only images that changed are read again."""

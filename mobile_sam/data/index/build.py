@@ -1,4 +1,4 @@
-"""Making the index: images and annotations are read in parallel, and only what is new."""
+"""Writing of the index: reads images and annotations in parallel, and only those that changed."""
 
 import gc
 import hashlib
@@ -39,24 +39,39 @@ from mobile_sam.data.record import Record
 from mobile_sam.system.atomic_files import atomic_write, write_json
 from mobile_sam.system.stopping import stopping_point
 
-# Why an image without masks is left out, by the split that has the same image with masks.
+log = logging.getLogger(__name__)
+
+# Each image lies in one row group. Reading a larger group takes longer, and each group takes
+# 18 KiB in every process that reads the index. So the index has up to 256 groups of up to 1024
+# images; beyond that, up to 2048 groups.
+IMAGES_PER_GROUP = 64
+_MIN_GROUPS, _MAX_IMAGES_OF_MIN_GROUPS, _MAX_GROUPS = 256, 1024, 2048
+_MIN_IMAGES_FOR_POOL = 4 * IMAGES_PER_GROUP
+_MAX_SHOWN_PROBLEMS = 50
+_MAX_SHOWN_NOTES = 20
+_DICTIONARY_COLUMNS = [
+    "split",
+    "image_id",
+    "image_path",
+    "image_digest",
+    "format",
+    "class",
+    "mask_path",
+]
+# Reason to leave out an unlabelled image, by the split that has the same image with masks.
 _COPY_REASONS = {"train": "images that train with masks", "val": "images that validate"}
-
-
-def _crowds_hint(reasons: Counter[str]) -> str:
-    """Describe the remedy for annotations that contain only crowds."""
-    if reasons[CROWDS] and sum(reasons.values()) == reasons[CROWDS]:
-        return "; some tools set iscrowd on every brushed mask: set data.crowds to 'objects'"
-    return ""
 
 
 @dataclass
 class IndexStatistics:
-    """Rows written so far. stamps, counts, looks: as `save_index_cache` takes them.
+    """Counts of the rows written so far, and the values that the next index reuses.
 
+    splits: row groups and counts of each split, as in the index's metadata.
+    left_out: number of rows by reason, for each split.
+    stamps, counts, looks: as `save_index_cache` takes them.
     looks_in_use: perceptual hashes of the images in use of each split, in order.
-
-    labelled: splits of the images that are remembered, by their digests.
+    labelled: split of each labelled image in use, by digest; filled if there are unlabelled images.
+    groups: number of row groups.
     """
 
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -71,16 +86,18 @@ class IndexStatistics:
     groups: int = 0
 
     def images(self, split: str) -> int:
+        """Return the number of images in use of a split."""
         return self.splits.get(split, {"images": 0})["images"]
 
     def add(self, split: str, table: pa.Table, images: int) -> None:
-        of_split = self.splits.setdefault(
+        """Count a row group of a split, which has `images` images in use."""
+        split_counts = self.splits.setdefault(
             split, {"first_group": self.groups, "groups": 0, "images": 0, "segments": 0}
         )
         in_use = pc.is_valid(table["image"])
-        of_split["groups"] += 1
-        of_split["images"] += images
-        of_split["segments"] += pc.sum(pc.and_(in_use, pc.is_valid(table["rle"]))).as_py()
+        split_counts["groups"] += 1
+        split_counts["images"] += images
+        split_counts["segments"] += pc.sum(pc.and_(in_use, pc.is_valid(table["rle"]))).as_py()
         self.groups += 1
         self.classes |= set(pc.unique(table["class"]).to_pylist()) - {None}
         self.formats |= set(pc.unique(table["format"]).to_pylist())
@@ -88,56 +105,44 @@ class IndexStatistics:
         self.left_out.setdefault(split, Counter()).update(reasons)
 
     def remember(self, split: str, table: pa.Table) -> None:
-        """Images in use of a split with masks, for `without_copies`."""
+        """Record the images in use of a split with masks, for `without_copies`."""
         in_use = pc.unique(table["image_digest"].filter(pc.is_valid(table["image"])))
         self.labelled |= dict.fromkeys(in_use.to_pylist(), split)
 
     def without_copies(self, table: pa.Table) -> pa.Table:
-        """Images without masks, with those left out that are remembered, told by their bytes."""
-        found = (self.labelled.get(digest, "") for digest in table["image_digest"].to_pylist())
-        reasons = pa.array([_COPY_REASONS.get(split) for split in found], type=pa.string())
+        """Mark the rows of unlabelled images whose bytes equal those of a labelled image."""
+        splits = (self.labelled.get(digest, "") for digest in table["image_digest"].to_pylist())
+        reasons = pa.array([_COPY_REASONS.get(split) for split in splits], type=pa.string())
         return table.set_column(table.schema.get_field_index("left_out"), "left_out", reasons)
 
-    def missing(self, options: Data, splits: list[str], others: bool = False) -> list[str]:
-        """A sentence for each class that is asked for in vain, and each split without images.
+    def missing(self, options: Data, splits: list[str], explained: bool = False) -> list[str]:
+        """Return a sentence for each class that does not occur, and each split without images.
 
-        others: whether other problems say why a split of which nothing was read is empty.
+        explained: whether other problems explain a split from which nothing was read.
         """
-        there = ", ".join(sorted(self.classes)) or "no classes"
+        classes = ", ".join(sorted(self.classes)) or "none"
         problems = [
-            f"data.classes: {name!r} is the class of no annotation; there are {there}"
+            f"data.classes: no annotation has the class {name!r}; the classes are: {classes}"
             for name in options.classes or ()
             if name not in self.classes and "label_map" not in self.formats
         ]
         for split in splits:
-            if self.images(split) == 0 and (self.left_out.get(split) or not others):
+            if self.images(split) == 0 and (self.left_out.get(split) or not explained):
                 reasons = self.left_out.get(split, Counter())
-                why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-                what = "no image is left" if split == UNLABELLED else "no image has a segment"
+                counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+                lack = "no image is left" if split == UNLABELLED else "no image has a segment"
                 problems.append(
-                    f"{split}: {what} to use (left out: {why or 'nothing'}){_crowds_hint(reasons)}"
+                    f"{split}: {lack} to use (left out: {counts or 'nothing'})"
+                    f"{_crowds_hint(reasons)}"
                 )
         return problems
 
 
-log = logging.getLogger(__name__)
-
-# An image lies in one row group. A larger group takes longer to read; each takes 18 KiB of every
-# process that reads the index. So there are 256 groups of up to 1024 images, and then up to 2048.
-IMAGES_PER_GROUP = 64
-_MIN_GROUPS, _MAX_IMAGES_OF_MIN_GROUPS, _MAX_GROUPS = 256, 1024, 2048
-_MIN_IMAGES_FOR_POOL = 4 * IMAGES_PER_GROUP  # images
-_MAX_SHOWN_PROBLEMS = 50
-_MAX_SHOWN_NOTES = 20
-_DICTIONARY_COLUMNS = [
-    "split",
-    "image_id",
-    "image_path",
-    "image_digest",
-    "format",
-    "class",
-    "mask_path",
-]
+def _crowds_hint(reasons: Counter[str]) -> str:
+    """Describe the remedy for annotations that contain only crowds."""
+    if reasons[CROWDS] and sum(reasons.values()) == reasons[CROWDS]:
+        return "; some tools set iscrowd on every brushed mask: set data.crowds to 'objects'"
+    return ""
 
 
 def index_dataset(
@@ -147,18 +152,19 @@ def index_dataset(
     num_workers: int = 0,
     kept: Path | None = None,
 ) -> int:
-    """Write the index of all splits to `target`; returns the number of segments in use.
+    """Write the index of all splits to `target`; return the number of segments in use.
 
-    sources: images and annotations of each split, `train` and `val`; without `val`, a share of the
-    training images validates, drawn with `options.split_seed`. Images alone of `unlabelled`; those
-    that train or validate are left out there.
-    num_workers: processes that read; 0 and 1 read in this one.
-    kept: a second name of the last index, which is read and replaced.
-    Raises DatasetError that lists every broken image and annotation at once; `target` is then left
-    as it was, and what could be read need not be read again.
+    sources: directories of the images and annotations of each split, `train` and `val`. Without
+    `val`, a fraction of the training images is drawn with `options.split_seed` for validation.
+    `unlabelled` has images only; copies of training and validation images are left out of it.
+    num_workers: reading processes; with 0 or 1, this process reads.
+    kept: path of a copy of the last index, as a hard link. Images that did not change are taken
+    from it; then it is replaced.
+    Raises DatasetError, which lists all broken images and annotations at once. `target` is then
+    unchanged, and images without a problem are not read again the next time.
     """
     options = options or Data()
-    # A search for cyclic garbage would look at a million annotations again and again.
+    # The garbage collector would scan a million annotations again and again.
     gc.disable()
     try:
         records, problems, notes = find_splits(sources, options, options.split_seed)
@@ -180,24 +186,26 @@ def _build_index(
     kept: Path | None,
 ) -> int:
     with atomic_write(target) as unfinished:
-        past = IndexCache(kept)
-        written = _write_index(unfinished, records, options, num_workers, past, problems, notes)
+        cache = IndexCache(kept)
+        statistics = _write_index(unfinished, records, options, num_workers, cache, problems, notes)
         if kept is not None:
-            save_index_cache(unfinished, kept, written.stamps, written.counts, written.looks)
-        missing = written.missing(options, list(records), bool(problems))
+            save_index_cache(
+                unfinished, kept, statistics.stamps, statistics.counts, statistics.looks
+            )
+        missing = statistics.missing(options, list(records), bool(problems))
         if not missing:
-            missing = check_leakage(unfinished, written.looks_in_use, options, notes)
+            missing = check_leakage(unfinished, statistics.looks_in_use, options, notes)
         notes = list(dict.fromkeys(notes))
         if missing or len(problems) > options.max_broken:
             raise DatasetError(_problems_message(problems + missing, notes, target))
     stopping_point("the index is in place")
-    # Beside the index and not in it, so that equal data give an equal index.
+    # In a file of their own, so that equal data give an equal index.
     write_json(notes_path(target), {"notes": notes})
     for problem in problems:
         log.warning("left out: %s", problem)
     for note in notes[:_MAX_SHOWN_NOTES]:
         log.info("%s", note)
-    return sum(of_split["segments"] for of_split in written.splits.values())
+    return sum(split_counts["segments"] for split_counts in statistics.splits.values())
 
 
 def _write_index(
@@ -205,11 +213,12 @@ def _write_index(
     records: Records,
     options: Data,
     num_workers: int,
-    kept: IndexCache,
+    cache: IndexCache,
     problems: list[str],
     notes: list[str],
 ) -> IndexStatistics:
-    written = IndexStatistics()
+    """Write the rows of all images to `target`; append problems and notes to the two lists."""
+    statistics = IndexStatistics()
     total = sum(map(len, records.values()))
     with ExitStack() as stack:
         writer = stack.enter_context(
@@ -226,37 +235,40 @@ def _write_index(
         if num_workers > 1 and total > _MIN_IMAGES_FOR_POOL:
             pool = stack.enter_context(ProcessPoolExecutor(num_workers, get_context("spawn")))
         for task in _start_ahead(
-            _tasks(records, options, kept, pool), 3 * num_workers if pool else 0
+            _tasks(records, options, cache, pool), 3 * num_workers if pool else 0
         ):
             rows = task.rows()
             problems += rows.problems
             notes += rows.notes
-            table, counts = _merge_rows(task.stamps, rows, kept)
+            table, counts = _merge_rows(task.stamps, rows, cache)
             if task.split == UNLABELLED:
-                table = written.without_copies(table)
-            looks = _all_hashes(task.stamps, rows, kept)
-            table, used = _number_images(table, counts, task.split, written.images(task.split))
+                table = statistics.without_copies(table)
+            looks = _merge_hashes(task.stamps, rows, cache)
+            table, in_use = _number_images(table, counts, task.split, statistics.images(task.split))
             if task.split != UNLABELLED and UNLABELLED in records:
-                written.remember(task.split, table)
-            written.stamps += _reusable_stamps(task.stamps, rows, kept)
-            written.counts += counts
-            written.looks += looks
-            written.looks_in_use.setdefault(task.split, []).extend(compress(looks, used))
+                statistics.remember(task.split, table)
+            statistics.stamps += _reusable_stamps(task.stamps, rows, cache)
+            statistics.counts += counts
+            statistics.looks += looks
+            statistics.looks_in_use.setdefault(task.split, []).extend(compress(looks, in_use))
             if len(table):
                 writer.write_table(table, row_group_size=len(table))
-                written.add(task.split, table, int(used.sum()))
+                statistics.add(task.split, table, int(in_use.sum()))
             bar.update(len(counts))
-        content = {
-            "splits": written.splits,
+        metadata = {
+            "splits": statistics.splits,
             "problems": problems[: options.max_broken],
             **options_metadata(options),
         }
-        writer.add_key_value_metadata({"mobile_sam": json.dumps(content)})
-    return written
+        writer.add_key_value_metadata({"mobile_sam": json.dumps(metadata)})
+    return statistics
 
 
 class _Task(NamedTuple):
-    """Images of a row group. stamps: of all of them; rows: waits for those of the new ones."""
+    """Images of a row group.
+
+    stamps: stamp of each image. rows: waits for the rows of images that are not in the cache.
+    """
 
     split: str
     stamps: list[str]
@@ -264,21 +276,22 @@ class _Task(NamedTuple):
 
 
 def images_per_group(images: int) -> int:
-    """Return the number of images in a row group of an index with so many images."""
-    few = min(-(-images // _MIN_GROUPS), _MAX_IMAGES_OF_MIN_GROUPS)
-    return max(IMAGES_PER_GROUP, few, -(-images // _MAX_GROUPS))
+    """Return the number of images in a row group of an index of `images` images."""
+    few_groups = min(-(-images // _MIN_GROUPS), _MAX_IMAGES_OF_MIN_GROUPS)
+    return max(IMAGES_PER_GROUP, few_groups, -(-images // _MAX_GROUPS))
 
 
 def _tasks(
-    records: Records, options: Data, kept: IndexCache, pool: Executor | None
+    records: Records, options: Data, cache: IndexCache, pool: Executor | None
 ) -> Iterator[_Task]:
-    choice = f"{ROW_VERSION} {options.model_dump_json(include=ROW_OPTIONS)}".encode()
+    """Yield a task for each row group; with a pool, its rows are being read already."""
+    settings = f"{ROW_VERSION} {options.model_dump_json(include=ROW_OPTIONS)}".encode()
     size = images_per_group(sum(map(len, records.values())))
     for split in records:
         for start in range(0, len(records[split]), size):
             group = records[split][start : start + size]
-            stamps = [_record_stamp(record, choice) for record in group]
-            new = [r for r, stamp in zip(group, stamps, strict=True) if stamp not in kept]
+            stamps = [_record_stamp(record, settings) for record in group]
+            new = [r for r, stamp in zip(group, stamps, strict=True) if stamp not in cache]
             if pool is None or not new:
                 yield _Task(split, stamps, partial(read_rows, new, options))
             else:
@@ -286,77 +299,83 @@ def _tasks(
 
 
 def _start_ahead(tasks: Iterable[_Task], count: int) -> Iterator[_Task]:
-    """The same tasks, with so many of the next ones begun already."""
-    begun: deque[_Task] = deque()
+    """Yield the tasks in order; `count` further tasks are started before one is yielded."""
+    started: deque[_Task] = deque()
     for task in tasks:
-        begun.append(task)
-        if len(begun) > count:
-            yield begun.popleft()
-    yield from begun
+        started.append(task)
+        if len(started) > count:
+            yield started.popleft()
+    yield from started
 
 
-def _record_stamp(record: Record, choice: bytes) -> str:
-    digest = hashlib.blake2b(choice, digest_size=12)
+def _record_stamp(record: Record, settings: bytes) -> str:
+    """Return a digest of the names, sizes and times of a record's files, and of the settings."""
+    digest = hashlib.blake2b(settings, digest_size=12)
     for part in record.stamp():
         digest.update(part)
         digest.update(b"\0")
     return digest.hexdigest()
 
 
-def _reusable_stamps(stamps: list[str], rows: Rows, kept: IndexCache) -> list[str]:
-    """Drop images with problems from the cache: they are read again, and reported again."""
+def _reusable_stamps(stamps: list[str], rows: Rows, cache: IndexCache) -> list[str]:
+    """Blank the stamps of images with problems: they are read and reported again next time."""
     sound = iter(rows.sound)
-    return [stamp if stamp in kept or next(sound) else "" for stamp in stamps]
+    return [stamp if stamp in cache or next(sound) else "" for stamp in stamps]
 
 
-def _all_hashes(stamps: list[str], rows: Rows, kept: IndexCache) -> list[int]:
-    """Perceptual hashes of all images of a group, old and new."""
+def _merge_hashes(stamps: list[str], rows: Rows, cache: IndexCache) -> list[int]:
+    """Return the perceptual hashes of all images of a group, cached and new, in order."""
     new = iter(rows.looks)
-    return [kept.looks[stamp] if stamp in kept else next(new) for stamp in stamps]
+    return [cache.looks[stamp] if stamp in cache else next(new) for stamp in stamps]
 
 
-def _merge_rows(stamps: list[str], rows: Rows, kept: IndexCache) -> tuple[pa.Table, list[int]]:
-    """Rows of all images of a group in order, old and new, and the number of each image's."""
+def _merge_rows(stamps: list[str], rows: Rows, cache: IndexCache) -> tuple[pa.Table, list[int]]:
+    """Return the rows of all images of a group, cached and new, in order, and each image's count.
+
+    rows: rows of the new images.
+    """
     if len(rows.counts) == len(stamps):
         return rows.table, rows.counts
-    pieces, used = [], 0
+    pieces, start = [], 0
     counts = iter(rows.counts)
     for stamp in stamps:
-        if stamp in kept:
-            pieces.append(kept[stamp])
+        if stamp in cache:
+            pieces.append(cache[stamp])
         else:
-            pieces.append(rows.table.slice(used, next(counts)))
-            used += len(pieces[-1])
+            pieces.append(rows.table.slice(start, next(counts)))
+            start += len(pieces[-1])
     return pa.concat_tables(pieces).combine_chunks(), [len(piece) for piece in pieces]
 
 
 def _number_images(
     table: pa.Table, counts: list[int], split: str, first: int
 ) -> tuple[pa.Table, NDArray[np.bool_]]:
-    """The table with its split and the number of each image within it, and which are in use.
+    """Set the split and the image numbers of a group's rows; also return which images are in use.
 
-    Images without a segment in use get no number.
+    counts: rows of each image. first: number of the first image in use. An image is in use if one
+    of its rows is not left out; only these rows get its number.
     """
     image = np.repeat(np.arange(len(counts)), counts)
-    used = pc.is_null(table["left_out"]).to_numpy().astype(bool)
-    there = np.zeros(len(counts), dtype=bool)
-    there[image[used]] = True
-    numbers = (first - 1 + np.cumsum(there))[image]
+    row_in_use = pc.is_null(table["left_out"]).to_numpy().astype(bool)
+    image_in_use = np.zeros(len(counts), dtype=bool)
+    image_in_use[image[row_in_use]] = True
+    numbers = (first - 1 + np.cumsum(image_in_use))[image]
     columns = {
-        "image": pa.array(numbers, mask=~used, type=pa.int32()),
+        "image": pa.array(numbers, mask=~row_in_use, type=pa.int32()),
         "split": pa.array([split] * len(table), type=pa.string()),
     }
     for name, values in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, values)
-    return table.cast(SCHEMA), there
+    return table.cast(SCHEMA), image_in_use
 
 
 def _problems_message(problems: list[str], notes: list[str], target: Path) -> str:
+    """Return the message for problems; all are written to a file if not all of them are shown."""
     shown = problems[:_MAX_SHOWN_PROBLEMS]
     lines = [f"{len(problems)} problems with images and annotations:", *shown]
     if len(problems) > len(shown):
-        everything = target.with_name(f"{target.stem}.problems.txt")
-        everything.write_text("\n".join(problems) + "\n", encoding="utf-8")
-        lines.append(f"... and {len(problems) - len(shown)} more in {everything}")
+        full_list = target.with_name(f"{target.stem}.problems.txt")
+        full_list.write_text("\n".join(problems) + "\n", encoding="utf-8")
+        lines.append(f"... and {len(problems) - len(shown)} more in {full_list}")
     lines += [f"note: {note}" for note in notes[:_MAX_SHOWN_NOTES]]
     return "\n  ".join(lines)

@@ -1,4 +1,4 @@
-"""The last index, kept so that only images that changed since are read again."""
+"""Cache of the last index: only images that changed since then are read again."""
 
 import logging
 from pathlib import Path
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class IndexCache:
-    """Rows of the last index by the stamp of their image; none where there is no last index.
+    """Rows of the last index by the stamp of their image; empty without a last index.
 
-    Stamps lie beside the index and not in it, so that equal images give an equal index, whatever
-    the times of their files.
+    Stamps depend on the times of files. They are in a separate file, so that equal images give an
+    equal index.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._places: dict[str, tuple[int, int]] = {}
+        self._slices: dict[str, tuple[int, int]] = {}  # first row and number of rows
         self.looks: dict[str, int] = {}  # perceptual hashes
         if path is None or not path.is_file():
             return
@@ -33,7 +33,7 @@ class IndexCache:
             return
         stamps_path = _stamps_path(path, file_digest(path))
         if not stamps_path.is_file():
-            log.info("reading all images: the times of those in %s are not known", path)
+            log.info("reading all images: no file times are recorded for %s", path)
             return
         try:
             with np.load(stamps_path, allow_pickle=False) as content:
@@ -45,27 +45,28 @@ class IndexCache:
         ends = np.cumsum(counts)
         for stamp, start, count, look in zip(stamps, ends - counts, counts, looks, strict=True):
             if stamp:
-                self._places[stamp] = int(start), int(count)
+                self._slices[stamp] = int(start), int(count)
                 self.looks[stamp] = look
 
     def __contains__(self, stamp: str) -> bool:
-        return stamp in self._places
+        return stamp in self._slices
 
     def __getitem__(self, stamp: str) -> pa.Table:
-        return self._table.slice(*self._places[stamp])
+        return self._table.slice(*self._slices[stamp])
 
 
 def save_index_cache(
     index: Path, kept: Path, stamps: list[str], counts: list[int], looks: list[int]
 ) -> None:
-    """Make `kept` a second name of the file `index`, and write its stamps beside it.
+    """Make `kept` a hard link to the file `index`, and write its stamps next to it.
 
-    stamps: of each image in the order of the index, empty for one that must be read again;
+    stamps: stamp of each image in the order of the index; empty if it must be read again.
     counts: rows of each image. looks: perceptual hash of each image.
     """
-    # Stamps are named by their index: until that has its place, those of the last one count.
+    # The file of stamps is named by the digest of its index: until the new index is linked, the
+    # stamps of the last one are used.
     stamps_path = _stamps_path(kept, file_digest(index))
-    # An open file, because numpy would append a suffix to its name.
+    # An open file, because NumPy appends a suffix to a name.
     with atomic_write(stamps_path) as unfinished, unfinished.open("wb") as file:
         np.savez(
             file,

@@ -1,4 +1,4 @@
-"""Digests of images, by the million: which are where, in arrays of 16 bytes each."""
+"""Digests of millions of images: arrays of 16 bytes each, and the position of a digest in them."""
 
 from collections.abc import Iterable
 
@@ -6,27 +6,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 DIGEST_BYTES = 16
-# (N,) of dtype S16. NumPy drops zeros at the end of a single one, but compares as with them.
+# (N,) of dtype S16. NumPy drops trailing zeros of a single element, but compares as with them.
 Digests = NDArray[np.bytes_]
 
 
 def as_digests(content: bytes) -> Digests:
-    """Digests of N * 16 bytes that follow each other."""
+    """Return the N digests in N * 16 consecutive bytes."""
     return np.frombuffer(content, dtype=f"S{DIGEST_BYTES}")
 
 
 def from_hex(digests: Iterable[str]) -> Digests:
-    """Digests of their hexadecimal forms."""
+    """Return the digests with these hexadecimal forms."""
     return as_digests(bytes.fromhex("".join(digests)))
 
 
 def to_hex(digest: bytes) -> str:
-    """The hexadecimal form of a single digest of an array."""
+    """Return the hexadecimal form of a single digest of an array."""
     return digest.ljust(DIGEST_BYTES, b"\0").hex()
 
 
 def unique_digests(digests: Digests) -> Digests:
-    """The same digests in order, without those that were there before."""
+    """Return the digests without repetitions, in the order of their first occurrence."""
     _, first = np.unique(digests, return_index=True)
     return digests[np.sort(first)]
 
@@ -39,14 +39,14 @@ class DigestLookup:
         self._sorted = digests[self._order]
 
     def get(self, digest: bytes) -> int | None:
-        """The place of a digest; None where it is not there."""
-        wanted = np.bytes_(digest.rstrip(b"\0"))
-        place = int(np.searchsorted(self._sorted, wanted))
-        found = place < len(self._sorted) and self._sorted[place] == wanted
-        return int(self._order[place]) if found else None
+        """Return the position of a digest, or None if the array does not contain it."""
+        key = np.bytes_(digest.rstrip(b"\0"))
+        rank = int(np.searchsorted(self._sorted, key))
+        present = rank < len(self._sorted) and self._sorted[rank] == key
+        return int(self._order[rank]) if present else None
 
     def __getitem__(self, digest: bytes) -> int:
-        place = self.get(digest)
-        if place is None:
+        position = self.get(digest)
+        if position is None:
             raise KeyError(to_hex(digest))
-        return place
+        return position

@@ -1,4 +1,4 @@
-"""Rows of the index: what is read of some images and their annotations."""
+"""Rows of the index, read from images and their annotations."""
 
 from typing import Any, NamedTuple
 
@@ -21,25 +21,26 @@ from mobile_sam.data.index.table import CROWDS, IGNORED, SCHEMA, UNLABELLED
 from mobile_sam.data.masks import Size, boxes_and_areas, decode
 from mobile_sam.data.record import Record
 
-# The options that decide what the rows of an image are.
+# The options that the rows of an image depend on.
 ROW_OPTIONS = {
     *("min_area", "max_objects_per_image", "classes", "ignore"),
     *ImageOptions.model_fields,
     *MaskOptions.model_fields,
 }
-# Of what is made of equal files and options; rows of another version are not kept.
+# Version of the rows that equal files and options give; cached rows of another one are not used.
 ROW_VERSION = 3
 NO_SEGMENTS = "images without segments"
-_EDGE_STRENGTH_RATIO = 1.5  # times stronger edges under the edges of masks
+# Masks match the unturned image if its edges under theirs are so many times stronger.
+_EDGE_STRENGTH_RATIO = 1.5
 
 
 class Rows(NamedTuple):
-    """Rows of some images in order, without split and number.
+    """Rows of several images in order, without split and image number.
 
-    counts: rows of each image. looks: perceptual hash of each, 0 where it could not be read.
-    sound: whether each image and all its annotations could be read without a word.
-    problems: a sentence for each file and annotation that could not.
-    notes: a sentence for each that was read, and should be looked at.
+    counts: rows of each image. looks: perceptual hash of each image, 0 if it could not be read.
+    sound: whether reading each image and its annotations gave neither problems nor notes.
+    problems: a sentence for each file and annotation that could not be read.
+    notes: a sentence for each file that was read but should be checked.
     """
 
     table: pa.Table
@@ -51,7 +52,7 @@ class Rows(NamedTuple):
 
 
 def read_rows(records: list[Record], options: Data) -> Rows:
-    """Read images and annotations whole, and keep what the index needs."""
+    """Read whole images and their annotations; return their rows."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     counts, looks, sound = [], [], []
     problems: list[str] = []
@@ -90,21 +91,21 @@ def read_rows(records: list[Record], options: Data) -> Rows:
 
 
 def _check_orientation(record: Record, facts: ImageFacts, read: Annotations, options: Data) -> None:
-    """Name a photograph whose masks fit before and after its EXIF orientation is applied.
+    """Add a note for an image whose masks have the right size before and after EXIF orientation.
 
-    Where their edges lie on those of the unturned image, that is a problem.
+    Add a problem instead if the edges of the masks match those of the unturned image.
     """
     fits_both = facts.orientation != 1 and facts.size == facts.stored_size
     if not (fits_both and read.segments) or options.exif_orientation is not None:
         return
-    told = f"{record.image_path}: EXIF orientation {facts.orientation} turns the image"
+    message = f"{record.image_path}: EXIF orientation {facts.orientation} turns the image"
     if _masks_fit_unoriented(record, facts, read, options):
         read.problems.append(
-            f"{told}, and the masks lie on the unturned one; set data.exif_orientation to "
+            f"{message}, but the masks match the unturned image; set data.exif_orientation to "
             "'ignore', or to 'apply' if the masks are right"
         )
     else:
-        read.notes.append(f"{told}; its masks would fit unturned as well")
+        read.notes.append(f"{message}; the masks would also fit the unturned image")
 
 
 def _masks_fit_unoriented(
@@ -128,7 +129,10 @@ def _masks_fit_unoriented(
 def _append_rows(
     columns: dict[str, list[Any]], image: dict[str, Any], added: dict[str, list[Any]]
 ) -> int:
-    """Append rows with the same values of `image` in each; what is not given is null."""
+    """Append rows that share the values of `image`; other columns are null. Return their number.
+
+    added: values of further columns, one for each row; `left_out` is always given.
+    """
     count = len(added["left_out"])
     for name, values in columns.items():
         values.extend(added[name] if name in added else [image.get(name)] * count)
@@ -138,7 +142,7 @@ def _append_rows(
 def _segment_columns(
     annotations: list[Annotation], size: Size, options: Data
 ) -> dict[str, list[Any]]:
-    """Columns of an image's segments, those in use first."""
+    """Return the columns of an image's segments, those in use first."""
     boxes, areas = boxes_and_areas([annotation.rle for annotation in annotations], size)
     reasons = [
         _left_out_reason(annotation, area, options)
@@ -150,12 +154,12 @@ def _segment_columns(
         for i in in_use[options.max_objects_per_image :]:
             reasons[i] = "beyond max_objects_per_image"
     order = sorted(range(len(annotations)), key=lambda i: reasons[i] is not None)
-    chosen = [annotations[i] for i in order]
+    ordered = [annotations[i] for i in order]
     return {
-        "segment_id": [annotation.segment_id for annotation in chosen],
-        "class": [annotation.category for annotation in chosen],
-        "mask_path": [str(annotation.source) for annotation in chosen],
-        "rle": [annotation.rle for annotation in chosen],
+        "segment_id": [annotation.segment_id for annotation in ordered],
+        "class": [annotation.category for annotation in ordered],
+        "mask_path": [str(annotation.source) for annotation in ordered],
+        "rle": [annotation.rle for annotation in ordered],
         **dict(zip(("x0", "y0", "x1", "y1"), boxes[order].T.tolist(), strict=True)),
         "area": areas[order].tolist(),
         "left_out": [reasons[i] for i in order],
@@ -163,7 +167,7 @@ def _segment_columns(
 
 
 def _left_out_reason(annotation: Annotation, area: int, options: Data) -> str | None:
-    """Why a segment is not used, or None."""
+    """Return why a segment is not used, or None if it is."""
     names = {annotation.value, annotation.category}
     if annotation.crowd and options.crowds == "ignore":
         return CROWDS

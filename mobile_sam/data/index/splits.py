@@ -1,4 +1,4 @@
-"""Which images train, which validate, which have no masks, and which are left out by name."""
+"""Splits of a data set: training, validation and unlabelled images, restricted to a subset."""
 
 import hashlib
 import logging
@@ -15,36 +15,36 @@ from mobile_sam.data.records import find_records, find_unlabelled
 
 log = logging.getLogger(__name__)
 
-# Images and annotations of `train` and `val`, and images of `unlabelled`.
+# Paths of images and annotations for `train` and `val`, and of images for `unlabelled`.
 Sources = dict[str, tuple[Path, ...]]
 Records = dict[str, list[Record]]
 
 
 def find_splits(sources: Sources, options: Data, seed: int) -> tuple[Records, list[str], list[str]]:
-    """Records of each split, a sentence for each file that has no counterpart, and notes.
+    """Return the records of each split, the problems with files, and notes.
 
-    sources: images and annotations of each split, `train` and `val`; without `val`, a share of the
-    training images validates, drawn with `seed`; `val` may be alone. Images of `unlabelled`, where
-    it is given, are all used: a subset chooses among images with masks. Raises DatasetError for a
-    subset that cannot be read.
+    sources: images and annotations of `train` and `val`. Without `val`, a fraction of the training
+    images is drawn with `seed` for validation; `val` may also be the only split. All images of
+    `unlabelled` are used: a subset selects only among images with masks.
+    Raises DatasetError if the subset cannot be read.
     """
     records: Records = {}
     problems: list[str] = []
     notes: list[str] = []
-    for split, places in sources.items():
+    for split, paths in sources.items():
         if split == UNLABELLED:
-            found = find_unlabelled(places[0])
+            result = find_unlabelled(paths[0])
         else:
-            found = find_records(places[0], places[1], options)
-        problems += found.problems
-        notes += found.notes
-        records[split] = found.records
-        log.info("%s: %d images in %s", split, len(found.records), places[0])
+            result = find_records(paths[0], paths[1], options)
+        problems += result.problems
+        notes += result.notes
+        records[split] = result.records
+        log.info("%s: %d images in %s", split, len(result.records), paths[0])
     unlabelled = {UNLABELLED: records.pop(UNLABELLED)} if UNLABELLED in records else {}
     if options.subset is not None:
         records = _apply_subset(records, Path(options.subset), problems)
-    ids = [record.image_id for some in records.values() for record in some]
-    groups = assign_groups(ids, options.groups)
+    image_ids = [record.image_id for of_split in records.values() for record in of_split]
+    groups = assign_groups(image_ids, options.groups)
     if "val" not in records:
         records = _split_by_fraction(records["train"], options.val_fraction, seed, groups)
     elif options.groups is not None:
@@ -61,23 +61,26 @@ def _apply_subset(records: Records, path: Path, problems: list[str]) -> Records:
         lines = read_lines(path)
     except RecordError as error:
         raise DatasetError(
-            f"data.subset: {error}; write ids of images there, one a line"
+            f"data.subset: {error}; write one image id per line into a text file"
         ) from error
-    ids = {record.image_id for some in records.values() for record in some}
-    asked = {_parse_image_id(line.strip(), ids) for line in lines if line.strip()}
-    if not asked:
-        raise DatasetError(f"data.subset: {path}: the file is empty; write ids of images there")
+    known = {record.image_id for of_split in records.values() for record in of_split}
+    subset = {_parse_image_id(line.strip(), known) for line in lines if line.strip()}
+    if not subset:
+        raise DatasetError(f"data.subset: {path}: the file is empty; write one image id per line")
     problems += [
-        f"{path}: there is no image {name!r}; remove the line" for name in sorted(asked - ids)
+        f"{path}: there is no image {name!r}; remove the line" for name in sorted(subset - known)
     ]
-    return {split: [r for r in some if r.image_id in asked] for split, some in records.items()}
+    return {
+        split: [record for record in of_split if record.image_id in subset]
+        for split, of_split in records.items()
+    }
 
 
-def _parse_image_id(line: str, ids: set[str]) -> str:
-    """The id that a line means: in either spelling of accents, with or without a suffix."""
+def _parse_image_id(line: str, known: set[str]) -> str:
+    """Return the image id in a line, with either encoding of accents, with or without suffix."""
     name = normalise_name(line)
     path = PurePosixPath(name)
-    if name not in ids and path.suffix.lower() in IMAGE_SUFFIXES:
+    if name not in known and path.suffix.lower() in IMAGE_SUFFIXES:
         return path.with_suffix("").as_posix()
     return name
 
@@ -85,15 +88,18 @@ def _parse_image_id(line: str, ids: set[str]) -> str:
 def _split_by_fraction(
     records: list[Record], val_fraction: float, seed: int, groups: dict[str, str]
 ) -> Records:
-    """At least one group on each side; most images keep their side when others are added."""
+    """Draw whole groups for validation until they have `val_fraction` of the images.
 
-    def lot(group: str) -> bytes:
+    Each split gets at least one group. When images are added, most others stay in their split.
+    """
+
+    def rank(group: str) -> bytes:
         return hashlib.sha256(f"{seed}/{group}".encode()).digest()
 
     sizes = Counter(groups[record.image_id] for record in records)
-    wanted, drawn, count = max(round(len(records) * val_fraction), 1), set(), 0
-    for group in sorted(sizes, key=lot)[: max(len(sizes) - 1, 0)]:
-        if count >= wanted:
+    target, drawn, count = max(round(len(records) * val_fraction), 1), set(), 0
+    for group in sorted(sizes, key=rank)[: max(len(sizes) - 1, 0)]:
+        if count >= target:
             break
         drawn.add(group)
         count += sizes[group]
@@ -104,10 +110,10 @@ def _split_by_fraction(
 
 
 def _groups_in_both_splits(records: Records, groups: dict[str, str]) -> list[str]:
-    """Return a sentence for each group that trains and validates."""
+    """Return a sentence for each group that has training and validation images."""
     train, val = ({groups[record.image_id]: record for record in records[s]} for s in SPLITS)
     return [
-        f"data.groups: {group!r} trains ({train[group].image_id}) and validates "
-        f"({val[group].image_id}); move all of it to one side"
+        f"data.groups: {group!r} is in train ({train[group].image_id}) and in val "
+        f"({val[group].image_id}); move all of its images to one split"
         for group in sorted(train.keys() & val.keys())
     ]

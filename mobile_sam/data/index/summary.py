@@ -1,4 +1,4 @@
-"""Summary of an index: numbers of images, segments and classes, and what was skipped and why."""
+"""Summary of an index: numbers of images, segments and classes, and reasons for leaving out."""
 
 import json
 from collections.abc import Iterator
@@ -24,19 +24,19 @@ _MAX_SHOWN_CLASSES = 20
 _EXAMPLES = 3
 _MAX_SHOWN_NOTES = 12
 _REASON_DETAILS = {
-    CROWDS: ", which count neither as object nor as background; data.crowds 'objects' uses them",
+    CROWDS: ", neither objects nor background; set data.crowds to 'objects' to use them",
 }
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The segments of an index, and its images without masks.
+    """Tables of the segments of an index, and of its images without masks.
 
     used: one row for each segment in use; columns split, image_id, height, width, format, class,
-    area. unlabelled: the same of images without masks, one row each.
-    left_out: the same of what is not used, with the reason in column left_out.
-    problems: a sentence for each broken file that `data.max_broken` let pass.
-    notes: sentences on what was not read, or read in another way than its name says.
+    area. unlabelled: one row for each image without masks, with the same columns.
+    left_out: rows that are not used; column left_out has the reason.
+    problems: a sentence for each broken file that `data.max_broken` tolerated.
+    notes: sentences about files that were not read, or not read as their name suggests.
     """
 
     path: Path
@@ -47,15 +47,15 @@ class Summary:
     notes: list[str]
 
     def objects_per_image(self, split: str) -> pd.Series:
-        """Number of segments of each image of the split."""
+        """Return the number of segments of each image of the split."""
         return self._of(split)["image"].value_counts(sort=False)
 
     def images(self, split: str) -> pd.DataFrame:
-        """One row for each image of the split that has a segment in use."""
+        """Return one row for each image of the split that has a segment in use."""
         return self._of(split).drop_duplicates("image")
 
     def text(self) -> str:
-        """All of it as a table for a terminal."""
+        """Return the summary as a table for a terminal."""
         columns = {split: dict(self._numbers(split)) for split in SPLITS}
         if len(self.unlabelled):
             columns[UNLABELLED] = dict(_image_counts(self.unlabelled))
@@ -99,13 +99,13 @@ class Summary:
     def _reasons(self) -> Iterator[str]:
         for (split, reason), rows in self.left_out.groupby(["split", "left_out"], observed=True):
             images = list(dict.fromkeys(rows["image_id"]))
-            named = ", ".join(images[:_EXAMPLES]) + (", ..." if len(images) > _EXAMPLES else "")
-            why = _REASON_DETAILS.get(str(reason), "")
-            yield f"left out of {split}: {len(rows)} {reason} ({named}){why}"
+            examples = ", ".join(images[:_EXAMPLES]) + (", ..." if len(images) > _EXAMPLES else "")
+            details = _REASON_DETAILS.get(str(reason), "")
+            yield f"left out of {split}: {len(rows)} {reason} ({examples}){details}"
 
 
 def summarise(path: Path) -> Summary:
-    """Count what is in an index. Raises DatasetError when it is missing."""
+    """Return the summary of an index. Raises DatasetError when it is missing."""
     file = open_index(path)
     table = file.read(columns=_COLUMNS).to_pandas(
         strings_to_categorical=True, split_blocks=True, self_destruct=True
@@ -113,8 +113,8 @@ def summarise(path: Path) -> Summary:
     used = table["left_out"].isna()
     problems = index_metadata(file)["problems"]
     unlabelled = table["split"] == UNLABELLED
-    shown = table[used & ~unlabelled], table[used & unlabelled], table[~used]
-    return Summary(path, *shown, problems, _read_notes(path))
+    tables = table[used & ~unlabelled], table[used & unlabelled], table[~used]
+    return Summary(path, *tables, problems, _read_notes(path))
 
 
 def _read_notes(index: Path) -> list[str]:
@@ -125,7 +125,7 @@ def _read_notes(index: Path) -> list[str]:
 
 
 def relative_size(segments: pd.DataFrame) -> pd.Series:
-    """The square root of each segment's area, relative to the longest side of its image."""
+    """Return the square root of each segment's area, relative to the longest side of its image."""
     return np.sqrt(segments["area"]) / np.maximum(segments["height"], segments["width"])
 
 
@@ -136,7 +136,7 @@ def _image_counts(images: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 
 def _format_range(values: pd.Series) -> str:
-    """Least, median and most, or the one value there is."""
+    """Format minimum, median and maximum; a single number if all values are equal."""
     least, median, most = values.min(), values.median(), values.max()
     if least == most:
         return f"{least:.4g}"

@@ -1,8 +1,8 @@
 """The index of a data set: a parquet file with one row for each segment.
 
-Masks are kept in it as run-length codes, so that training reads the image and nothing else. An
-image lies in one row group, which is all that is read of the file to get it: the memory of
-training does not depend on the number of images.
+It holds masks as run-length codes, so that training reads no file but the image. All rows of an
+image are in one row group, and only this group is read for the image: the memory of training does
+not depend on the number of images.
 """
 
 import json
@@ -30,7 +30,7 @@ from mobile_sam.system.machine_errors import machine_fault
 SCHEMA = pa.schema(
     [
         ("split", pa.string()),
-        ("image", pa.int32()),  # number within the split, of images in use
+        ("image", pa.int32()),  # number within the split; null for rows not in use
         ("image_id", pa.string()),
         ("image_path", pa.string()),
         ("image_digest", pa.string()),  # of the file's bytes
@@ -46,17 +46,16 @@ SCHEMA = pa.schema(
         ("x1", pa.int32()),
         ("y1", pa.int32()),
         ("area", pa.int64()),
-        ("left_out", pa.string()),  # why the segment or the image is not used; null: it is
+        ("left_out", pa.string()),  # why the segment or image is not used; null if it is
     ],
     metadata={"format": "mobile_sam index", "version": "2"},
 )
 SPLITS = ("train", "val")
-UNLABELLED = "unlabelled"  # the split of images without masks, each of them a row
-# Why a segment is left out whose pixels may be anything: they count neither as segment nor as
-# background.
+UNLABELLED = "unlabelled"  # the split of images without masks, one row each
+# Reasons to leave out a segment whose pixels count neither as segment nor as background.
 CROWDS, IGNORED = "crowds", "ignored"
 _CACHED_ROW_GROUPS = 2
-_MIN_SIDE = 0.5  # pixels of the model frame, which are rounded to one
+_MIN_SIDE = 0.5  # in pixels of the model frame; rounds to one pixel
 _COLUMNS = [
     *("image", "image_id", "image_path", "image_digest", "height", "width"),
     *("segment_id", "class", "rle", "x0", "y0", "x1", "y1", "area", "left_out"),
@@ -80,10 +79,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class IndexedImage:
-    """One image of the index with its segments, none where it has no masks.
+    """One image of the index with its segments; an image without masks has none.
 
-    size: (H, W) in pixels. ignored: segments of which nothing is known.
-    options: how the file becomes pixels.
+    size: (H, W) in pixels. ignored: segments whose pixels are neither object nor background.
+    options: how the file is decoded into pixels.
     """
 
     image_id: str
@@ -95,24 +94,24 @@ class IndexedImage:
     options: ImageOptions = DEFAULT_OPTIONS
 
     def mask(self, segment: Segment) -> Mask:
-        """The mask (H, W) of one of the segments."""
+        """Decode the mask (H, W) of one of the segments."""
         return decode(segment.rle, self.size)
 
     def cropped_mask(self, segment: Segment) -> MaskCrop:
-        """The mask of one of the segments, in its box."""
+        """Decode the mask of one of the segments, cropped to its box."""
         return decode_crop(segment.rle, self.size, segment.box)
 
     def unknown(self) -> Mask:
-        """The pixels (H, W) of ignored segments that are not those of a segment as well."""
+        """Return the pixels (H, W) of ignored segments that no segment in use covers."""
         ignored, known = (
-            union([segment.rle for segment in some], self.size)
-            for some in (self.ignored, self.segments)
+            union([segment.rle for segment in segments], self.size)
+            for segments in (self.ignored, self.segments)
         )
         return ignored & ~known
 
 
 def read_indexed_image(record: IndexedImage) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3) of an image, RGB. Raises RecordError when its size has changed."""
+    """Read the RGB pixels (H, W, 3) of an image. Raises RecordError if its size has changed."""
     pixels = read_image(record.path, record.options)
     if pixels.shape[:2] != record.size:
         raise RecordError(
@@ -122,7 +121,10 @@ def read_indexed_image(record: IndexedImage) -> NDArray[np.uint8]:
 
 
 def open_index(path: Path) -> pq.ParquetFile:
-    """The parquet file of an index. Raises DatasetError when missing or of another version."""
+    """Open the parquet file of an index.
+
+    Raises DatasetError if the file is missing, damaged, no index, or of another version.
+    """
     if not path.is_file():
         raise DatasetError(f"{path}: there is no index; run `python -m mobile_sam index`")
     try:
@@ -133,19 +135,22 @@ def open_index(path: Path) -> pq.ParquetFile:
         raise DatasetError(
             f"{path}: not an index, or a damaged one ({error}); delete it and index again"
         ) from error
-    found, wanted = file.schema_arrow.metadata or {}, SCHEMA.metadata
-    if found.get(b"format") != wanted[b"format"] or b"mobile_sam" not in file.metadata.metadata:
-        raise DatasetError(f"{path}: a table of something else; delete it and index again")
-    if found.get(b"version") != wanted[b"version"]:
+    metadata, expected = file.schema_arrow.metadata or {}, SCHEMA.metadata
+    if (
+        metadata.get(b"format") != expected[b"format"]
+        or b"mobile_sam" not in file.metadata.metadata
+    ):
+        raise DatasetError(f"{path}: not an index but another table; delete it and index again")
+    if metadata.get(b"version") != expected[b"version"]:
         raise DatasetError(
-            f"{path}: the index is of version {found.get(b'version', b'0').decode()}, and this "
-            f"package reads {wanted[b'version'].decode()}; delete it and index again"
+            f"{path}: the index has version {metadata.get(b'version', b'0').decode()}, but this "
+            f"package reads version {expected[b'version'].decode()}; delete it and index again"
         )
     return file
 
 
 def index_metadata(file: pq.ParquetFile) -> dict[str, Any]:
-    """Row groups and counts of each split, and the broken files that were left out."""
+    """Return the metadata: row groups and counts of each split, and the broken files left out."""
     return json.loads(file.metadata.metadata[b"mobile_sam"])
 
 
@@ -155,7 +160,7 @@ def notes_path(index: Path) -> Path:
 
 
 def options_metadata(options: ImageOptions) -> dict[str, Any]:
-    """Return what a table says of how its images are read: `images`, where it is not as usual."""
+    """Return metadata of how images are read: key `images`, unless all options are defaults."""
     changed = options.model_dump(exclude_defaults=True, include=set(ImageOptions.model_fields))
     return {"images": changed} if changed else {}
 
@@ -166,9 +171,9 @@ def image_options(file: pq.ParquetFile) -> ImageOptions:
 
 
 def check_shapes(path: Path, img_size: int) -> None:
-    """Raise DatasetError for images in use that have no row in a model frame of `img_size` pixels.
+    """Raise DatasetError that lists images in use too thin for a frame of `img_size` pixels.
 
-    It lists all of them, before anything is computed.
+    An image is too thin if its shorter side is less than half a pixel of the model frame.
     """
     table = open_index(path).read(columns=["image_path", "height", "width", "left_out"])
     table = table.filter(pc.is_null(table["left_out"]))
@@ -184,27 +189,27 @@ def check_shapes(path: Path, img_size: int) -> None:
 
 
 class Index:
-    """The images of one split that are in use, in the order of the index.
+    """The images in use of one split, in the order of the index.
 
-    Of `train` and `val` those that have a segment in use; of `unlabelled` those that are in none of
-    these two.
+    In `train` and `val`, an image is in use if one of its segments is; in `unlabelled`, if it is in
+    neither of the other two splits.
 
-    The file is opened at the first access in each process, because it must not be carried over a
-    fork. Raises DatasetError when the file is missing, or has no image of the split.
+    Each process opens the file at its first access, because an open file must not cross a fork.
+    Raises DatasetError when the file is missing, or has no image of the split.
     """
 
     def __init__(self, path: Path, split: str) -> None:
         file = open_index(path)
-        of_split = index_metadata(file)["splits"].get(split, {"images": 0})
-        if of_split["images"] == 0:
+        counts = index_metadata(file)["splits"].get(split, {"images": 0})
+        if counts["images"] == 0:
             raise DatasetError(f"{path}: the index has no image for {split!r}")
         self._path = path
         self._options = image_options(file)
-        self._length: int = of_split["images"]
-        numbers = range(of_split["first_group"], of_split["first_group"] + of_split["groups"])
-        found = [_first_image(file, number) for number in numbers]
-        there = [(group, n) for group, n in zip(numbers, found, strict=True) if n is not None]
-        self._groups, self._first_images = np.array(there, dtype=np.int64).T
+        self._length: int = counts["images"]
+        groups = range(counts["first_group"], counts["first_group"] + counts["groups"])
+        first_images = ((group, _first_image(file, group)) for group in groups)
+        used_groups = [(group, first) for group, first in first_images if first is not None]
+        self._groups, self._first_images = np.array(used_groups, dtype=np.int64).T
         self._file: pq.ParquetFile | None = None
         self._opened: OrderedDict[int, tuple[NDArray[np.int32], pa.Table]] = OrderedDict()
         self._opened_by: int | None = None
@@ -220,8 +225,8 @@ class Index:
     def __getitem__(self, position: int) -> IndexedImage:
         if not 0 <= position < self._length:
             raise IndexError(position)
-        place = int(np.searchsorted(self._first_images, position, side="right")) - 1
-        images, table = self._group(int(self._groups[place]))
+        number = int(np.searchsorted(self._first_images, position, side="right")) - 1
+        images, table = self._group(int(self._groups[number]))
         start, end = np.searchsorted(images, [position, position + 1])
         rows = table.slice(start, end - start).to_pylist()
         first = rows[0]
@@ -241,8 +246,8 @@ class Index:
         return self.__dict__ | {"_file": None, "_opened": OrderedDict(), "_opened_by": None}
 
     def digests(self) -> Digests:
-        """The digest of each image's bytes, in order."""
-        found, last = [], -1
+        """Return the digest of each image's bytes, in order."""
+        digests, last = [], -1
         for batch in open_index(self._path).iter_batches(
             row_groups=self._groups.tolist(), columns=["image", "image_digest"], use_threads=False
         ):
@@ -250,11 +255,11 @@ class Index:
             images = np.r_[last, rows["image"].to_numpy()]
             last = images[-1]
             starts = np.flatnonzero(images[1:] != images[:-1])
-            found.append(from_hex(rows["image_digest"].take(starts).to_pylist()))
-        return np.concatenate(found)
+            digests.append(from_hex(rows["image_digest"].take(starts).to_pylist()))
+        return np.concatenate(digests)
 
     def _group(self, number: int) -> tuple[NDArray[np.int32], pa.Table]:
-        """Rows of a row group that are in use or ignored, and the number of each row's image."""
+        """Return the rows of a row group as in `_select_image_rows`; cache the last row groups."""
         if self._file is None or self._opened_by != os.getpid():
             self._file, self._opened_by = open_index(self._path), os.getpid()
             self._opened.clear()
@@ -274,9 +279,9 @@ def _segment(row: dict[str, Any]) -> Segment:
 
 
 def _select_image_rows(table: pa.Table) -> tuple[NDArray[np.int32], pa.Table]:
-    """The rows that make up the images in use, and the number of each row's image.
+    """Select the rows of images in use; return the image number of each row, and the rows.
 
-    Rows of an image lie together, those in use first; only these have its number.
+    The rows of an image are consecutive, those in use first; only these have its number in `table`.
     """
     ignored = pc.is_in(table["left_out"], value_set=pa.array([CROWDS, IGNORED]))
     table = table.filter(pc.or_(pc.is_valid(table["image"]), ignored)).combine_chunks()
@@ -285,21 +290,21 @@ def _select_image_rows(table: pa.Table) -> tuple[NDArray[np.int32], pa.Table]:
         last = np.maximum.accumulate(np.where(in_use, np.arange(len(in_use)), 0))
         same = pc.equal(table["image_id"], table["image_id"].take(last))
         numbers = pc.fill_null_forward(table["image"])
-        # What is ignored in an image without a segment in use belongs to no image.
-        kept = pc.and_(same, pc.is_valid(numbers))
-        place = table.schema.get_field_index("image")
-        table = table.set_column(place, "image", numbers).filter(kept).combine_chunks()
+        # Drops ignored segments of images that are not in use.
+        selected = pc.and_(same, pc.is_valid(numbers))
+        column = table.schema.get_field_index("image")
+        table = table.set_column(column, "image", numbers).filter(selected).combine_chunks()
     return table["image"].to_numpy(), table
 
 
 def _first_image(file: pq.ParquetFile, group: int) -> int | None:
-    """Number of the first image of a row group, by its statistics; None when none is in use."""
+    """Return the number of the first image in use of a row group, or None; reads statistics."""
     statistics = file.metadata.row_group(group).column(SCHEMA.get_field_index("image")).statistics
     return int(statistics.min) if statistics.has_min_max else None
 
 
 class ConcatIndex:
-    """The images of the parts, one part after the other."""
+    """Concatenation of several indexes."""
 
     def __init__(self, parts: Sequence[Index]) -> None:
         self._parts = parts
@@ -316,11 +321,11 @@ class ConcatIndex:
         return part[position - int(self._ends[number]) + len(part)]
 
     def digests(self) -> Digests:
-        """The digest of each image's bytes, in order."""
+        """Return the digest of each image's bytes, in order."""
         return np.concatenate([part.digests() for part in self._parts])
 
 
 def teacher_images(index: Path) -> ConcatIndex:
     """Return the images that teachers see: the training images, then the images without masks."""
-    there = index_metadata(open_index(index))["splits"]
-    return ConcatIndex([Index(index, split) for split in ("train", UNLABELLED) if split in there])
+    splits = index_metadata(open_index(index))["splits"]
+    return ConcatIndex([Index(index, split) for split in ("train", UNLABELLED) if split in splits])

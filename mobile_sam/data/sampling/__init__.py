@@ -1,1 +1,1 @@
-"""Samples for training: images with the masks and prompts of some of their segments."""
+"""Samples for training and validation: images with masks and prompts of some of their segments."""

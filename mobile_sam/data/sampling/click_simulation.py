@@ -1,6 +1,6 @@
-"""Simulated corrective clicks: the pixel that lies deepest in an error.
+"""Simulated corrective clicks: the deepest pixel of the errors of a prediction.
 
-As in RITM (Sofiiuk et al., arXiv:2102.06583). They are a function of the masks alone.
+The method is that of RITM (Sofiiuk et al., arXiv:2102.06583). Clicks depend on the masks alone.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from mobile_sam.data.masks import Mask, deepest_pixel
 from mobile_sam.data.sampling.prompts import Prompt, points_prompt
 from mobile_sam.metrics.mask_crop import MaskCrop, crop_pair, without
 
-Click = tuple[int, int, bool]  # x, y, and whether it is on the segment
+Click = tuple[int, int, bool]  # x, y in pixels, and whether the click is on the segment
 
 
 def next_click(
     prediction: Mask | MaskCrop, truth: Mask | MaskCrop, clicks: Sequence[Click]
 ) -> Click:
-    """(x, y, on the segment) of the deepest pixel of an error that has no click yet.
+    """Return a click on the deepest pixel of an error that has no click yet.
 
-    prediction, truth: (H, W). As in RITM, clicks do not make what is around them less deep, and of
-    equally deep errors what is too much is clicked. Without an error left to click on, which RITM
-    does not foresee, the first click is made again.
+    prediction, truth: (H, W). As in RITM, a click does not change the depth of the pixels around
+    it, and a false positive is clicked if a false negative is equally deep. If all errors are
+    clicked, which RITM does not handle, the first click is returned again.
     """
     prediction, truth = crop_pair(prediction, truth)
     clicked = [(x, y) for x, y, _ in clicks]
@@ -34,7 +34,7 @@ def next_click(
 
 
 def clicks_prompt(clicks: Sequence[Click]) -> Prompt:
-    """All clicks as one prompt of len(clicks) + 1 points."""
-    places = np.array([(x, y) for x, y, _ in clicks])
-    on = np.array([on_segment for _, _, on_segment in clicks])
-    return points_prompt(places[on], places[~on])
+    """Return one prompt with all clicks: len(clicks) + 1 points."""
+    points = np.array([(x, y) for x, y, _ in clicks])
+    foreground = np.array([on_segment for _, _, on_segment in clicks])
+    return points_prompt(points[foreground], points[~foreground])

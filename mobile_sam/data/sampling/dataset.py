@@ -1,4 +1,4 @@
-"""Data sets of training and validation: images with masks and prompts of some segments."""
+"""Data sets for training and validation: images with masks and prompts of some segments."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -35,22 +35,22 @@ __all__ = ["Sample", "TrainingSet", "ValidationSet", "collate", "validation_posi
 
 Positions = NDArray[np.int_]
 
-
-_REPEAT_OFFSET = 2**40  # more than a run has samples; an image may be drawn 2**23 times an epoch
+# More than the samples of a run; an image may be drawn 2**23 times in an epoch.
+_REPEAT_OFFSET = 2**40
 
 
 class TrainingSet(Dataset[Sample]):
     """Random segments and prompts of each image; a function of (seed, epoch, position) alone.
 
-    Samples are numbered through all epochs, by `numbers`.
+    Samples have consecutive numbers over all epochs, see `numbers`.
 
-    unlabelled: images without masks, whose positions come after those of `index`. Their prompts
-        point anywhere.
+    unlabelled: images without masks, whose positions follow those of `index`. Their prompts are
+        at random places.
     objects_per_image: P. An image with fewer segments repeats them with other prompts.
-    read_features: gives the stored teacher features (C, S/16, S/16) by level, of an image as it is
-        ("identity") or mirrored left-right ("hflip").
-    read_embedding: of a frozen encoder (C, S/16, S/16), in place of the image; fits images that
-        nothing changes.
+    read_features: returns the stored teacher features (C, S/16, S/16) by level, of an image as it
+        is ("identity") or mirrored left-right ("hflip").
+    read_embedding: returns the embedding (C, S/16, S/16) by a frozen encoder, used in place of the
+        image; only for images that no augmentation changes.
     """
 
     read_embedding: Callable[[IndexedImage], Tensor] | None = None
@@ -79,13 +79,13 @@ class TrainingSet(Dataset[Sample]):
         return len(self.images)
 
     def record(self, position: int) -> IndexedImage:
-        """The image at a position, with or without masks; from `len` on they begin again."""
+        """Return the image at a position, with or without masks; positions wrap around at `len`."""
         return self.images[position % len(self)]
 
     def numbers(self, epoch: int, positions: NDArray[np.int_]) -> list[int]:
-        """The numbers of samples of an epoch.
+        """Return the sample numbers of an epoch.
 
-        positions: from `len` on they are images that are in the epoch once more, as other samples.
+        positions: positions from `len` on repeat images within the epoch, as different samples.
         """
         again, first = np.divmod(positions, len(self))
         return (again * _REPEAT_OFFSET + epoch * len(self) + first).tolist()
@@ -96,11 +96,11 @@ class TrainingSet(Dataset[Sample]):
         record = self.record(position)
         order = rng.permutation(len(record.segments))
         mirrored = self.augment.flip and rng.random() < 0.5
-        geometry, masks = self._shown(number, record, order, mirrored)
+        geometry, masks = self._visible_masks(number, record, order, mirrored)
         image = self._image(number, record, geometry, rng)
         frames = [nonempty_mask_frame(mask, self.img_size, geometry.longest) for mask in masks]
         valid = valid_mask_frame(record, geometry, self.img_size, frames)
-        frames, prompts = self._prompted(frames, geometry, valid, rng)
+        frames, prompts = self._draw_prompts(frames, geometry, valid, rng)
         teacher = self._teacher_features(record, geometry.view)
         size = model_frame_size(geometry.size, geometry.longest)
         sample = make_sample(position, image, size, valid, frames, prompts, teacher)
@@ -110,19 +110,19 @@ class TrainingSet(Dataset[Sample]):
             sample = sample._replace(embedding=self.read_embedding(record))
         return with_mask_prompts(sample, prompts) if self.prompts.mask else sample
 
-    def _prompted(
+    def _draw_prompts(
         self, frames: list[Mask], geometry: Geometry, valid: Mask, rng: np.random.Generator
     ) -> tuple[list[Mask], list[Prompt]]:
-        """The segment of each of the P prompts, none in an image without, and the prompts.
+        """Draw P prompts; return the mask of each, and the prompts. No masks without segments.
 
         frames: masks (S, S) of segments; valid: (S, S), as in `Sample`.
         """
         size, count = model_frame_size(geometry.size, geometry.longest), self.objects_per_image
         if not frames:
             return [], [prompt_anywhere(size, self.prompts, rng) for _ in range(count)]
-        chosen = [frames[i] for i in _repeat(np.arange(len(frames)), count)]
-        targets = (Target(mask, size, valid) for mask in chosen)
-        return chosen, [random_prompt(target, self.prompts, rng) for target in targets]
+        masks = [frames[i] for i in np.resize(np.arange(len(frames)), count)]
+        targets = (Target(mask, size, valid) for mask in masks)
+        return masks, [random_prompt(target, self.prompts, rng) for target in targets]
 
     def _image(
         self, number: int, record: IndexedImage, geometry: Geometry, rng: np.random.Generator
@@ -132,7 +132,7 @@ class TrainingSet(Dataset[Sample]):
         pixels = colour_jitter(
             resize_image(geometry.apply(read_indexed_image(record)), geometry.longest),
             self.augment,
-            # Brightness is older than the streams; it draws as it always did.
+            # Brightness draws from the sample's generator, so that earlier results stay the same.
             lambda name: rng if name == "brightness" else self._stream(number, name),
         )
         return pad_to_frame(pixels, self.img_size)
@@ -140,42 +140,43 @@ class TrainingSet(Dataset[Sample]):
     def _teacher_features(self, record: IndexedImage, view: str) -> dict[str, Tensor]:
         return {} if self.read_features is None else self.read_features(record, view)
 
-    def _shown(
+    def _visible_masks(
         self, number: int, record: IndexedImage, order: np.ndarray, mirrored: bool
     ) -> tuple[Geometry, list[Mask]]:
-        """View of an image, and the masks of the first P segments that are visible in it.
+        """Draw the geometry of an image; return it with the masks of the first P visible segments.
 
-        order: of the segments. Where a crop shows none of them, the whole image is shown.
+        order: order of the segments. If a crop shows no segment, the whole image is used.
         """
         segments = [record.segments[i] for i in order]
-        everything = full_view(record.size, self.img_size, mirrored)
+        whole_image = full_view(record.size, self.img_size, mirrored)
         if self.augment.scale:
             rng = self._stream(number, "scale")
-            geometry = random_rescale(everything, self.augment.scale, rng)
+            geometry = random_rescale(whole_image, self.augment.scale, rng)
             masks = (geometry.apply(record.mask(s)) for s in segments if geometry.touches(s.box))
-            seen = list(islice((mask for mask in masks if mask.any()), self.objects_per_image))
-            if seen or not segments:
-                return geometry, seen
-        shown = segments[: self.objects_per_image]
-        return everything, [everything.apply(record.mask(segment)) for segment in shown]
+            visible = list(islice((mask for mask in masks if mask.any()), self.objects_per_image))
+            if visible or not segments:
+                return geometry, visible
+        first = segments[: self.objects_per_image]
+        return whole_image, [whole_image.apply(record.mask(segment)) for segment in first]
 
     def _stream(self, number: int, purpose: str) -> np.random.Generator:
-        """Random numbers of a sample for one purpose, so that no other purpose moves them."""
+        """Return the random generator of a sample for one purpose, independent of all others."""
         key = tuple(purpose.encode())
         return np.random.default_rng(np.random.SeedSequence(self._entropy(number), spawn_key=key))
 
     def _entropy(self, number: int) -> list[int]:
+        """Return the seed, epoch and position of a sample, and its repetition if it is one."""
         again, number = divmod(number, _REPEAT_OFFSET)
         return [self.seed, *divmod(number, len(self)), *([again] if again else [])]
 
 
 class ValidationSet(Dataset[Sample]):
-    """Images and segments that validation after an epoch sees; a function of (seed, index) alone.
+    """Images and segments for the validation after an epoch; a function of (seed, index) alone.
 
-    num_images: `validation_positions` chooses so many. objects_per_image: so many segments of an
-    image are drawn, all where it has fewer.
-    Samples have each segment once in `masks` (P, S, S), and in `points` (K*P, 2, 2) and `labels`
-    all segments by the first kind of VALIDATION_PROMPTS, then all by the second.
+    num_images: number of images that `validation_positions` draws. objects_per_image: number of
+    segments drawn from an image; an image with fewer uses all.
+    A sample has each segment once in `masks` (P, S, S). `points` (K*P, 2, 2) and `labels` have the
+    prompts of all segments by the first kind of VALIDATION_PROMPTS, then by the second.
     read_embedding: as in `TrainingSet`.
     """
 
@@ -202,7 +203,8 @@ class ValidationSet(Dataset[Sample]):
         position = int(self.positions[number])
         record = self.index[position]
         geometry = full_view(record.size, self.img_size)
-        segments = [record.segments[i] for i in self._drawn(position, len(record.segments))]
+        drawn = self._draw_segments(position, len(record.segments))
+        segments = [record.segments[i] for i in drawn]
         frames = [nonempty_mask_frame(record.mask(segment), self.img_size) for segment in segments]
         prompts = [kind(frame) for kind in VALIDATION_PROMPTS.values() for frame in frames]
         valid = valid_mask_frame(record, geometry, self.img_size, frames)
@@ -213,23 +215,20 @@ class ValidationSet(Dataset[Sample]):
         image = pad_to_frame(resize_image(read_indexed_image(record), self.img_size), self.img_size)
         return make_sample(position, image, size, valid, frames, prompts, {})
 
-    def _drawn(self, position: int, segments: int) -> Positions:
-        """Numbers of the segments that are shown of an image, in order."""
+    def _draw_segments(self, position: int, segments: int) -> Positions:
+        """Draw the numbers of the segments of an image that are used, in ascending order."""
         rng = np.random.default_rng([self.seed, position])
         count = min(self.objects_per_image, segments)
         return np.sort(rng.choice(segments, count, replace=False))
 
 
 def validation_positions(images: int, most: int, seed: int) -> Positions:
-    """Positions of the images that validation after an epoch sees, in order: a stratified sample.
+    """Draw the positions of images for the validation after an epoch: a stratified sample.
 
-    One image is drawn from each of `most` equally long parts of the index, so that the sample
-    covers all folders and sources in proportion. All images where there are no more than `most`.
+    images: number of images in the index. Returns at most `most` positions in ascending order: one
+    from each of `most` equally long parts of the index, so that the sample covers all folders and
+    sources in proportion. All positions if there are at most `most` images.
     """
     count = min(most, images)
     bounds = np.arange(count + 1) * images // count
     return np.random.default_rng([seed, images]).integers(bounds[:-1], bounds[1:])
-
-
-def _repeat(order: np.ndarray, count: int) -> np.ndarray:
-    return np.resize(order, count)

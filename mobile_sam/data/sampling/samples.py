@@ -1,4 +1,4 @@
-"""An image in the model frame with the prompts of some of its segments, and batches of these."""
+"""Samples: an image in the model frame with prompts of some of its segments; and batches."""
 
 from typing import NamedTuple
 
@@ -16,20 +16,21 @@ from mobile_sam.data.transforms import mask_to_model_frame, normalise
 
 
 class Sample(NamedTuple):
-    """One image in the model frame with P prompted segments; a batch stacks these.
+    """One image in the model frame with P prompted segments; a batch stacks several.
 
     position: number of the image in its data set.
-    image: (3, S, S) RGB, uint8, 0 on padding; encoders take it `normalise`.
-    size: (2,) H and W in pixels of the part of the model frame that is no padding.
-    valid: (S, S) bool, false on padding, and where it is not known what the image shows.
+    image: (3, S, S) RGB, uint8, 0 on padding; `normalised` gives the input of encoders.
+    size: (2,) H and W in pixels of the image within the model frame, without padding.
+    valid: (S, S) bool, false on padding and on ignored pixels.
     masks: (P, S, S) bool; points: (P, T, 2) xy pixels; labels: (P, T).
-    teacher: stored features (C, S/16, S/16) by level, none where none are read; float16.
-    embedding: of the image (C, S/16, S/16), float16; then `image` is (0,). Else (0,).
+    teacher: stored features (C, S/16, S/16) by level, float16; empty if none are read.
+    embedding: stored image embedding (C, S/16, S/16), float16, and `image` is (0,); or (0,).
     mask_prompts: low_res_logits (P, 1, S/4, S/4), or (0,) without mask prompts.
-    has_mask: (P,) bool, which of mask_prompts count; (0,) without.
-    seed: of what is random after reading, a function of (seed, epoch, position).
-    labelled: bool, whether `masks` are the truth; else they are empty and only teachers count.
-    per_labelled: images of the optimiser's step for each that is labelled; training sets it.
+    has_mask: (P,) bool, which prompts have a mask; or (0,) without mask prompts.
+    seed: seed of random choices after loading, a function of (seed, epoch, position).
+    labelled: bool, whether `masks` are the truth; otherwise they are empty, and only losses to
+        teachers apply.
+    per_labelled: ratio of all to labelled images in the optimiser step; training sets it.
     """
 
     position: Tensor
@@ -48,31 +49,31 @@ class Sample(NamedTuple):
     per_labelled: Tensor = torch.tensor(1.0)
 
     def to(self, device: torch.device) -> "Sample":
-        """The same on another device; from pinned memory the copy is not waited for."""
+        """Copy the sample to a device; from pinned memory, the copy is asynchronous."""
 
-        def moved(values: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: value.to(device, non_blocking=True) for name, value in values.items()}
+        def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
 
         fields = self._asdict()
-        teacher = moved(fields.pop("teacher"))
-        return Sample(**moved(fields), teacher=teacher)
+        teacher = copies(fields.pop("teacher"))
+        return Sample(**copies(fields), teacher=teacher)
 
     def normalised(self) -> Tensor:
-        """The images of a batch as encoders take them, (B, 3, S, S) float32."""
+        """Return the images of a batch as encoders take them, (B, 3, S, S) float32."""
         return normalise(self.image, self.size)
 
     def rows(self, numbers: Tensor) -> "Sample":
         """Return these images of a batch."""
         teacher = {level: features[numbers] for level, features in self.teacher.items()}
         fields = {name: getattr(self, name) for name in self._fields if name != "teacher"}
-        # What is not there has no rows.
-        some = {name: value[numbers] if value.numel() else value for name, value in fields.items()}
-        return Sample(**some, teacher=teacher)
+        # Absent fields are empty, and stay so.
+        rows = {name: value[numbers] if value.numel() else value for name, value in fields.items()}
+        return Sample(**rows, teacher=teacher)
 
 
 def collate(samples: list[Sample]) -> Sample:
-    """A batch: every field gets a first dimension."""
-    # In a worker it stacks in shared memory, which saves a copy of the teacher's features.
+    """Stack samples into a batch; every field gets a first dimension."""
+    # In a worker, default_collate stacks in shared memory, which saves a copy of the features.
     return default_collate(samples)
 
 
@@ -85,10 +86,10 @@ def make_sample(
     prompts: list[Prompt],
     teacher: dict[str, Tensor],
 ) -> Sample:
-    """The sample of one image; without masks, which then are empty, it is not labelled.
+    """Return the sample of one image; without masks, it is unlabelled and its masks are empty.
 
-    image, size, teacher: as in `Sample`; valid and each of the masks (S, S). Prompts have equal
-    numbers of points.
+    image, size, teacher: as in `Sample`; valid and each of the masks (S, S). All prompts have the
+    same number of points.
     """
     truth = np.stack(masks) if masks else np.zeros((len(prompts), *valid.shape), dtype=bool)
     return Sample(
@@ -105,9 +106,9 @@ def make_sample(
 
 
 def with_mask_prompts(sample: Sample, prompts: list[Prompt]) -> Sample:
-    """The sample with the masks of its prompts, where they have any."""
-    nothing = np.zeros([side // 4 for side in sample.valid.shape], dtype=np.float32)
-    masks = [nothing if prompt.mask is None else prompt.mask for prompt in prompts]
+    """Add the masks of the prompts to a sample; zeros for prompts without a mask."""
+    zeros = np.zeros([side // 4 for side in sample.valid.shape], dtype=np.float32)
+    masks = [zeros if prompt.mask is None else prompt.mask for prompt in prompts]
     return sample._replace(
         mask_prompts=torch.from_numpy(np.stack(masks))[:, None],
         has_mask=torch.tensor([prompt.mask is not None for prompt in prompts]),
@@ -115,7 +116,7 @@ def with_mask_prompts(sample: Sample, prompts: list[Prompt]) -> Sample:
 
 
 def nonempty_mask_frame(mask: Mask, img_size: int, longest: int | None = None) -> Mask:
-    """The mask (S, S) in the model frame; a segment too small to be seen keeps one pixel.
+    """Convert a mask to the model frame (S, S); a segment that would vanish keeps one pixel.
 
     longest: as in `mask_to_model_frame`.
     """
@@ -134,14 +135,15 @@ def valid_mask_frame(
 ) -> Mask:
     """Return the pixels (S, S) of the model frame that show the image and are not ignored.
 
-    masks: segments in the model frame, which stay valid where both cover half of a pixel.
+    masks: segments in the model frame. Pixels of a segment stay valid, even where an ignored region
+    covers half of the pixel.
     """
     height, width = model_frame_size(geometry.size, geometry.longest)
     valid = np.zeros((img_size, img_size), dtype=bool)
     valid[:height, :width] = True
     if record.ignored:
-        shown = geometry.apply(record.unknown())
-        valid &= ~mask_to_model_frame(shown, img_size, geometry.longest)
+        unknown = geometry.apply(record.unknown())
+        valid &= ~mask_to_model_frame(unknown, img_size, geometry.longest)
         for mask in masks:
             valid |= mask
     return valid
