@@ -25,8 +25,7 @@ from mobile_sam.data.index.build import index_dataset
 from mobile_sam.data.index.table import Index
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.extraction import compute
-from mobile_sam.extraction.compute import extract_features
-from mobile_sam.extraction.images import load_batches
+from mobile_sam.extraction.compute import extract_features, load_batches
 from mobile_sam.extraction.passes import batch_size, teacher_pass
 from mobile_sam.extraction.plan import plan_extraction
 from mobile_sam.features import arrays

@@ -23,7 +23,7 @@ from mobile_sam.config.load import load_settings
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import normalise
 from mobile_sam.data.index.table import Index
-from mobile_sam.extraction.images import TeacherImages
+from mobile_sam.extraction.compute import TeacherImages
 from mobile_sam.extraction.passes import teacher_pass
 from mobile_sam.features.identity import identity
 from mobile_sam.features.store import FeatureStore

@@ -1,1 +1,1 @@
-"""Extraction: the teacher looks at each image to learn from once, in jobs that own whole shards."""
+"""Extraction: computes teacher features once for each image, in jobs that own whole shards."""

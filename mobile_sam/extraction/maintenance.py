@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +30,16 @@ from mobile_sam.features.schema import DamagedError, FeatureError
 from mobile_sam.paths import RunPaths
 from mobile_sam.system.errors import UserError
 from mobile_sam.system.machine_errors import machine_fault, naming, path_problem
+from mobile_sam.system.progress import ProgressLog
 
 log = logging.getLogger(__name__)
 
-_LOG_SECONDS = 5.0
 _MAX_LISTED = 50
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A row that cannot be read. image: its path, or its digest where the index has none."""
+    """A row that cannot be read. image: path of its image, or digest if the index lacks it."""
 
     row: int
     image: str
@@ -54,10 +53,10 @@ def store_info(config: RunConfig) -> str:
     """Describe the store of a run and its content, in lines for a terminal."""
     paths = RunPaths(config)
     arrays = open_arrays(paths.features, identity(config))
-    written, wanted = stored_digests(arrays), image_digests(paths.index)
-    there = int(np.count_nonzero(np.isin(wanted, written)))
+    indexed = image_digests(paths.index)
+    stored = int(np.count_nonzero(np.isin(indexed, stored_digests(arrays))))
     shapes = level_shapes(arrays.content)
-    others = int(np.count_nonzero(~np.isin(arrays.digests(), wanted)))
+    others = int(np.count_nonzero(~np.isin(arrays.digests(), indexed)))
     lines = {
         "store": str(paths.features),
         "teacher": f"{config.teacher_checkpoint} ({config.teacher_model_type}), "
@@ -67,7 +66,7 @@ def store_info(config: RunConfig) -> str:
         "dtype": arrays.dtype,
         "precision": arrays.precision or "not recorded",
         "views": ", ".join(arrays.views),
-        "images": f"{there} of the {len(wanted)} in the index, {len(wanted) - there} missing",
+        "images": f"{stored} of the {len(indexed)} in the index, {len(indexed) - stored} missing",
         "others": f"{others} images of other indexes or of none",
         "on disk": f"{format_bytes(size_on_disk(paths.features))}, "
         f"{format_bytes(bytes_per_image(arrays.content))} an image",
@@ -76,21 +75,21 @@ def store_info(config: RunConfig) -> str:
 
 
 def verify_store(config: RunConfig) -> str:
-    """Read every chunk; raise FeatureError that names each image whose features are damaged."""
+    """Read every chunk. Raises FeatureError that lists the images with damaged features."""
     path, count, damaged = RunPaths(config).features, *_find_damage(config)
     if damaged:
-        named = [str(damage) for damage in damaged[:_MAX_LISTED]]
+        lines = [str(damage) for damage in damaged[:_MAX_LISTED]]
         if len(damaged) > _MAX_LISTED:
-            named.append(f"... and {len(damaged) - _MAX_LISTED} more")
+            lines.append(f"... and {len(damaged) - _MAX_LISTED} more")
         raise FeatureError(
-            "\n  ".join([f"{path}: {len(damaged)} of {count} images are damaged:", *named])
+            "\n  ".join([f"{path}: {len(damaged)} of {count} images are damaged:", *lines])
             + "\n`python -m mobile_sam features --repair` computes them again"
         )
     return f"{path}: all {count} images can be read"
 
 
 def repair_store(config: RunConfig) -> str:
-    """Compute the features of damaged and missing images again; the others stay."""
+    """Compute the features of damaged and missing images again; keep the others."""
     paths = RunPaths(config)
     _, damaged = _find_damage(config)
     for damage in damaged:
@@ -104,7 +103,7 @@ def repair_store(config: RunConfig) -> str:
 
 
 def size_on_disk(path: Path) -> int:
-    """Bytes of all files of a store."""
+    """Return the bytes of all files of a store."""
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 
@@ -113,38 +112,37 @@ def _find_damage(config: RunConfig) -> tuple[int, list[Damage]]:
     paths = RunPaths(config)
     arrays = open_arrays(paths.features, identity(config))
     index = teacher_images(paths.index)
-    places, digests = DigestLookup(index.digests()), arrays.digests()
+    positions, digests = DigestLookup(index.digests()), arrays.digests()
 
     def name(row: int) -> str:
-        place = places.get(digests[row])
-        return to_hex(digests[row]) if place is None else str(index[place].path)
+        position = positions.get(digests[row])
+        return to_hex(digests[row]) if position is None else str(index[position].path)
 
     rows = np.flatnonzero(arrays.written()).tolist()
-    return len(rows), [Damage(row, name(row), why) for row, why in _unreadable_rows(arrays, rows)]
+    unreadable = _unreadable_rows(arrays, rows)
+    return len(rows), [Damage(row, name(row), reason) for row, reason in unreadable]
 
 
 def _unreadable_rows(arrays: FeatureArrays, rows: list[int]) -> Iterator[tuple[int, str]]:
-    began = logged = time.monotonic()
-    for done, row in enumerate(rows):
+    """Read all views of the rows; yield each row that cannot be read, and the reason."""
+    progress = ProgressLog("read features", len(rows))
+    for row in rows:
         for view, name in enumerate(arrays.views):
             try:
                 arrays.read(row, view)
             except DamagedError as error:
                 yield row, f"{name} of {error}"
                 break
-        if time.monotonic() - logged > _LOG_SECONDS:
-            logged = time.monotonic()
-            rate = done / (logged - began)
-            log.info("read %d/%d  %.1f img/s", done, len(rows), rate)
+        progress.step()
 
 
 def prune_store(config: RunConfig, forget: Sequence[Path] = ()) -> str:
-    """Drop the rows of images that are in no index that the store is for; says what it freed.
+    """Drop the rows of images that no index of the store contains; return what was freed.
 
-    forget: indexes that count no longer, of projects that are gone.
-    The kept rows are copied, each verified, and the copy takes the place of the store: killed at
-    any moment, one of both is whole. Raises FeatureError while others use the store, and for an
-    index that cannot be read.
+    forget: indexes of deleted projects, which no longer count.
+    The other rows are verified and copied, and the copy replaces the store: if this is killed, at
+    least one of the two is whole. Raises FeatureError while other processes use the store, and for
+    an index that cannot be read.
     """
     paths = RunPaths(config)
     path = paths.features
@@ -153,10 +151,12 @@ def prune_store(config: RunConfig, forget: Sequence[Path] = ()) -> str:
         arrays = open_arrays(path, identity(config))
         shutil.rmtree(backup_path(path), ignore_errors=True)
         others = _other_indexes(paths, arrays, forget)
-        needed = [image_digests(paths.index), *(_digests_of_index(index, path) for index in others)]
-        wanted = np.concatenate(needed)
+        indexed = [
+            image_digests(paths.index),
+            *(_digests_of_index(other, path) for other in others),
+        ]
         digests = arrays.digests()
-        rows = np.flatnonzero(np.isin(digests, wanted)).tolist()
+        rows = np.flatnonzero(np.isin(digests, np.concatenate(indexed))).tolist()
         dropped = len(digests) - len(rows)
         if not dropped:
             return f"{path}: all {len(digests)} images are in an index; nothing to prune"
@@ -173,13 +173,13 @@ def prune_store(config: RunConfig, forget: Sequence[Path] = ()) -> str:
 
 
 def _other_indexes(paths: RunPaths, arrays: FeatureArrays, forget: Sequence[Path]) -> list[Path]:
-    """Indexes that the store is for, beside the run's own."""
-    without = {str(index.resolve()) for index in (paths.index, *forget)}
-    return [Path(other) for other in arrays.used_by if other not in without]
+    """Return the indexes that use the store, without that of the run and those to forget."""
+    excluded = {str(index.resolve()) for index in (paths.index, *forget)}
+    return [Path(other) for other in arrays.used_by if other not in excluded]
 
 
 def _digests_of_index(index: Path, store: Path) -> Digests:
-    """Digests of the images of another index that a store is for."""
+    """Return the digests of the images of another index that uses the store."""
     try:
         with naming(index):
             return image_digests(index)
@@ -192,8 +192,8 @@ def _digests_of_index(index: Path, store: Path) -> Digests:
 
 
 def _copy_rows(arrays: FeatureArrays, rows: list[int], target: Path) -> FeatureArrays:
-    """A store at `target` with some of the rows, in their order."""
-    if target.exists():  # of a pruning that was killed
+    """Create a store at `target` with the given rows, in this order; damaged rows stay empty."""
+    if target.exists():  # left by a pruning that was killed
         shutil.rmtree(target)
     copy = create_arrays(target, arrays.content, arrays.shard)
     if arrays.precision is not None:
@@ -201,16 +201,16 @@ def _copy_rows(arrays: FeatureArrays, rows: list[int], target: Path) -> FeatureA
     digests, written = arrays.digests(), arrays.written()
     copy.append(digests[rows])
     for start in range(0, len(rows), copy.shard):
-        of_shard = rows[start : start + copy.shard]
-        block, kept = copy.blank(), np.zeros(len(of_shard), dtype=bool)
-        for i, row in enumerate(of_shard):
+        shard_rows = rows[start : start + copy.shard]
+        block, copied = copy.blank(), np.zeros(len(shard_rows), dtype=bool)
+        for i, row in enumerate(shard_rows):
             if not written[row]:
                 continue
             try:
                 set_row(block, i, read_row(arrays, row))
             except DamagedError as error:
-                log.warning("row %d was damaged (%s); run `extract` to compute it", row, error)
+                log.warning("row %d is damaged (%s); run `extract` to compute it again", row, error)
                 continue
-            kept[i] = True
-        copy.write(start, block, kept)
+            copied[i] = True
+        copy.write(start, block, copied)
     return copy

@@ -1,4 +1,4 @@
-"""Before and after the extraction: rows for new images, room on the disk, and completeness."""
+"""Steps before and after the extraction: adds rows, checks disk space and completeness."""
 
 import logging
 import shutil
@@ -27,23 +27,23 @@ _SMALLER_OPTIONS = "feature_dtype 'int8', teacher 'online'"
 
 
 def plan_extraction(config: RunConfig) -> int:
-    """Give each image to learn from a row in the store; returns the number of images to compute.
+    """Add a row to the store for each new image; return the number of images to compute.
 
-    Rows of images that are already there stay. A store in the derived place that belongs to a
-    teacher that has since been retrained, or to an older format, is deleted; one at a path given
-    by the user is refused. Raises FeatureError when the disk has no room for what is missing.
+    Existing rows are kept. At the default path, a store of an older format, or of a teacher that
+    was retrained since, is deleted. At a path given by the user, it is refused.
+    Raises FeatureError if the disk lacks space for the missing features.
     """
     paths = RunPaths(config)
     check_shapes(paths.index, config.img_size)
     path, expected = paths.features, identity(config)
-    wanted = image_digests(paths.index)
+    digests = image_digests(paths.index)
     if is_read_only(path):
-        arrays, missing = _open_complete(path, expected, wanted), 0
+        arrays, missing = _open_complete(path, expected, digests), 0
     else:
         with write_lock(path):
             restore_backup(path)
             discard_stale(path, expected, given=config.train_img_dir_teacher_features is not None)
-            arrays, missing = add_rows(path, expected, wanted)
+            arrays, missing = add_rows(path, expected, digests)
             register_index(arrays, paths.index)
     needed = missing * bytes_per_image(expected)
     plan = {"rows": len(arrays.digests()), "missing": missing, "bytes_needed": needed}
@@ -52,70 +52,72 @@ def plan_extraction(config: RunConfig) -> int:
 
 
 def add_rows(
-    path: Path, expected: Identity, wanted: Digests, instead: str = _SMALLER_OPTIONS
+    path: Path, expected: Identity, digests: Digests, alternatives: str = _SMALLER_OPTIONS
 ) -> tuple[FeatureArrays, int]:
-    """Give each image a row in the store at `path`, and say how many of them have no features.
+    """Add a row to the store at `path` for each new image; return how many images lack features.
 
-    wanted: digests of images; instead: what takes less room, for the message.
-    Raises FeatureError when the disk has no room for what is missing.
+    The store is created if it is missing. digests: digests of all images. alternatives: settings
+    that take less space, for the message.
+    Raises FeatureError if the disk lacks space for the missing features.
     """
-    there = stored_digests(open_arrays(path, expected)) if path_exists(path) else as_digests(b"")
-    missing = int(np.count_nonzero(~np.isin(wanted, there)))
+    stored = stored_digests(open_arrays(path, expected)) if path_exists(path) else as_digests(b"")
+    missing = int(np.count_nonzero(~np.isin(digests, stored)))
     needed = missing * bytes_per_image(expected)
-    check_disk_space(path, missing, needed, instead)
+    check_disk_space(path, missing, needed, alternatives)
     arrays = (
         open_arrays(path, expected, "r+") if path_exists(path) else create_arrays(path, expected)
     )
-    new = wanted[~np.isin(wanted, arrays.digests())]
+    new = digests[~np.isin(digests, arrays.digests())]
     if len(new):
         arrays.append(new)
     log.info(
-        "%s: %d images, %d to compute, %s on disk", path, len(wanted), missing, format_bytes(needed)
+        "%s: %d images, %d to compute, which take %s",
+        *(path, len(digests), missing, format_bytes(needed)),
     )
     return arrays, missing
 
 
-def _open_complete(path: Path, expected: Identity, wanted: Digests) -> FeatureArrays:
-    """A store that cannot be written to. Raises FeatureError unless it has all wanted images."""
+def _open_complete(path: Path, expected: Identity, digests: Digests) -> FeatureArrays:
+    """Open a read-only store. Raises FeatureError unless it has the features of all images."""
     with shared_lock(path):
         arrays = open_arrays(path, expected)
-        missing = int(np.count_nonzero(~np.isin(wanted, stored_digests(arrays))))
+        missing = int(np.count_nonzero(~np.isin(digests, stored_digests(arrays))))
     if missing:
         raise FeatureError(
-            f"{path}: {missing} of {len(wanted)} images have no features, and this user cannot "
-            "write into the directory of the store; let its owner extract them, or set "
+            f"{path}: {missing} of {len(digests)} images have no features, and this user cannot "
+            "write into the directory of the store; ask its owner to extract them, or set "
             "train_img_dir_teacher_features to another path"
         )
     return arrays
 
 
 def image_digests(index: Path, split: str | None = None) -> Digests:
-    """Digests of the images of a split of an index, each once.
+    """Return the digests of the images of a split, each once.
 
-    split: None for what teachers look at, training images with masks and images without.
+    split: None for the images that teachers see: training images and images without masks.
     """
     images = teacher_images(index) if split is None else Index(index, split)
     return unique_digests(images.digests())
 
 
 def stored_digests(arrays: FeatureArrays) -> Digests:
-    """Digests of the images that have features."""
+    """Return the digests of the images that have features."""
     return arrays.digests()[arrays.written()]
 
 
 def register_index(arrays: FeatureArrays, index: Path) -> None:
-    """Remember which indexes the store is for, so that pruning keeps what others need."""
-    known = arrays.group.attrs.get("used_by", [])
-    used_by = sorted({*known, str(index.resolve())})
-    if used_by != known:
+    """Record that an index uses the store, so that pruning keeps the features of its images."""
+    recorded = arrays.group.attrs.get("used_by", [])
+    used_by = sorted({*recorded, str(index.resolve())})
+    if used_by != recorded:
         arrays.group.attrs["used_by"] = used_by
 
 
 def restore_backup(path: Path) -> None:
-    """Put a store back that a killed `prune` had set aside."""
-    aside = backup_path(path)
-    if path_exists(aside) and not path_exists(path):
-        aside.rename(path)
+    """Move the backup of a killed `prune` back to the path of the store, if that is missing."""
+    backup = backup_path(path)
+    if path_exists(backup) and not path_exists(path):
+        backup.rename(path)
 
 
 def backup_path(path: Path) -> Path:
@@ -124,10 +126,11 @@ def backup_path(path: Path) -> Path:
 
 
 def discard_stale(path: Path, expected: Identity, given: bool = False) -> None:
-    """Delete a store of another teacher, or of an older format, at a path that was not given.
+    """Delete a store of another teacher or of an older format.
 
-    Raises FeatureError for any other store that is not of `expected`: of a newer version, damaged,
-    or at a given path; OSError for one that cannot be read now.
+    given: whether the user gave the path; then the store is refused instead.
+    Raises FeatureError for a store that is refused, of a newer version or damaged; OSError for one
+    that cannot be read now.
     """
     if not path_exists(path):
         return
@@ -138,23 +141,26 @@ def discard_stale(path: Path, expected: Identity, given: bool = False) -> None:
             raise
         log.info("rebuilding the feature store: %s", error)
         with exclusive_lock(path):
-            # By one step, so that no half of it can be left in its place.
+            # Renamed first, so that no partly deleted store can remain at the path.
             stale = path.rename(unfinished_path(path))
             shutil.rmtree(stale)
 
 
-def check_disk_space(path: Path, images: int, needed: int, instead: str = _SMALLER_OPTIONS) -> None:
-    """Raise FeatureError when the disk has fewer than `needed` bytes for so many images."""
+def check_disk_space(
+    path: Path, images: int, needed: int, alternatives: str = _SMALLER_OPTIONS
+) -> None:
+    """Raise FeatureError if the disk has fewer than the `needed` bytes for so many images."""
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise FeatureError(
             f"the features of {images} images need {format_bytes(needed)} in {path.parent}, "
-            f"{format_bytes(free)} are free; make room, or choose {instead} or another output_dir"
+            f"{format_bytes(free)} are free; make room, or choose {alternatives} or another "
+            "output_dir"
         )
 
 
 def format_bytes(count: float) -> str:
-    """Bytes for people: `24.0 MiB`."""
+    """Format a number of bytes, such as `24.0 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
@@ -163,15 +169,15 @@ def format_bytes(count: float) -> str:
 
 
 def finish_extraction(config: RunConfig) -> None:
-    """Write the manifest once every image to learn from has features; else raise FeatureError."""
+    """Write the manifest. Raises FeatureError if an image that teachers see has no features."""
     paths = RunPaths(config)
     with shared_lock(paths.features):
-        there = stored_digests(open_arrays(paths.features, identity(config)))
-    wanted = image_digests(paths.index)
-    missing = int(np.count_nonzero(~np.isin(wanted, there)))
+        stored = stored_digests(open_arrays(paths.features, identity(config)))
+    digests = image_digests(paths.index)
+    missing = int(np.count_nonzero(~np.isin(digests, stored)))
     if missing:
         raise FeatureError(
-            f"{paths.features}: {missing} of {len(wanted)} images have no features; "
+            f"{paths.features}: {missing} of {len(digests)} images have no features; "
             "run `extract` again"
         )
-    write_json(paths.features_manifest, {"images": len(wanted), **identity(config)})
+    write_json(paths.features_manifest, {"images": len(digests), **identity(config)})

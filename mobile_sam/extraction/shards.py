@@ -1,4 +1,4 @@
-"""Shards of a store: which rows they lack, and writing them beside those that they have."""
+"""Shards of a store: finds their missing rows, and writes these without losing the others."""
 
 from dataclasses import dataclass
 
@@ -12,21 +12,21 @@ from mobile_sam.features.schema import DamagedError, FeatureError, StoredFeature
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows to compute of one shard, which begins at row `start`."""
+    """Rows to compute of the shard that begins at row `start`."""
 
     start: int
     rows: list[int]
 
 
-def missing_shards(arrays: FeatureArrays, wanted: Digests, part: int, parts: int) -> list[Shard]:
+def missing_shards(arrays: FeatureArrays, needed: Digests, part: int, parts: int) -> list[Shard]:
     """Return the incomplete shards among every `parts`-th shard, starting at `part`.
 
-    wanted: digests of the images that need features.
+    needed: digests of the images that need features.
     """
     rows = np.flatnonzero(~arrays.written())
     rows = rows[rows // arrays.shard % parts == part]
     by_start: dict[int, list[int]] = {}
-    for row in rows[np.isin(arrays.digests()[rows], wanted)].tolist():
+    for row in rows[np.isin(arrays.digests()[rows], needed)].tolist():
         by_start.setdefault(row - row % arrays.shard, []).append(row)
     return [Shard(start, rows) for start, rows in by_start.items()]
 
@@ -34,46 +34,46 @@ def missing_shards(arrays: FeatureArrays, wanted: Digests, part: int, parts: int
 def record_precision(arrays: FeatureArrays, precision: str) -> None:
     """Record in a store the precision that its features are computed in.
 
-    Raises FeatureError for a store whose features another precision has computed. One that holds
-    features without a record, of an earlier version of this package, stays without.
+    Raises FeatureError if the features of the store were computed in another precision. A store of
+    an earlier version of this package, which has features but no record, stays without one.
     """
     with write_lock(arrays.path):
-        now = open_arrays(arrays.path, arrays.content, "r+")
-        if now.precision is None and not now.written().any():
-            now.record_precision(precision)
-        elif now.precision not in {None, precision}:
+        current = open_arrays(arrays.path, arrays.content, "r+")
+        if current.precision is None and not current.written().any():
+            current.record_precision(precision)
+        elif current.precision not in {None, precision}:
             raise FeatureError(
-                f"{arrays.path}: its features are computed in {now.precision}, this machine "
-                f"computes in {precision}; run `extract` on a machine like the first, or delete "
-                "the store"
+                f"{arrays.path}: its features are computed in {current.precision}, but this "
+                f"machine computes in {precision}; run `extract` on a machine that computes in "
+                f"{current.precision}, or delete the store"
             )
 
 
 def write_shard(arrays: FeatureArrays, shard: Shard, block: StoredFeatures) -> None:
-    """Write rows of a shard beside those that it already has.
+    """Write new rows of a shard, and keep the rows that it already has.
 
-    block: the whole shard, with `shard.rows` in their places; the others are filled in.
+    block: values of the whole shard, set in `shard.rows`; existing rows are copied into it.
     """
     with write_lock(arrays.path):
-        # Other projects append and write too; only now is it known what the shard has.
-        now = open_arrays(arrays.path, arrays.content, "r+")
-        written = now.written()[shard.start : shard.start + now.shard]
-        mine = [row - shard.start for row in shard.rows]
-        for i in set(np.flatnonzero(written).tolist()).difference(mine):
-            set_row(block, i, _read_existing_row(now, shard.start + i))
-        written[mine] = True
-        now.write(shard.start, block, written)
+        # Read under the lock, because other projects append and write too.
+        current = open_arrays(arrays.path, arrays.content, "r+")
+        written = current.written()[shard.start : shard.start + current.shard]
+        new = [row - shard.start for row in shard.rows]
+        for i in set(np.flatnonzero(written).tolist()).difference(new):
+            set_row(block, i, _read_existing_row(current, shard.start + i))
+        written[new] = True
+        current.write(shard.start, block, written)
 
 
-def set_row(block: StoredFeatures, i: int, image: StoredFeatures) -> None:
-    """Set the `i`-th row of a shard to what is stored of an image."""
-    for level, parts in image.items():
+def set_row(block: StoredFeatures, i: int, features: StoredFeatures) -> None:
+    """Set the `i`-th row of a shard to the features of an image."""
+    for level, parts in features.items():
         for suffix, array in parts.items():
             block[level][suffix][i] = array
 
 
 def read_row(arrays: FeatureArrays, row: int) -> StoredFeatures:
-    """Return the stored features of all views of an image. Raises DamagedError."""
+    """Read the stored features of all views of an image. Raises DamagedError."""
     views = [arrays.read(row, view) for view in range(len(arrays.views))]
     return {
         level: {suffix: np.stack([view[level][suffix] for view in views]) for suffix in parts}

@@ -1,4 +1,4 @@
-"""Threads beside the encoder: one reads ahead, one writes behind; both hold little memory."""
+"""Threads that work while the encoder does: one reads ahead, one writes; both buffer few items."""
 
 import queue
 import threading
@@ -11,15 +11,15 @@ _POLL_SECONDS = 0.1
 
 
 def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The items in order, computed by a thread that is at most `depth` of them ahead.
+    """Yield the items in order, computed by a thread that is at most `depth` items ahead.
 
-    An exception of the thread is raised where its item would have been.
+    An exception of the thread is raised in place of its item.
     """
     ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
-    left = threading.Event()
+    stopped = threading.Event()
 
     def put(entry: tuple[T | None, BaseException | None]) -> bool:
-        while not left.is_set():
+        while not stopped.is_set():
             try:
                 ready.put(entry, timeout=_POLL_SECONDS)
             except queue.Full:
@@ -33,7 +33,7 @@ def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
             for item in items:
                 if not put((item, None)):
                     return
-        except BaseException as error:  # noqa: BLE001 - it is raised again by the reader
+        except BaseException as error:  # noqa: BLE001 - the reader raises it again
             end = error
         put((None, end))
 
@@ -47,20 +47,20 @@ def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
                 raise error
             yield item  # type: ignore[misc]
     finally:
-        left.set()
+        stopped.set()
 
 
 class BackgroundWriter(Generic[T]):
-    """Writes one item after the other in a thread; its errors are raised in the caller's.
+    """Writer of items in a thread, one after the other; its errors are raised in the caller.
 
-    `reserve` waits until fewer than `most` items are held, counting the one that is being filled.
-    Leaving the `with` block waits for what was given; after an exception it drops what is queued.
+    `reserve` waits until there are fewer than `most` items, including the one being filled.
+    Leaving the `with` block waits for all items; after an exception, it drops the queued ones.
     """
 
     def __init__(self, write: Callable[[T], None], most: int) -> None:
         self._write = write
         self._room = threading.Semaphore(most)
-        self._given: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="writer")
 
@@ -76,7 +76,7 @@ class BackgroundWriter(Generic[T]):
     ) -> None:
         if error is not None:
             self._error = self._error or error
-        self._given.put(None)
+        self._queue.put(None)
         self._thread.join()
         if error is None:
             self._raise()
@@ -87,19 +87,19 @@ class BackgroundWriter(Generic[T]):
         self._raise()
 
     def give(self, item: T) -> None:
-        """Hand over an item that there was room for."""
+        """Queue an item after `reserve`."""
         self._raise()
-        self._given.put(item)
+        self._queue.put(item)
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
 
     def _work(self) -> None:
-        while (item := self._given.get()) is not None:
+        while (item := self._queue.get()) is not None:
             if self._error is None:
                 try:
                     self._write(item)
-                except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
+                except BaseException as error:  # noqa: BLE001 - the caller raises it again
                     self._error = error
             self._room.release()

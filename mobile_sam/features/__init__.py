@@ -1,1 +1,1 @@
-"""Teacher features on disk: computed once, shared by runs and projects, verified on each read."""
+"""Store of teacher features: computed once, shared by runs and projects, verified on each read."""

@@ -1,7 +1,7 @@
-"""The Zarr group of a store: an array for each level, and which image has which row.
+"""Zarr group of a feature store: an array for each level, and the row of each image.
 
-One chunk for each image and view, with a crc32c; whole shards. The attributes of the group say
-what the features are of; a store of something else is refused.
+Each image and view is a chunk with a CRC32C checksum; shards are written whole. The attributes of
+the group hold the identity of the features; a store with another identity is refused.
 """
 
 import shutil
@@ -26,8 +26,7 @@ from mobile_sam.features.schema import (
 from mobile_sam.system.atomic_files import path_exists, remove_unfinished, unfinished_path
 from mobile_sam.system.machine_errors import is_damage, naming
 
-# Of each array: its dtype, and the shape of one row.
-RowSpecs = dict[str, tuple[str, tuple[int, ...]]]
+RowSpecs = dict[str, tuple[str, tuple[int, ...]]]  # dtype and row shape of each array
 _UNREADABLE = (LookupError, ValueError, TypeError, OSError, AttributeError)
 _REMEDY = "delete it or set train_img_dir_teacher_features to another path"
 
@@ -37,18 +36,18 @@ class NewerVersionError(FeatureError):
 
 
 class IdentityMismatchError(FeatureError):
-    """A store of something else: it was read, and what it says that it is differs."""
+    """A readable store with another identity than expected."""
 
 
 def open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
-    """The Zarr group at `path`. Raises FeatureError when there is none.
+    """Open the Zarr group at `path`. Raises FeatureError if it is missing or damaged.
 
-    Only the third format is opened, which has no objects that are pickled, and each array by its
-    own metadata: those of the group could describe arrays of the second.
+    Only Zarr format 3 is opened, because it has no pickled objects. Each array is opened by its own
+    metadata: consolidated metadata of the group could describe arrays of format 2.
     """
     with naming(path):
-        there = path_exists(path)
-    if not there:
+        exists = path_exists(path)
+    if not exists:
         raise FeatureError(f"{path}: there is no feature store; run `extract`")
     try:
         with naming(path):
@@ -61,29 +60,32 @@ def open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
         ) from error
 
 
-def check_identity(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Raise OtherError for a store of something else, NewerError for one of a later version."""
-    version = found.get("version")
-    same = found.get("format") == expected["format"]
-    if same and isinstance(version, int) and version > expected["version"]:
+def check_identity(path: Path, attributes: dict[str, Any], expected: Identity) -> None:
+    """Compare the attributes of a store with the expected identity.
+
+    Raises IdentityMismatchError if they differ, NewerVersionError for a store of a later version.
+    """
+    version = attributes.get("version")
+    same_format = attributes.get("format") == expected["format"]
+    if same_format and isinstance(version, int) and version > expected["version"]:
         raise NewerVersionError(
-            f"{path}: a store of format version {version}, and this package reads "
+            f"{path}: the store has format version {version}, but this package reads version "
             f"{expected['version']}; install the newer mobile_sam that wrote it, or delete it"
         )
-    differing = [
-        f"{key} is {found.get(key)!r} instead of {value!r}"
+    differences = [
+        f"{key} is {attributes.get(key)!r} instead of {value!r}"
         for key, value in expected.items()
-        if found.get(key) != value
+        if attributes.get(key) != value
     ]
-    if differing:
+    if differences:
         raise IdentityMismatchError(
-            f"{path}: the feature store belongs to something else: {'; '.join(differing)}; "
+            f"{path}: the feature store does not match this run: {'; '.join(differences)}; "
             f"{_REMEDY}"
         )
 
 
 def check_arrays(path: Path, group: zarr.Group, expected: RowSpecs) -> None:
-    """Raise FeatureError unless all arrays are there, and made for what they are to hold."""
+    """Raise FeatureError unless all arrays exist with the expected dtype and row shape."""
     for name, (dtype, shape) in expected.items():
         try:
             with naming(path):
@@ -100,50 +102,54 @@ def check_arrays(path: Path, group: zarr.Group, expected: RowSpecs) -> None:
                 f"{path}: array {name!r} cannot be opened ({_first_line(error)}); {_REMEDY}"
             ) from error
         if not sound:
-            raise FeatureError(f"{path}: {name!r} is not {dtype} of (rows, *{shape}); {_REMEDY}")
+            raise FeatureError(
+                f"{path}: array {name!r} does not have dtype {dtype} and rows of shape {shape}; "
+                f"{_REMEDY}"
+            )
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-IMAGES_PER_SHARD = 64  # images of a new store; a job owns whole shards
+IMAGES_PER_SHARD = 64  # of a new store; a job owns whole shards
 
 
 class FeatureArrays:
-    """An open store. Rows are numbered from 0; a row without `written` has no features yet."""
+    """An open store. Rows are numbered from 0; a row not yet `written` has no features."""
 
     def __init__(self, path: Path, group: Any) -> None:
         self.path, self.group = path, group
         self.content: Identity = dict(group.attrs)
         self.used_by: list[str] = self.content.pop("used_by", [])
-        # Recorded and no part of the identity: a reader on another machine takes what is there.
+        # Recorded, but not part of the identity: readers on other machines accept any precision.
         self.precision: str | None = self.content.pop("precision", None)
         self.dtype: str = self.content["dtype"]
         self.views: list[str] = self.content["views"]
         self.levels = [level_name(level) for level in self.content["levels"]]
         self.shard: int = group[self.levels[0]].shards[0]
-        # Looked up once: finding an array by its name reads a file.
+        # Opened once: opening an array reads a file.
         self._arrays = {
             level: {suffix: group[level + suffix] for suffix in ARRAYS_OF_DTYPE[self.dtype]}
             for level in self.levels
         }
 
     def record_precision(self, precision: str) -> None:
-        """Say in the store's attributes what its features are computed in."""
+        """Record in the store's attributes the precision that its features are computed in."""
         self.group.attrs["precision"] = self.precision = precision
 
     def digests(self) -> Digests:
-        """The digest of each row's image; raises DamagedError."""
-        digests = self._whole("digests")
-        # A planning job that was killed leaves rows of zeros at the end.
+        """Return the digest of each row's image. Raises DamagedError."""
+        digests = self._read_array("digests")
+        # A killed planning job leaves rows of zeros at the end.
         return as_digests(digests[: int(np.count_nonzero(digests.any(axis=1)))].tobytes())
 
     def written(self) -> NDArray[np.bool_]:
-        """Which of the rows have features; raises DamagedError."""
-        return self._whole("written")[: len(self.digests())].astype(bool)
+        """Return for each row whether it has features. Raises DamagedError."""
+        return self._read_array("written")[: len(self.digests())].astype(bool)
 
-    def _whole(self, name: str) -> NDArray[np.uint8]:
+    def _read_array(self, name: str) -> NDArray[np.uint8]:
+        """Read a whole array that lists images."""
         try:
             with naming(self.path):
                 return self.group[name][:]
@@ -156,8 +162,8 @@ class FeatureArrays:
             ) from error
 
     def read(self, row: int, view: int) -> StoredFeatures:
-        """Return the features of one view of an image, by level; raises DamagedError."""
-        found = {}
+        """Return the features of one view of an image, by level. Raises DamagedError."""
+        levels = {}
         for level, arrays in self._arrays.items():
             try:
                 with naming(self.path):
@@ -165,32 +171,34 @@ class FeatureArrays:
             except (ValueError, RuntimeError, OSError, IndexError) as error:
                 if not is_damage(error):
                     raise
-                reason = str(error).split(". ")[0]  # and not the bytes of two checksums
+                reason = str(error).split(". ")[0]  # without the bytes of both checksums
                 raise DamagedError(f"{level}: {reason}") from error
             check_written(parts, self.dtype)
-            found[level] = parts
-        return found
+            levels[level] = parts
+        return levels
 
     def append(self, digests: Digests) -> None:
-        """Give each image a row, without features as yet."""
+        """Add a row for each image, without features."""
         with naming(self.path):
             self._append(digests)
 
     def _append(self, digests: Digests) -> None:
         before = len(self.digests())
         rows = before + len(digests)
-        # Room for whole shards, as they are written.
-        room = -(-rows // self.shard) * self.shard
-        arrays = [array for parts in self._arrays.values() for array in parts.values()]
-        for array in [*arrays, self.group["written"]]:
-            array.resize((room, *array.shape[1:]))
-        # The digests come last: they say how many rows there are.
+        # Room for whole shards, because shards are written whole.
+        capacity = -(-rows // self.shard) * self.shard
+        for array in [*self._level_arrays(), self.group["written"]]:
+            array.resize((capacity, *array.shape[1:]))
+        # The digests come last: they define the number of rows.
         self.group["digests"].resize((rows, DIGEST_BYTES))
         added = np.frombuffer(digests.tobytes(), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
         self.group["digests"][before:] = added
 
     def write(self, start: int, block: StoredFeatures, written: NDArray[np.bool_]) -> None:
-        """Write a whole shard, from row `start` on, and only then which rows have features."""
+        """Write a whole shard, from row `start` on, and then which of its rows have features.
+
+        block: values of all rows of the shard. written: (rows,) from `start` on.
+        """
         end = start + self.shard
         flags = np.zeros(self.shard, dtype=np.uint8)
         flags[: len(written)] = written
@@ -201,7 +209,7 @@ class FeatureArrays:
             self.group["written"][start:end] = flags
 
     def forget(self, rows: list[int]) -> None:
-        """Say that rows have no features, and remove the files in which none is left."""
+        """Mark rows as having no features; delete the files of shards without any features."""
         if not rows:
             return
         written = self.written()
@@ -210,13 +218,13 @@ class FeatureArrays:
         for number in sorted({row // self.shard for row in rows}):
             if written[number * self.shard : (number + 1) * self.shard].any():
                 continue
-            # Zarr reads the list of chunks of a shard before it writes; a damaged one stops it.
-            for array in (a for parts in self._arrays.values() for a in parts.values()):
+            # Zarr reads a shard's list of chunks before it writes, and fails if it is damaged.
+            for array in self._level_arrays():
                 key = array.metadata.encode_chunk_key((number,) + (0,) * (array.ndim - 1))
                 (self.path / array.path / key).unlink(missing_ok=True)
 
     def blank(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """A shard, filled with what stands for nothing written."""
+        """Return the values of a shard in which nothing is written."""
         return {
             level: {
                 suffix: np.full((self.shard, *array.shape[1:]), array.fill_value, array.dtype)
@@ -225,9 +233,15 @@ class FeatureArrays:
             for level, arrays in self._arrays.items()
         }
 
+    def _level_arrays(self) -> list[Any]:
+        return [array for arrays in self._arrays.values() for array in arrays.values()]
+
 
 def create_arrays(path: Path, expected: Identity, shard: int | None = None) -> FeatureArrays:
-    """A new store without rows at `path`, where nothing may be."""
+    """Create a store without rows at `path`, which must not exist.
+
+    shard: rows of a shard; IMAGES_PER_SHARD by default.
+    """
     unfinished = unfinished_path(path)
     try:
         with naming(path, unfinished):
@@ -245,12 +259,12 @@ def _create(unfinished: Path, expected: Identity, shard: int) -> None:
     group = zarr.create_group(unfinished)
     for level, shape in level_shapes(expected).items():
         for suffix, (dtype, missing) in ARRAYS_OF_DTYPE[expected["dtype"]].items():
-            one = shape if suffix == "" else shape[:2]
+            row = shape if suffix == "" else shape[:2]
             group.create_array(
                 level + suffix,
-                shape=(0, *one),
-                chunks=(1, 1, *one[1:]),
-                shards=(shard, *one),
+                shape=(0, *row),
+                chunks=(1, 1, *row[1:]),
+                shards=(shard, *row),
                 dtype=dtype,
                 fill_value=missing,
                 compressors=[Crc32cCodec()],
@@ -262,9 +276,9 @@ def _create(unfinished: Path, expected: Identity, shard: int) -> None:
 
 
 def open_arrays(path: Path, expected: Identity, mode: Literal["r", "r+"] = "r") -> FeatureArrays:
-    """The store at `path`, after its identity has been compared with `expected`.
+    """Open the store at `path` and compare its identity with `expected`.
 
-    Raises FeatureError for a store that is missing, or of something else.
+    Raises FeatureError if the store is missing, damaged, or has another identity.
     """
     group = open_group(path, mode)
     check_identity(path, dict(group.attrs), expected)
@@ -273,7 +287,7 @@ def open_arrays(path: Path, expected: Identity, mode: Literal["r", "r+"] = "r") 
 
 
 def _row_specs(expected: Identity) -> RowSpecs:
-    """Shapes and dtypes of an image's row in each array of a store."""
+    """Return the dtype and shape of a row of each array of a store."""
     rows: RowSpecs = {"digests": ("uint8", (DIGEST_BYTES,)), "written": ("uint8", ())}
     for level, shape in level_shapes(expected).items():
         for suffix, (dtype, _) in ARRAYS_OF_DTYPE[expected["dtype"]].items():

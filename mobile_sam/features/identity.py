@@ -1,4 +1,4 @@
-"""Identity and size of features: two stores of equal identity are exchangeable."""
+"""Identity and size of features: stores with equal identities are exchangeable."""
 
 from typing import Any
 
@@ -15,10 +15,7 @@ Identity = dict[str, Any]
 
 
 def identity(config: RunConfig) -> Identity:
-    """Return the identity of the features of this run's teacher.
-
-    Two stores with equal identity are exchangeable.
-    """
+    """Return the identity of the features of this run's teacher."""
     return {
         "format": "mobile_sam teacher features",
         "version": 2,
@@ -33,7 +30,7 @@ def identity(config: RunConfig) -> Identity:
 
 
 def level_shapes(expected: Identity) -> dict[str, tuple[int, ...]]:
-    """(views, C, S/16, S/16) of one image, for each level by its name."""
+    """Return the shape (views, C, S/16, S/16) of one image's features, by level name."""
     side, views = expected["img_size"] // 16, len(expected["views"])
     return {
         level_name(level): (
@@ -47,7 +44,7 @@ def level_shapes(expected: Identity) -> dict[str, tuple[int, ...]]:
 
 
 def bytes_per_image(expected: Identity) -> int:
-    """Bytes that one image takes on disk, over all levels and views."""
+    """Return the bytes that one image takes on disk, over all levels and views."""
     values = np.dtype(expected["dtype"]).itemsize
     scales = 4 if expected["dtype"] == "int8" else 0
     return sum(
@@ -57,6 +54,6 @@ def bytes_per_image(expected: Identity) -> int:
 
 
 def teacher_digest(config: RunConfig) -> str:
-    """Identifies the teacher's weights: sha256 of their file, or the seed of random ones."""
+    """Return what identifies the teacher's weights: SHA-256 of their file, or a random seed."""
     path = RunPaths(config).teacher_weights
     return f"random with seed {random_seed(config)}" if path is None else file_digest(path)

@@ -1,4 +1,4 @@
-"""Locks beside a store, which the system releases when their holder ends."""
+"""Lock files next to a store; the system releases a lock when its process ends."""
 
 import errno
 import fcntl
@@ -19,16 +19,16 @@ _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
-def write_lock(path: Path, what: str = "rows") -> Iterator[None]:
-    """Hold the store at `path` for a change that one process makes at a time; waits for others.
+def write_lock(path: Path, scope: str = "rows") -> Iterator[None]:
+    """Lock the store at `path` for a change that one process makes at a time; wait for others.
 
-    what: `rows`, or a part of the extraction; different parts do not wait for each other.
+    scope: `rows`, or a part of the extraction; locks of different scopes do not exclude each other.
     """
-    with _open_lock_file(path, what) as file:
+    with _open_lock_file(path, scope) as file:
         try:
             acquire(fcntl.flock, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("%s: another process changes the store (%s); waiting for it", path, what)
+            log.info("%s: another process changes the store (%s); waiting for it", path, scope)
             acquire(fcntl.flock, file, fcntl.LOCK_EX)
         with _unlock_at_end(file):
             yield
@@ -36,7 +36,7 @@ def write_lock(path: Path, what: str = "rows") -> Iterator[None]:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the store for a change of what rows mean; FeatureError while anybody uses it."""
+    """Lock the store to replace or delete it. Raises FeatureError if another process uses it."""
     with _open_lock_file(path, "use") as file:
         try:
             acquire(fcntl.flock, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,9 +49,9 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 
 def acquire_shared_lock(path: Path) -> IO[bytes] | None:
-    """Keep others from replacing the store for as long as the returned file is open.
+    """Prevent others from replacing the store for as long as the returned file is open.
 
-    None in a directory that cannot be written to, unless somebody who can has left the lock there.
+    Returns None in a read-only directory, unless another user has created the lock file there.
     """
     try:
         file = _open_lock_file(path, "use")
@@ -67,13 +67,13 @@ def acquire_shared_lock(path: Path) -> IO[bytes] | None:
 
 
 def is_read_only(path: Path) -> bool:
-    """Return whether a store is readable but no lock can be created next to it."""
+    """Return whether a store exists, but no lock can be created next to it."""
     return path_exists(path) and not os.access(path.parent, os.W_OK)
 
 
 @contextmanager
 def shared_lock(path: Path) -> Iterator[None]:
-    """`acquire_shared_lock` for as long as the block lasts."""
+    """Hold the lock of `acquire_shared_lock` during the block."""
     file = acquire_shared_lock(path)
     if file is None:
         yield
@@ -84,9 +84,9 @@ def shared_lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _unlock_at_end(file: IO[bytes]) -> Iterator[None]:
-    """Give a lock back at the end of the block, also where forked readers of images have the file.
+    """Release a lock at the end of the block, also if forked data loaders have inherited the file.
 
-    Closing it is not enough: they hold the lock as well, for as long as they live.
+    Closing the file is not enough: the forked processes would hold the lock until they end.
     """
     try:
         yield
@@ -94,9 +94,9 @@ def _unlock_at_end(file: IO[bytes]) -> Iterator[None]:
         acquire(fcntl.flock, file, fcntl.LOCK_UN)
 
 
-def _open_lock_file(path: Path, what: str) -> IO[bytes]:
-    return open_lock(_lock_file(path, what))
+def _open_lock_file(path: Path, scope: str) -> IO[bytes]:
+    return open_lock(_lock_file(path, scope))
 
 
-def _lock_file(path: Path, what: str) -> Path:
-    return path.with_name(f".{path.name}.{what}.lock")
+def _lock_file(path: Path, scope: str) -> Path:
+    return path.with_name(f".{path.name}.{scope}.lock")

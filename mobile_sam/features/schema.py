@@ -8,22 +8,21 @@ from numpy.typing import NDArray
 
 from mobile_sam.system.errors import UserError
 
-# What is stored of one level, by the suffix of its array: "" the values, "_scale" their scales.
+# Arrays of one level by the suffix of their names: "" for the values, "_scale" for their scales.
 LevelArrays = Mapping[str, NDArray[Any]]
-# The same of several levels, by their names.
-StoredFeatures = Mapping[str, LevelArrays]
+StoredFeatures = Mapping[str, LevelArrays]  # by level name
 
 
 class FeatureError(UserError):
-    """A feature store that is missing, incomplete, damaged, or of something else."""
+    """A feature store that is missing, incomplete, damaged, or has another identity."""
 
 
 class DamagedError(FeatureError):
-    """Features that were written and cannot be read any more."""
+    """Features that were written and can no longer be read."""
 
 
-# Of each part: its dtype, and the value that no finite feature is stored as. It fills what was
-# never written, so that a lost file is not taken for features of zero.
+# Arrays of a dtype by suffix: their dtype, and the fill value of rows never written. No finite
+# feature is stored as the fill value, so that a lost file is not read as features of zero.
 ARRAYS_OF_DTYPE: dict[str, dict[str, tuple[str, float]]] = {
     "float16": {"": ("float16", float("nan"))},
     "int8": {"": ("int8", -128), "_scale": ("float32", float("nan"))},
@@ -31,7 +30,7 @@ ARRAYS_OF_DTYPE: dict[str, dict[str, tuple[str, float]]] = {
 
 
 def check_written(parts: LevelArrays, dtype: str) -> None:
-    """Raise DamagedError for parts that read as if nothing had been written."""
+    """Raise DamagedError if the arrays of a level begin with the fill value."""
     for suffix, (_, missing) in ARRAYS_OF_DTYPE[dtype].items():
         first = parts[suffix].flat[0]
         if first == missing or np.isnan(first):

@@ -1,4 +1,4 @@
-"""Reading teacher features: by image, in any process."""
+"""Reading of teacher features by image, in any process."""
 
 import os
 from pathlib import Path
@@ -18,11 +18,11 @@ _REPAIR = "run `python -m mobile_sam features --repair`"
 
 
 class FeatureStore:
-    """Features of images, by the digest of an image's bytes.
+    """Stored features of images, looked up by the digest of an image's bytes.
 
-    remedy: what to do about damage, for its message.
-    The Zarr group is opened at the first read in each process, because it must not be carried
-    over a fork. Raises FeatureError for a store that is missing or of something else.
+    remedy: advice at the end of the message about damaged features.
+    Each process opens the Zarr group at its first read, because an open group must not cross a
+    fork. Raises FeatureError if the store is missing, or has another identity.
     """
 
     def __init__(self, path: Path, expected: Identity, remedy: str = _REPAIR) -> None:
@@ -32,36 +32,36 @@ class FeatureStore:
         self._opened_by: int | None = None
 
     def read(self, record: IndexedImage, view: str = "identity") -> dict[str, Tensor]:
-        """Features (C, S/16, S/16) of an image by level (`neck`, `block_8`), float16.
+        """Read the features (C, S/16, S/16) of an image by level (`neck`, `block_8`), float16.
 
         view: `identity`, or `hflip` for the features of the image mirrored left-right.
-        Raises FeatureError when the image has none yet, when views of that kind are not stored,
-        or when a chunk fails its checksum.
+        Raises FeatureError if the image has no features yet, if the view is not stored, or if a
+        chunk fails its checksum.
         """
         self._open()
         if view not in self._arrays.views:
             raise FeatureError(
-                f"{self.path}: has no features of the view {view!r}; set feature_views to "
+                f"{self.path}: the store has no features of view {view!r}; set feature_views to "
                 f"{[*self._arrays.views, view]} and run `extract` again"
             )
-        place = self._places.get(bytes.fromhex(record.digest))
-        if place is None:
+        position = self._positions.get(bytes.fromhex(record.digest))
+        if position is None:
             raise FeatureError(f"{self.path}: no features for {record.path}; run `extract` again")
-        row = int(self._written[place])
+        row = int(self._written[position])
         try:
-            found = self._arrays.read(row, self._arrays.views.index(view))
+            stored = self._arrays.read(row, self._arrays.views.index(view))
         except DamagedError as error:
             raise FeatureError(
                 f"{self.path}: the features of {record.path} (row {row}) are damaged ({error}); "
                 f"{self.remedy}"
             ) from error
-        return {level: decode(parts, self._arrays.dtype) for level, parts in found.items()}
+        return {level: decode(parts, self._arrays.dtype) for level, parts in stored.items()}
 
     def _open(self) -> None:
         if self._opened_by == os.getpid():
             return
-        self._in_use = acquire_shared_lock(self.path)
+        self._lock = acquire_shared_lock(self.path)
         self._arrays = open_arrays(self.path, self.expected)
         self._written = np.flatnonzero(self._arrays.written())
-        self._places = DigestLookup(self._arrays.digests()[self._written])
+        self._positions = DigestLookup(self._arrays.digests()[self._written])
         self._opened_by = os.getpid()

@@ -56,7 +56,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_given_store_of_another_teacher_is_not_overwritten(config: RunConfig) -> None:
     before, path = contents(config), str(RunPaths(config).features)
     other = config.model_copy(update={"seed": 5, "train_img_dir_teacher_features": path})
-    with pytest.raises(FeatureError, match="belongs to something else"):
+    with pytest.raises(FeatureError, match="does not match this run"):
         plan_extraction(other)
     assert same(contents(config), before)
 
@@ -394,7 +394,9 @@ def test_a_store_in_another_precision_is_read_and_not_filled(
     add_images(data, 1)
     make_index(config)
     plan_extraction(config)
-    with pytest.raises(FeatureError, match="computed in 32-true, this machine computes in bf16"):
+    with pytest.raises(
+        FeatureError, match="computed in 32-true, but this machine computes in bf16"
+    ):
         extract_features(config)
 
 
