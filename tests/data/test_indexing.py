@@ -303,7 +303,10 @@ def test_a_worker_that_is_killed_is_a_sentence(
         index_dataset(places, tmp_path / "out" / "index.parquet", num_workers=2)
     sentence = machine_fault(caught.value, "index") or ""
     assert "a process that reads images was killed, as the system does when memory" in sentence
-    assert "give it fewer --workers (of Snakemake: --max-threads), and the same command" in sentence
+    assert (
+        "give it fewer --workers (of Snakemake: --max-threads), and run the same command again"
+        in sentence
+    )
     assert list((tmp_path / "out").iterdir()) == []
 
 
