@@ -54,7 +54,7 @@ def indexed_image(record: IndexedImage) -> AppImage:
 
 
 def example_images(config: RunConfig, count: int = 8) -> list[IndexedImage]:
-    """Select validation images of a run, evenly spaced; empty if there is no index any more."""
+    """Select validation images of a run, evenly spaced; empty if its index does not exist."""
     path = RunPaths(config).index
     try:
         index = Index(path, "val")

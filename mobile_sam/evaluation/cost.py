@@ -282,9 +282,8 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _CLEAR.exists():
-        _CLEAR.write_text(
-            "5", encoding="utf-8"
-        )  # proc_pid_clear_refs(5): resets the peak resident size
+        # proc_pid_clear_refs(5): a 5 resets the peak resident size.
+        _CLEAR.write_text("5", encoding="utf-8")
 
 
 def peak_memory(device: torch.device) -> int:

@@ -105,7 +105,7 @@ def read_metadata_or_empty(path: Path) -> dict[str, Any]:
 def open_table(path: Path) -> pq.ParquetFile:
     """Open the parquet file of a table.
 
-    Raises ConfigError if it is missing, is no validation table, or has another version.
+    Raises ConfigError if it is missing, is not a validation table, or has another version.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: missing; run `validate --checkpoint {path.stem}` first")

@@ -237,8 +237,8 @@ def _measures(precision: Floats, recall: Floats) -> dict[str, float]:
 
 
 def _mean(values: Floats) -> float:
-    there = values[values > -1]
-    return float(there.mean()) if there.size else float("nan")
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else float("nan")
 
 
 def _images(truth: Json, image_ids: Iterable[int] | None) -> dict[int, Json]:

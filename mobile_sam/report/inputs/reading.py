@@ -113,7 +113,7 @@ def read_csv(path: Path, columns: Sequence[str], remedy: str) -> pd.DataFrame:
     """Read a table with required columns. Raises UserError that ends with the remedy."""
     try:
         frame = pd.read_csv(path)
-    except (ValueError, OSError) as error:  # pandas raises it for files that are no table
+    except (ValueError, OSError) as error:  # pandas raises ValueError for files without a table
         raise UserError(f"{path}: not a table ({error}); delete it and {remedy}") from error
     missing = [name for name in columns if name not in frame]
     if missing:
