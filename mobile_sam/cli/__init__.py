@@ -1,1 +1,1 @@
-"""Commands of `python -m mobile_sam`: one for each step of the workflow, others to use a model."""
+"""Commands of `python -m mobile_sam`: the steps of the workflow, and commands to use a model."""

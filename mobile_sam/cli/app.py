@@ -5,7 +5,7 @@ import argparse
 from mobile_sam.cli.command import DEVICE, Arguments, Command
 from mobile_sam.system.errors import ConfigError
 
-# Imports of torch stay inside the command, so that the other commands start faster.
+# Imports of torch are inside the command, so that the other commands start faster.
 
 
 def app(args: Arguments) -> None:
@@ -33,16 +33,16 @@ def app(args: Arguments) -> None:
 
 
 def _app_arguments(parser: argparse.ArgumentParser) -> None:
-    of = parser.add_mutually_exclusive_group(required=True)
-    of.add_argument("--run", help="name of a finished run, or path of its directory")
-    of.add_argument(
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", help="name of a finished run, or path of its directory")
+    source.add_argument(
         "--weights", nargs="+", help="weight files or known names; MobileSAM's and SAM's work too"
     )
     add = parser.add_argument
     add(
         "--models",
         nargs="+",
-        help="checkpoints of the run; default: start, each stage, the teachers",
+        help="checkpoints of the run; default: start, all stages and all teachers",
     )
     add("--device", help=DEVICE)
     add(
@@ -50,7 +50,7 @@ def _app_arguments(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         help="address to listen on; default: %(default)s, this machine only",
     )
-    add("--port", type=int, help="default: the first free port from 7860 on")
+    add("--port", type=int, help="port to listen on; default: the first free port from 7860")
     add("--open", action="store_true", help="open the page in a browser")
 
 

@@ -18,24 +18,23 @@ log = logging.getLogger(__name__)
 PROGRAM, SCRIPT = "python -m mobile_sam", "mobile-sam"
 Arguments = argparse.Namespace
 
-DEVICE = "cpu, cuda or cuda:1; default: the first GPU if there is one, else cpu"
+DEVICE = "cpu, cuda or cuda:1; default: the first GPU if there is one, otherwise cpu"
+DATA = "how to read the files: the key `data` of a run, as JSON"
+OUT = "output directory; default: %(default)s"
 
 
 @dataclass(frozen=True)
 class Command:
     """Command of the command line.
 
-    run: executes it. text: its purpose, in one sentence. example: the words to type after
-    `python -m mobile_sam`. arguments: adds its arguments to a parser.
+    run: executes the command. text: its purpose, in one sentence. example: words to type after
+    `python -m mobile_sam`. arguments: adds the arguments of the command to a parser.
     """
 
     run: Callable[[Arguments], None]
     text: str
     example: str
     arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
-
-
-DATA = "how to read the files: the key `data` of a run, as JSON"
 
 
 def data_options(text: str | None) -> Data:
@@ -52,7 +51,7 @@ def data_options(text: str | None) -> Data:
 
 
 def number(text: str) -> float:
-    """Return the number in an argument; it must be finite."""
+    """Parse an argument that is a finite number."""
     value = float(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number; give one in digits")
@@ -60,7 +59,7 @@ def number(text: str) -> float:
 
 
 def path(text: str) -> Path:
-    """Return the path in an argument. An empty one is refused: it means the current directory."""
+    """Parse an argument that is a path. An empty one is refused, because it means `.`."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty; give a path")
     return Path(text)
@@ -94,23 +93,23 @@ def parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
         "status: 0 success; 1 error, with a message; 2 wrong arguments; 130 ended by Ctrl-C; 141 "
         "ended because the reader of its output has closed the pipe; 143 ended by SIGTERM.",
     )
-    added = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in commands.items():
-        one = added.add_parser(
+        subparser = subparsers.add_parser(
             name,
             help=command.text,
             description=f"{command.text[0].upper()}{command.text[1:]}.",
             epilog=f"example:\n  {program} {command.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.arguments(one)
-        general = one.add_argument_group("log")
-        general.add_argument(
+        command.arguments(subparser)
+        log_options = subparser.add_argument_group("log")
+        log_options.add_argument(
             "--log", type=path, metavar="FILE", help="also write the log to this file"
         )
-        loud = general.add_mutually_exclusive_group()
-        loud.add_argument("--quiet", action="store_true", help="log warnings and errors only")
-        loud.add_argument(
+        level = log_options.add_mutually_exclusive_group()
+        level.add_argument("--quiet", action="store_true", help="log warnings and errors only")
+        level.add_argument(
             "--verbose", action="store_true", help="also log messages of libraries, and tracebacks"
         )
     return root

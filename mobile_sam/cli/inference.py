@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobile_sam.cli.command import DATA, DEVICE, Arguments, Command, data_options, number, path
+from mobile_sam.cli.command import DATA, DEVICE, OUT, Arguments, Command, data_options, number, path
 from mobile_sam.config.load import load_settings
 from mobile_sam.download.files import fetched_weights
 from mobile_sam.system.atomic_files import file_digest
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mobile_sam.inference.mask_sources import MaskSource
     from mobile_sam.models.sam import Sam
 
-# Imports of torch stay inside the commands, so that the others start faster.
+# Imports of torch are inside the commands, so that the other commands start faster.
 
 
 def export(args: Arguments) -> None:
@@ -41,12 +41,21 @@ def export(args: Arguments) -> None:
         from mobile_sam.export.command import WebOptions, export_bundle
 
         web = WebOptions(args.runtime) if args.web else None
-        forms = [form for form in ("float16", "int8") if getattr(args, form)]
+        precisions = [name for name in ("float16", "int8") if getattr(args, name)]
         weights = fetched_weights(args.weights, "--weights") if args.weights else None
-        size, kind = args.img_size, args.model_type
-        count = args.calibration_images
-        given = (directory, config, weights, size, kind, forms, args.images, count)
-        print(export_bundle(*given, web))
+        print(
+            export_bundle(
+                directory,
+                config,
+                weights,
+                args.img_size,
+                args.model_type,
+                precisions,
+                args.images,
+                args.calibration_images,
+                web,
+            )
+        )
     elif config is None or args.float16 or args.int8 or args.images:
         raise ConfigError(
             "--weights, --float16, --int8 and --images need --onnx DIRECTORY or --web DIRECTORY"
@@ -84,7 +93,7 @@ def segment(args: Arguments) -> None:
         existing_path(args.boxes, "--boxes")
     output_directory(args.out, "--out")
     check_beside(args.out, "--out", args.images)
-    if args.out.is_dir():  # an older version wrote no mark; nothing in it may be read as an image
+    if args.out.is_dir():  # earlier versions wrote no mark; its files must not be read as images
         claim_output(args.out, "--out", OutputFolder(args.out).is_own)
     images = find_unlabelled(args.images)
     if not images.records:
@@ -95,7 +104,7 @@ def segment(args: Arguments) -> None:
 
 
 def _mask_source(args: Arguments, images: list["Record"]) -> "MaskSource":
-    """Return automatic masks, or masks of the boxes of a file."""
+    """Return the source of masks: automatic masks, or the boxes of a file."""
     from mobile_sam.data.formats.boxes import read_boxes
     from mobile_sam.inference.mask_sources import AutomaticSource, BoxSource
     from mobile_sam.inference.proposals import AutomaticOptions
@@ -109,7 +118,6 @@ def _mask_source(args: Arguments, images: list["Record"]) -> "MaskSource":
         return BoxSource(read_boxes(args.boxes, images))
     try:
         return AutomaticSource(AutomaticOptions(points_per_batch=None, **options))
-
     except ValueError as error:
         raise ConfigError(f"segment: {error}") from error
 
@@ -139,9 +147,9 @@ def _model(args: Arguments) -> tuple["Sam", dict[str, Any]]:
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
-    of = model.add_mutually_exclusive_group(required=True)
-    of.add_argument("--config", type=path, help="run.json of a finished run")
-    of.add_argument("--weights", help="weight file or known name; needs --onnx or --web")
+    source = model.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=path, help="run.json of a finished run")
+    source.add_argument("--weights", help="weight file or known name; needs --onnx or --web")
     model.add_argument(
         "--img-size",
         type=int,
@@ -152,10 +160,10 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         "--model-type", help="architecture of --weights; default: detected from the tensors"
     )
     output = parser.add_argument_group("output")
-    what = output.add_mutually_exclusive_group()
+    target = output.add_mutually_exclusive_group()
     directory: dict[str, Any] = {"type": path, "metavar": "DIRECTORY"}
-    what.add_argument("--onnx", **directory, help="write an ONNX bundle to DIRECTORY")
-    what.add_argument("--web", **directory, help="write a web page with the bundle to DIRECTORY")
+    target.add_argument("--onnx", **directory, help="write an ONNX bundle to DIRECTORY")
+    target.add_argument("--web", **directory, help="write a web page with the bundle to DIRECTORY")
     add = output.add_argument
     add(
         "--runtime",
@@ -170,15 +178,17 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration-images",
         type=int,
         default=32,
-        help="largest number of images used; default: %(default)s",
+        help="maximum number of these images; default: %(default)s",
     )
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
-    of = model.add_mutually_exclusive_group(required=True)
-    of.add_argument("--run", help="name of a finished run, or path of its directory")
-    of.add_argument("--weights", help="weight file or known name; MobileSAM's and SAM's work too")
+    source = model.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", help="name of a finished run, or path of its directory")
+    source.add_argument(
+        "--weights", help="weight file or known name; MobileSAM's and SAM's work too"
+    )
     add = model.add_argument
     add("--img-size", type=int, help="input size in pixels; default: the run's, or 1024")
     add("--mask-threshold", type=number, help="threshold of mask logits; default: the run's, or 0")
@@ -188,22 +198,26 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     _model_arguments(parser)
     files = parser.add_argument_group("input and output").add_argument
-    files("--image", type=path, required=True, help="PNG, JPEG, TIFF, BMP or WebP")
+    files("--image", type=path, required=True, help="image file: PNG, JPEG, TIFF, BMP or WebP")
     files("--data", metavar="JSON", help=f"{DATA}; default: the run's")
-    files("--out", type=path, default=Path("prediction"), help="default: %(default)s")
+    files("--out", type=path, default=Path("prediction"), help=OUT)
     add = parser.add_argument_group("prompts").add_argument
     box, point = ("X0", "Y0", "X1", "Y1"), ("X", "Y")
-    several: dict[str, Any] = {"type": number, "action": "append", "default": []}
+    repeatable: dict[str, Any] = {"type": number, "action": "append", "default": []}
     add(
-        "--box", nargs=4, metavar=box, help="box around an object, in pixels; repeatable", **several
+        "--box",
+        nargs=4,
+        metavar=box,
+        help="box around an object, in pixels; repeatable",
+        **repeatable,
     )
-    add("--point", nargs=2, metavar=point, help="point on the object; repeatable", **several)
+    add("--point", nargs=2, metavar=point, help="point on the object; repeatable", **repeatable)
     add(
         "--background",
         nargs=2,
         metavar=point,
         help="point on the background; repeatable",
-        **several,
+        **repeatable,
     )
     add("--multimask", action="store_true", help="write three masks for each prompt")
 
@@ -211,19 +225,19 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 # Options of automatic masks, named as in the API: type, default and help of each.
 AUTOMATIC: dict[str, tuple[Callable[[str], float], float | None, str]] = {
     "points_per_side": (int, 32, "grid points along each side"),
-    "pred_iou_thresh": (number, 0.88, "smallest predicted IoU of a kept mask; 0 keeps all"),
+    "pred_iou_thresh": (number, 0.88, "minimum predicted IoU of a mask; 0 keeps all masks"),
     "stability_score_thresh": (
         number,
         0.95,
-        "smallest stability score of a kept mask; 0 keeps all",
+        "minimum stability score of a mask; 0 keeps all masks",
     ),
-    "box_nms_thresh": (number, 0.7, "largest IoU between the boxes of two kept masks"),
-    "crop_n_layers": (int, 0, "layers of image crops to search as well"),
-    "min_mask_region_area": (int, 0, "smallest area of kept holes and islands, in pixels"),
+    "box_nms_thresh": (number, 0.7, "maximum IoU between the boxes of two masks"),
+    "crop_n_layers": (int, 0, "layers of image crops that are segmented as well"),
+    "min_mask_region_area": (int, 0, "holes and islands below this area, in pixels, are removed"),
     "coarse_points_per_side": (
         int,
         None,
-        "points per side of a coarse first grid; unset: no first grid",
+        "points per side of a coarse first grid; unset: no such grid",
     ),
 }
 
@@ -236,20 +250,14 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     files(
         "--boxes", type=path, metavar="PATH", help="segment these boxes: a COCO file or YOLO labels"
     )
-    files("--out", type=path, default=Path("segmentation"), help="default: %(default)s")
+    files("--out", type=path, default=Path("segmentation"), help=OUT)
     files(
         "--no-overlays", dest="overlays", action="store_false", help="do not write overlay images"
     )
     add = parser.add_argument_group("automatic masks, without --boxes").add_argument
-    for name, (kind, default, text) in AUTOMATIC.items():
-        text_of_help = f"{text}; default: %(default)s"
-        add(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            default=default,
-            metavar="N",
-            help=text_of_help,
-        )
+    for name, (parse, default, text) in AUTOMATIC.items():
+        option, meaning = f"--{name.replace('_', '-')}", f"{text}; default: %(default)s"
+        add(option, type=parse, default=default, metavar="N", help=meaning)
 
 
 COMMANDS = {

@@ -1,4 +1,4 @@
-"""Commands of a run: each is one step of the workflow, and takes the settings of the run."""
+"""Commands of a run: each is one step of the workflow, with the settings of the run."""
 
 import argparse
 import logging
@@ -23,7 +23,7 @@ from mobile_sam.system.stopping import stopping_point
 
 log = logging.getLogger(__name__)
 
-# Imports of torch and matplotlib stay inside the commands that need them: the others start fast.
+# Imports of torch and matplotlib are inside the commands, so that the others start faster.
 
 
 def synthesize(config: RunConfig, args: Arguments) -> None:
@@ -31,7 +31,7 @@ def synthesize(config: RunConfig, args: Arguments) -> None:
 
     scenes, paths = config.synthetic, RunPaths(config)
     if scenes is None:
-        raise ConfigError(f"run {config.run_name!r}: synthetic is null; there is nothing to draw")
+        raise ConfigError(f"run {config.run_name!r}: synthetic is null; set it to draw images")
     for number, (split, count) in enumerate((("train", scenes.train), ("val", scenes.val))):
         seed = 2 * scenes.seed + number
         write_scenes(paths.image_dir(split).parent, count, scenes.size, seed)
@@ -46,7 +46,7 @@ def index(config: RunConfig, args: Arguments) -> None:
     paths = RunPaths(config)
     if not args.summary:
         if config.data.subset is not None:
-            read_text(Path(config.data.subset))  # an empty one would leave out all images
+            read_text(Path(config.data.subset))  # an empty file would exclude all images
         count = index_dataset(
             paths.sources, paths.index, config.data, args.workers, paths.kept_index
         )
@@ -58,20 +58,25 @@ def extract(config: RunConfig, args: Arguments) -> None:
     from mobile_sam.extraction.plan import finish_extraction, plan_extraction
 
     if not needs_features(config):
-        raise ConfigError(
-            f"run {config.run_name!r}: no stage distils from stored features; nothing to do"
-        )
-    whole = args.step is None
+        raise ConfigError(_no_features(config))
+    all_steps = args.step is None
     for teacher in teacher_configs(config):
-        if whole or args.step == "plan":
+        if all_steps or args.step == "plan":
             plan_extraction(teacher)
-        if whole or args.step == "part":
+        if all_steps or args.step == "part":
             from mobile_sam.extraction.compute import extract_features
 
-            jobs = 1 if whole else teacher.extract_jobs or 1
-            extract_features(teacher, 0 if whole else args.part, jobs)
-        if whole or args.step == "finish":
+            jobs = 1 if all_steps else teacher.extract_jobs or 1
+            extract_features(teacher, 0 if all_steps else args.part, jobs)
+        if all_steps or args.step == "finish":
             finish_extraction(teacher)
+
+
+def _no_features(config: RunConfig) -> str:
+    return (
+        f"run {config.run_name!r}: no stage distils from stored features; set distillation of a "
+        'stage to true, and teacher_features to "stored"'
+    )
 
 
 def features(config: RunConfig, args: Arguments) -> None:
@@ -84,19 +89,19 @@ def features(config: RunConfig, args: Arguments) -> None:
     from mobile_sam.features.schema import FeatureError
 
     if not needs_features(config):
-        raise ConfigError(f"run {config.run_name!r}: no stage distils from stored features")
+        raise ConfigError(_no_features(config))
     if args.forget and args.action != "prune":
         raise ConfigError("--forget needs --prune; add --prune, or leave out --forget")
     actions = {"info": store_info, "verify": verify_store, "repair": repair_store}
     action = actions.get(args.action) or partial(prune_store, forget=args.forget)
-    failed = []
+    problems = []
     for teacher in teacher_configs(config):
         try:
             print(action(teacher))
         except FeatureError as error:
-            failed.append(str(error))
-    if failed:
-        raise FeatureError("\n".join(failed))
+            problems.append(str(error))
+    if problems:
+        raise FeatureError("\n".join(problems))
 
 
 def train(config: RunConfig, args: Arguments) -> None:
@@ -155,12 +160,14 @@ def _index_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         default=os.cpu_count(),
-        help="number of processes; default: all cores",
+        help="number of processes; default: the number of CPUs",
     )
 
 
 def _extract_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--step", choices=["plan", "part", "finish"], help="one step; default: all")
+    parser.add_argument(
+        "--step", choices=["plan", "part", "finish"], help="step to run; default: all"
+    )
     parser.add_argument(
         "--part", type=int, default=0, help="number of the part, below extract_jobs"
     )
@@ -188,7 +195,10 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _estimate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--gpu-memory", type=float, metavar="GIB", help="memory of the GPU; default: the GPU here"
+        "--gpu-memory",
+        type=float,
+        metavar="GIB",
+        help="memory of the GPU; default: this machine's GPU",
     )
 
 
@@ -198,7 +208,7 @@ def _validate_arguments(parser: argparse.ArgumentParser) -> None:
         help="box_filled, start, NN_name, NN_name_best, teacher, teacher_2, or a name from "
         "`compare`; default: all",
     )
-    # The rules of the workflow keep the old name: Snakemake would run a changed command again.
+    # The rules use the old name: Snakemake would run the jobs of a changed command again.
     parser.add_argument("--what", dest="checkpoint", help=argparse.SUPPRESS)
     parser.add_argument(
         "--step", choices=["part", "join", "ap"], help="one step; default: all images"
@@ -209,14 +219,14 @@ def _validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 FEATURE_ACTIONS = {
-    "info": "print the identity and the content of the stores",
-    "verify": "read every chunk; list damaged images and exit with an error",
+    "info": "print the identity and contents of the stores",
+    "verify": "read all chunks; list damaged images and exit with an error",
     "repair": "compute damaged images again",
     "prune": "remove images that are in no index",
 }
 
 
-def _validates_with_a_model(config: RunConfig, args: Arguments) -> int:
+def _gpus_of_validation(config: RunConfig, args: Arguments) -> int:
     return int(args.checkpoint != BOX_FILLED and args.step != "join")
 
 
@@ -227,7 +237,7 @@ def _command(
     arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
     gpus: Callable[[RunConfig, Arguments], int] = lambda config, args: 0,
 ) -> Command:
-    """Return a command of a run. gpus: number of GPUs that it takes from those of the workflow."""
+    """Return a command of a run. gpus: number of GPUs that it takes from the workflow's."""
 
     def run(args: Arguments) -> None:
         end_with_parent()
@@ -272,7 +282,7 @@ COMMANDS = {
         "train one stage, or all of them",
         "train --stage 00_distill",
         _train_arguments,
-        # Over several nodes, SLURM gives GPUs to each process.
+        # On several nodes, SLURM assigns GPUs to each process.
         gpus=lambda config, args: config.devices if config.num_nodes == 1 else 0,
     ),
     "estimate": _command(
@@ -286,7 +296,7 @@ COMMANDS = {
         "measure the masks of all objects in the validation images",
         "validate --checkpoint 00_distill",
         _validate_arguments,
-        gpus=_validates_with_a_model,
+        gpus=_gpus_of_validation,
     ),
     "cost": _command(
         cost,

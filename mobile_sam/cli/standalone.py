@@ -1,4 +1,4 @@
-"""Commands outside a run: fetch weights, evaluate any weights, compare runs, find shipped files."""
+"""Commands outside a run: download, evaluate weights, compare runs, and find shipped files."""
 
 import argparse
 import logging
@@ -8,6 +8,7 @@ from typing import Any, get_args
 from mobile_sam.cli.command import (
     DATA,
     DEVICE,
+    OUT,
     Arguments,
     Command,
     OldOption,
@@ -27,7 +28,7 @@ from mobile_sam.system.paths import existing_directory, existing_path, output_di
 
 log = logging.getLogger(__name__)
 
-# Imports of torch and matplotlib stay inside the commands that need them: the others start fast.
+# Imports of torch and matplotlib are inside the commands, so that the others start faster.
 
 
 def compare(args: Arguments) -> None:
@@ -45,7 +46,7 @@ def _is_report(entry: Path) -> bool:
 
 
 def evaluate(args: Arguments) -> None:
-    _check_places(args)
+    _check_paths(args)
     from mobile_sam.evaluation.options import evaluation_options
     from mobile_sam.evaluation.standalone import EvaluationPaths, evaluate_weights
     from mobile_sam.models.device import given_device
@@ -53,11 +54,11 @@ def evaluate(args: Arguments) -> None:
 
     device = given_device(args.device)
     data = {
-        f"{split}_{kind}_dir": str(place)
+        f"{split}_{kind}_dir": str(directory)
         for split in ("train", "val")
-        for kind, place in (("img", args.images), ("mask", args.masks))
+        for kind, directory in (("img", args.images), ("mask", args.masks))
     }
-    places = EvaluationPaths(args.out)
+    paths = EvaluationPaths(args.out)
     protocols = {"protocols": args.protocols} if args.protocols else {}
     settings = {
         "img_size": args.img_size,
@@ -69,7 +70,7 @@ def evaluate(args: Arguments) -> None:
         [fetched_weights(weights, "--weights") for weights in args.weights],
         args.images,
         args.masks,
-        places,
+        paths,
         evaluation_options(config),
         config.img_size,
         args.model_type,
@@ -79,11 +80,12 @@ def evaluate(args: Arguments) -> None:
         device,
     )
     title = ", ".join(table.stem for table in tables[1:])
-    shown = (config.mask_threshold, args.examples, places.costs if args.benchmark_repeats else None)
-    print(write_evaluation(tables, places.report, title, *shown, config.data.groups))
+    costs = paths.costs if args.benchmark_repeats else None
+    options = (config.mask_threshold, args.examples, costs, config.data.groups)
+    print(write_evaluation(tables, paths.report, title, *options))
 
 
-def _check_places(args: Arguments) -> None:
+def _check_paths(args: Arguments) -> None:
     """Raise ConfigError for missing inputs, before torch is imported."""
     existing_directory(args.images, "--images")
     existing_path(args.masks, "--masks")
@@ -97,9 +99,9 @@ def _check_places(args: Arguments) -> None:
 
 def fetch(args: Arguments) -> None:
     for name in args.names:
-        place = fetch_dataset(name) if name in KNOWN_DATASETS else fetch_checkpoint(name)
-        log.info("%s: %s", name, place)
-        print(place)
+        target = fetch_dataset(name) if name in KNOWN_DATASETS else fetch_checkpoint(name)
+        log.info("%s: %s", name, target)
+        print(target)
 
 
 def schema(args: Arguments) -> None:
@@ -129,30 +131,40 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     model("--device", help=DEVICE)
     files = parser.add_argument_group("input and output").add_argument
     files("--images", type=path, required=True, help="directory of images")
-    files("--masks", type=path, required=True, help="their masks: directory or COCO file")
+    files("--masks", type=path, required=True, help="their masks: a directory or COCO file")
     files("--data", metavar="JSON", help=DATA)
-    files("--out", type=path, default=Path("results/evaluation"), help="default: %(default)s")
+    files("--out", type=path, default=Path("results/evaluation"), help=OUT)
     add = parser.add_argument_group("measurement").add_argument
-    add("--protocols", nargs="+", choices=get_args(Protocol), help="default: all")
+    add(
+        "--protocols",
+        nargs="+",
+        choices=get_args(Protocol),
+        help="prompts to measure; default: all",
+    )
     add(
         "--benchmark-repeats",
         type=int,
         default=10,
-        help="timed passes of each model; 0 measures no cost",
+        help="timed passes of each model; 0 measures no cost; default: %(default)s",
     )
     old: dict[str, Any] = {"action": OldOption, "const": "--benchmark-repeats"}
     add("--cost-repeats", type=int, dest="benchmark_repeats", help=argparse.SUPPRESS, **old)
-    add("--examples", type=int, default=6, help="images in each gallery; default: 6")
+    add("--examples", type=int, default=6, help="images in each gallery of the report; default: 6")
     add("--workers", type=int, default=0, help="processes and threads that read files; default: 0")
 
 
 def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="+", choices=sorted({*KNOWN_CHECKPOINTS, *KNOWN_DATASETS}))
+    names = sorted({*KNOWN_CHECKPOINTS, *KNOWN_DATASETS})
+    parser.add_argument("names", nargs="+", choices=names, help="checkpoints and data sets")
 
 
 def _where_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "place", nargs="?", choices=tuple(PLACES), default="snakefile", help="default: %(default)s"
+        "place",
+        nargs="?",
+        choices=tuple(PLACES),
+        default="snakefile",
+        help="files to find; default: %(default)s",
     )
 
 

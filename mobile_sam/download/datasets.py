@@ -12,7 +12,7 @@ from mobile_sam.config.catalog import KNOWN_DATASETS, KnownDataset
 from mobile_sam.download.files import (
     FetchError,
     cache_dir,
-    check_answers,
+    check_host,
     fetch_file,
     writable_cache,
 )
@@ -31,7 +31,7 @@ def check_available(dataset: KnownDataset) -> None:
     """Raise FetchError unless the data set is unpacked, in the cache, or its host answers."""
     if not (dataset.manifest.is_file() or archive_path(dataset).is_file()):
         writable_cache(archive_path(dataset).parent)
-        check_answers(dataset.url, f"data set {dataset.name!r}", archive_path(dataset))
+        check_host(dataset.url, f"data set {dataset.name!r}", archive_path(dataset))
 
 
 def fetch_dataset(name: str) -> Path:
@@ -54,13 +54,13 @@ def fetch_dataset(name: str) -> Path:
     archive = fetch_file(dataset.url, dataset.sha256, archive_path(dataset), f"data set {name!r}")
     with open_lock(target.with_name(f".{target.name}.lock")) as lock:
         acquire(fcntl.flock, lock, fcntl.LOCK_EX)
-        if not dataset.manifest.is_file():  # nobody else has unpacked it meanwhile
-            _unpack_whole(dataset, archive, target)
+        if not dataset.manifest.is_file():  # no other process has unpacked it meanwhile
+            _unpack_atomically(dataset, archive, target)
     return target
 
 
-def _unpack_whole(dataset: KnownDataset, archive: Path, target: Path) -> None:
-    """Unpack an archive beside `target`, and rename it when it is complete."""
+def _unpack_atomically(dataset: KnownDataset, archive: Path, target: Path) -> None:
+    """Unpack an archive next to `target`, and rename the directory when it is complete."""
     remove_unfinished(target.parent, target.name)
     unfinished = unfinished_path(target)
     with naming(target, unfinished):
@@ -77,8 +77,8 @@ def _unpack_whole(dataset: KnownDataset, archive: Path, target: Path) -> None:
 def unpack(archive: Path, target: Path, val_share: float) -> int:
     """Unpack `[…/]<id>/images/*` and `[…/]<id>/masks/*` as `<split>/{image,mask}`.
 
-    Returns the number of images. Raises FetchError for a member that leaves the folder or is no
-    plain file, and for an archive without images.
+    Returns the number of images. Raises FetchError for a link, for a member outside of the folder,
+    and for an archive without images.
     """
     count = 0
     with zipfile.ZipFile(archive) as content:
@@ -87,17 +87,19 @@ def unpack(archive: Path, target: Path, val_share: float) -> int:
             if len(path.parts) < 3 or path.parts[-2] not in {"images", "masks"}:
                 continue
             image_id, kind = path.parts[-3], path.parts[-2]
-            place = target / split_of(image_id, val_share)
+            split = target / split_of(image_id, val_share)
             if kind == "images":
-                place = place / "image" / f"{image_id}{path.suffix}"
+                file = split / "image" / f"{image_id}{path.suffix}"
                 count += 1
             else:
-                place = place / "mask" / image_id / path.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with content.open(member) as source, place.open("wb") as copy:
+                file = split / "mask" / image_id / path.name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with content.open(member) as source, file.open("wb") as copy:
                 shutil.copyfileobj(source, copy)
     if count == 0:
-        raise FetchError(f"{archive}: there is no <id>/images/ in the archive")
+        raise FetchError(
+            f"{archive}: there is no <id>/images/ in it; delete it, and fetch it again"
+        )
     return count
 
 
@@ -107,7 +109,8 @@ def _members(content: zipfile.ZipFile, archive: Path) -> Iterator[zipfile.ZipInf
         is_link = stat.S_ISLNK(member.external_attr >> 16)
         if path.is_absolute() or ".." in path.parts or ":" in member.filename or is_link:
             raise FetchError(
-                f"{archive}: refused, because its member {member.filename!r} leaves the folder"
+                f"{archive}: the archive is refused, because its member {member.filename!r} leaves "
+                "the folder or is a link"
             )
         if not member.is_dir():
             yield member
@@ -115,5 +118,5 @@ def _members(content: zipfile.ZipFile, archive: Path) -> Iterator[zipfile.ZipInf
 
 def split_of(image_id: str, val_share: float) -> str:
     """Return `train` or `val`, by the id alone, so that new images do not move others."""
-    place = int(hashlib.sha256(image_id.encode()).hexdigest()[:8], 16) / 16**8
-    return "val" if place < val_share else "train"
+    fraction = int(hashlib.sha256(image_id.encode()).hexdigest()[:8], 16) / 16**8
+    return "val" if fraction < val_share else "train"

@@ -1,4 +1,4 @@
-"""Download of known checkpoints into the user's cache, with checksums."""
+"""Download of files, such as known checkpoints, into the user's cache, with checksums."""
 
 import fcntl
 import hashlib
@@ -30,22 +30,22 @@ def cache_dir() -> Path:
     directory = Path(os.environ.get("MOBILE_SAM_CACHE") or pooch.os_cache("mobile_sam"))
     if directory.parts[:1] == ("~",):
         raise FetchError(
-            "this user has no home directory for the cache; set MOBILE_SAM_CACHE to a directory "
-            "that can be written to"
+            "this user has no home directory for the cache; set MOBILE_SAM_CACHE to a writable "
+            "directory"
         )
     return directory
 
 
 def writable_cache(directory: Path) -> Path:
-    """Return a directory of the cache if it is writable; it need not exist yet.
+    """Return a directory of the cache, which need not exist yet.
 
-    Raises FetchError, which names the variable to set, if it is not.
+    Raises FetchError, which names the variable to set, unless it is writable.
     """
     problem = output_problem(directory)
     if problem:
         raise FetchError(
             f"{directory}: the cache cannot be written to ({problem.split(';')[0]}); set "
-            "MOBILE_SAM_CACHE to a directory that can"
+            "MOBILE_SAM_CACHE to a writable directory"
         )
     return directory
 
@@ -63,12 +63,12 @@ def weights_path(checkpoint: str) -> Path:
 def fetch_checkpoint(name: str) -> Path:
     """Download a known checkpoint unless it is in the cache. Raises FetchError if that fails."""
     known, target = KNOWN_CHECKPOINTS[name], checkpoint_path(name)
-    kept = _second_name(target)
-    if kept.is_file() and not target.exists():
-        link(kept, target)
+    second = _second_name(target)
+    if second.is_file() and not target.exists():
+        link(second, target)
     fetch_file(known.url, known.sha256, target, f"checkpoint {name!r}")
     if "MOBILE_SAM_JOB" in os.environ and os.access(target.parent, os.W_OK):
-        link(target, kept)
+        link(target, second)
     return target
 
 
@@ -90,7 +90,7 @@ def fetched_weights(checkpoint: str | Path, name: str = "") -> Path:
 def fetch_file(url: str, sha256: str, target: Path, title: str) -> Path:
     """Download a file unless it exists, and verify its SHA-256.
 
-    An interrupted download is resumed. If several processes ask for it, one downloads and the
+    An interrupted download is resumed. If several processes need the file, one downloads it and the
     others wait. title: name of the file, for messages. Raises FetchError with the address and the
     target path.
     """
@@ -136,30 +136,30 @@ def _check_cached(target: Path, sha256: str, title: str) -> None:
         result = hashlib.file_digest(file, "sha256").hexdigest()
     if result != sha256:
         raise FetchError(
-            f"{target}: not {title}, or a damaged one, and this user cannot replace it; set "
-            "MOBILE_SAM_CACHE to a directory that can be written to"
+            f"{target}: not {title}, or a damaged copy, and this user cannot replace it; set "
+            "MOBILE_SAM_CACHE to a writable directory"
         )
 
 
 def _download(url: str, output_file: str, pooch: object) -> None:
-    """Download to `output_file` through a partial file that outlives an interruption.
+    """Download to `output_file` through a partial file that remains after an interruption.
 
-    The partial file is named by the address, and pooch verifies the complete file, so that a wrong
-    one is removed with the first attempt that completes it.
+    The name of the partial file depends on the address. Pooch verifies the complete file and
+    removes a wrong one, so that the next attempt starts again.
     """
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
     part = Path(output_file).parent / f".{name}.part"
-    have = part.stat().st_size if part.is_file() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    existing = part.stat().st_size if part.is_file() else 0  # bytes
+    headers = {"Range": f"bytes={existing}-"} if existing else {}
     with requests.get(url, headers=headers, stream=True, timeout=30) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             part.unlink()
         response.raise_for_status()
         resumed = response.status_code == requests.codes.partial_content
-        left = int(response.headers.get("Content-Length", 0))
+        expected = int(response.headers.get("Content-Length", 0))
         progress = tqdm(
-            total=left + have * resumed or None,
-            initial=have * resumed,
+            total=expected + existing * resumed or None,
+            initial=existing * resumed,
             unit="B",
             unit_scale=True,
             desc=url.rsplit("/", 1)[1],
@@ -170,8 +170,8 @@ def _download(url: str, output_file: str, pooch: object) -> None:
                 file.write(block)
                 received += len(block)
                 progress.update(len(block))
-    if received < left:
-        raise OSError(f"the connection ended after {received} of {left} bytes; try again")
+    if received < expected:
+        raise OSError(f"the connection ended after {received} of {expected} bytes; try again")
     part.replace(output_file)
 
 
@@ -180,10 +180,10 @@ def check_reachable(name: str) -> None:
     target = checkpoint_path(name)
     if not target.is_file():
         writable_cache(target.parent)
-        check_answers(KNOWN_CHECKPOINTS[name].url, f"checkpoint {name!r}", target)
+        check_host(KNOWN_CHECKPOINTS[name].url, f"checkpoint {name!r}", target)
 
 
-def check_answers(url: str, title: str, target: Path, timeout: float = 5.0) -> None:
+def check_host(url: str, title: str, target: Path, timeout: float = 5.0) -> None:
     """Raise FetchError unless the host of `url` answers within `timeout` seconds."""
     try:
         requests.head(url, timeout=timeout, allow_redirects=True).raise_for_status()

@@ -194,6 +194,5 @@ def uncrop_points(points: Tensor, crop_box: Sequence[int]) -> Tensor:
 
 def uncrop_masks(masks: Tensor, crop_box: Sequence[int], orig_h: int, orig_w: int) -> Tensor:
     """Place masks (..., h, w) of a crop in the whole image, (..., orig_h, orig_w)."""
-
     x0, y0, x1, y1 = crop_box
     return F.pad(masks, (x0, orig_w - x1, y0, orig_h - y1))

@@ -80,7 +80,7 @@ class SamOnnxModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Select one mask (N, 1, ...) of each prompt, and its predicted IoU (N, 1).
 
-        The first mask for many points, the best of the other three for few.
+        For many points this is the first mask, for few the best of the other three.
         masks: (N, 4, ...). iou_preds: (N, 4).
         """
         # Arithmetic instead of a condition: the number of points may be an input of the graph.
@@ -92,7 +92,6 @@ class SamOnnxModel(nn.Module):
 
     def mask_postprocessing(self, masks: Tensor, orig_im_size: Tensor) -> Tensor:
         """Upscale logits (N, M, S/4, S/4) to the image frame, whose size is a tensor here."""
-
         scale = self.img_size / orig_im_size.float().max()
         height, width = (orig_im_size.float() * scale + 0.5).floor().long().unbind()
         logits = F.interpolate(masks, (self.img_size, self.img_size), mode="bilinear")

@@ -356,7 +356,7 @@ def test_an_unwritable_cache_names_the_variable_to_set(
         assert (
             f"{place / 'file'}: the cache cannot be written to (this is a file, not" in caplog.text
         )
-        assert "set MOBILE_SAM_CACHE to a directory" in caplog.text
+        assert "set MOBILE_SAM_CACHE to a writable directory" in caplog.text
     with pytest.raises(ConfigError, match="set MOBILE_SAM_CACHE"):
         check_inputs(resolve("one.json", None, {"checkpoint": "mobile_sam"}))
 
@@ -371,7 +371,7 @@ def test_a_home_that_cannot_be_written_to_names_the_variable(
     monkeypatch.setenv("HOME", str(home))
     with as_somebody(needed=True):
         assert main(["fetch", "mobile_sam"]) == 1
-    assert "set MOBILE_SAM_CACHE to a directory" in caplog.text
+    assert "set MOBILE_SAM_CACHE to a writable directory" in caplog.text
 
 
 def test_a_file_of_a_cache_that_cannot_be_changed_is_used(
