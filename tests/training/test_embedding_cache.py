@@ -169,9 +169,9 @@ def test_the_batch_size_is_probed_in_the_precision_of_the_pass(
     frozen.encoder.to("meta").register_forward_pre_hook(
         lambda _, images: seen.append((images[0].dtype, torch.is_autocast_enabled("cpu")))
     )
-    look = partial(frozen._look, lambda: None)
+    encode = partial(frozen._encode, lambda: None)
     # Stands for a GPU: no numbers, but another type than the CPU.
-    assert batch_size(frozen.encoder, look, config.img_size, torch.device("meta")) == 16
+    assert batch_size(frozen.encoder, encode, config.img_size, torch.device("meta")) == 16
     assert seen == [(dtype, in_16_bits)]
 
 
