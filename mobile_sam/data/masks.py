@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 from scipy import ndimage
 
-from mobile_sam.metrics.mask_crop import MaskCrop, crop_mask
+from mobile_sam.metrics.mask_crop import MaskCrop, crop_mask, enlarge
 
 Mask = NDArray[np.bool_]
 Size = tuple[int, int]  # (H, W) in pixels
@@ -292,17 +292,43 @@ def deepest_pixel(
     excluded: (x, y) of pixels that are not taken. Squared distances between pixels are integers:
     rounding to them makes equal depths equal, so that the deepest pixel is deterministic.
     """
-    crop = crop_mask(mask)
-    if not crop.pixels.size:
+    crop, taken = crop_mask(mask), list(excluded)
+    if crop.pixels.size > _CHAMFER_FIRST:
+        crop = _surroundings_of_deepest(crop, taken)
+    if not crop.area:
         return 0, 0, 0
-    padded = np.pad(crop.pixels.view(np.uint8), 1)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    x0, y0, x1, y1 = crop.box
-    for x, y in excluded:
-        if x0 <= x < x1 and y0 <= y < y1:
-            depth[y - y0, x - x0] = 0
+    depth = _depths(crop, taken, cv2.DIST_MASK_PRECISE)
     deepest = round(float(depth.max()) ** 2)
     if deepest == 0:
         return 0, 0, 0
     row, column = np.unravel_index(int((depth > math.sqrt(deepest - 0.5)).argmax()), depth.shape)
-    return deepest, x0 + int(column), y0 + int(row)
+    return deepest, crop.x0 + int(column), crop.y0 + int(row)
+
+
+_CHAMFER_FIRST = 64 * 64  # pixels; for fewer, exact distances are as fast
+
+
+def _surroundings_of_deepest(crop: MaskCrop, excluded: list[tuple[int, int]]) -> MaskCrop:
+    """Crop a mask to its deepest pixels and all that is at their depth from them.
+
+    Chamfer distances take a quarter of the time of exact ones. They are 1.8 % too short to 2 % too
+    long (Borgefors 1986, "Distance transformations in digital images").
+    """
+    depth = _depths(crop, excluded, cv2.DIST_MASK_5)
+    deepest = float(depth.max())
+    x, y, width, height = cv2.boundingRect((depth >= 0.96 * deepest).view(np.uint8))
+    x, y = x + crop.x0, y + crop.y0
+    margin = math.ceil(1.02 * deepest) + 1
+    box = enlarge((x, y, x + width, y + height), margin, crop.size)
+    return MaskCrop(np.ascontiguousarray(crop.within(box)), box[0], box[1], crop.size)
+
+
+def _depths(crop: MaskCrop, excluded: list[tuple[int, int]], kind: int) -> NDArray[np.float32]:
+    """Return the distance of each pixel from the background, (h, w); 0 for excluded ones."""
+    padded = np.pad(crop.pixels.view(np.uint8), 1)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, kind)[1:-1, 1:-1]
+    x0, y0, x1, y1 = crop.box
+    for x, y in excluded:
+        if x0 <= x < x1 and y0 <= y < y1:
+            depth[y - y0, x - x0] = 0
+    return depth

@@ -56,10 +56,13 @@ def test_run_lengths_are_those_of_the_columns(share: float) -> None:
     assert (runs[1:] > 0).all()
 
 
+@pytest.mark.parametrize("size", [(40, 57), (230, 310)])
 @pytest.mark.parametrize("seed", range(6))
-def test_the_deepest_pixel_is_that_of_another_distance_transform(seed: int) -> None:
+def test_the_deepest_pixel_is_that_of_another_distance_transform(
+    seed: int, size: tuple[int, int]
+) -> None:
     rng = np.random.default_rng(seed)
-    mask = ndimage.gaussian_filter(rng.normal(size=(40, 57)), 1 + seed) > 0.02 * seed
+    mask = ndimage.gaussian_filter(rng.normal(size=size), 1 + 2 * seed) > 0.02 * seed - 0.04
     depths = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] ** 2
     taken: list[tuple[int, int]] = []
     for _ in range(20):
