@@ -106,6 +106,7 @@ def test_every_key_has_a_test_of_its_effect() -> None:
     assert rest == {
         "mask_threshold",  # test_the_threshold_binarises_the_logits
         "protocols",  # test_only_the_protocols_asked_for_are_measured
+        "click_objects",  # test_clicks_are_on_a_sample_of_many_objects
         "thresholds",  # test_the_runs_own_threshold_is_swept
         "automatic_images",  # test_some_images_are_segmented_without_prompts
         "automatic_points",  # test_some_images_are_segmented_without_prompts

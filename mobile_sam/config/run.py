@@ -275,6 +275,13 @@ class RunConfig(StageSettings):
         "box, the best of three masks, 3 and 5 corrective clicks (`clicks`), and up to 20 "
         "clicks until IoU is 0.9 (`noc`)",
     )
+    click_objects: int | None = run_key(
+        3000,
+        "validation",
+        "number of validation objects with simulated clicks (`clicks`, `noc`): a random sample if "
+        "there are more, the same for all models; null: all",
+        ge=1,
+    )
     thresholds: Thresholds = run_key(
         (-4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
         "validation",

@@ -53,6 +53,7 @@ class PromptResult(NamedTuple):
     prompt: the name in tables. masks: P of them. predicted_iou: (P,).
     sweep: IoU of each object at each of T thresholds, or None.
     ious: the IoU of each object after each click of its session, if clicks are counted.
+    objects: the numbers of the P objects among those that were prompted; None: all of these.
     """
 
     prompt: str
@@ -60,6 +61,7 @@ class PromptResult(NamedTuple):
     predicted_iou: Tensor
     sweep: Sequence[Sequence[float]] | None = None
     ious: Sequence[Sequence[float]] | None = None
+    objects: Sequence[int] | None = None
 
 
 class MaskLogits(NamedTuple):

@@ -32,13 +32,17 @@ from mobile_sam.models.mask_decoder import ALL, MULTI, Decoded
 
 
 def run_protocols(
-    image: EncodedImage, truths: list[MaskCrop], options: EvaluationOptions
+    image: EncodedImage,
+    truths: list[MaskCrop],
+    options: EvaluationOptions,
+    clicked: list[int],
 ) -> Iterator[PromptResult]:
     """Yield the predictions for P objects, one result for each prompt.
 
     truths: masks, not empty. The four masks of a prompt come from one pass of the decoder.
+    clicked: the numbers of the objects that have clicks.
     """
-    clicking = bool({"clicks", "noc"} & set(options.protocols))
+    clicking = bool(clicked) and bool({"clicks", "noc"} & set(options.protocols))
     for kind, prompt_of in _PROMPTS.items():
         requested = kind in options.protocols
         if not requested and not (kind == "point" and clicking):
@@ -48,13 +52,16 @@ def run_protocols(
             yield from _by_prompt(image, kind, decoded, truths, options)
         if kind == "point" and clicking:
             best = 1 + decoded.predicted_iou[:, 1:].argmax(1)
-            first = (
-                select_masks(decoded.low_res_logits, best)[:, None],
-                select_masks(decoded.predicted_iou, best),
+            low_res_logits = select_masks(decoded.low_res_logits, best)[:, None]
+            predicted_iou = select_masks(decoded.predicted_iou, best)
+            results = click_results(
+                image,
+                [truths[number] for number in clicked],
+                (low_res_logits[clicked], predicted_iou[clicked]),
+                options.mask_threshold,
+                options.protocols,
             )
-            yield from click_results(
-                image, truths, first, options.mask_threshold, options.protocols
-            )
+            yield from (result._replace(objects=clicked) for result in results)
 
 
 def _by_prompt(

@@ -42,26 +42,53 @@ def measure_images(
     readers: number of threads that read images ahead.
     """
     records = ((position, index[position]) for position in positions)
+    clicked = sample_clicked(index, options)
     progress = ProgressLog(name, len(positions))
     for (position, record), frame in _read_ahead(records, model.img_size, readers):
         with torch.no_grad():
             image = EncodedImage(model, frame, record)
-            rows = [*_by_prompts(image, record, options)]
+            rows = [*_by_prompts(image, record, options, clicked.get(position))]
             if position < options.automatic_images:
                 rows += _without_prompts(image, record, options)
         yield from ({"checkpoint": name, **row} for row in rows)
         progress.step()
 
 
+def sample_clicked(index: Index, options: EvaluationOptions) -> dict[int, set[int]]:
+    """Return the numbers of the objects with clicks, by the position of their image.
+
+    If there is no entry, all objects of the image have clicks. The sample depends on nothing but
+    the index and `options.click_objects`.
+    """
+    if options.click_objects is None:
+        return {}
+    sample = options.click_sample(index.objects)
+    if sample is None:
+        return {}
+    counts = index.object_counts()
+    starts = np.cumsum(counts) - counts
+    numbers = np.random.default_rng(0).choice(index.objects, sample, replace=False)
+    clicked: dict[int, set[int]] = {position: set() for position in range(len(index))}
+    for number, place in zip(numbers, np.searchsorted(starts, numbers, "right") - 1, strict=True):
+        clicked[int(place)].add(int(number - starts[place]))
+    return clicked
+
+
 def _by_prompts(
-    image: EncodedImage, record: IndexedImage, options: EvaluationOptions
+    image: EncodedImage,
+    record: IndexedImage,
+    options: EvaluationOptions,
+    clicked: set[int] | None,
 ) -> Iterator[Row]:
+    """Yield rows of all prompts. clicked: numbers of the objects with clicks; None: all."""
     rows: dict[str, list[Row]] = {}
     count = prompts_per_batch(record.size, NUM_MASKS)
     for start in range(0, len(record.segments), count):
         segments = record.segments[start : start + count]
         truths = [record.cropped_mask(segment) for segment in segments]
-        for result in run_protocols(image, truths, options):
+        numbers = range(len(segments))
+        here = [n for n in numbers if clicked is None or start + n in clicked]
+        for result in run_protocols(image, truths, options, here):
             rows.setdefault(result.prompt, []).extend(_rows(record, segments, result))
     return chain.from_iterable(rows.values())
 
@@ -81,7 +108,8 @@ def _without_prompts(
 
 def _rows(record: IndexedImage, segments: Sequence[Segment], result: PromptResult) -> Iterator[Row]:
     guesses = result.predicted_iou.tolist()
-    for number, segment in enumerate(segments):
+    objects = range(len(segments)) if result.objects is None else result.objects
+    for number, segment in enumerate(segments[n] for n in objects):
         mask, guess = result.masks[number], guesses[number]
         row = measure_mask(record, segment, result.prompt, mask, guess)
         if result.sweep is not None:

@@ -108,7 +108,9 @@ def evaluate_weights(
         model = load_any(path, img_size, model_specs[name].model_type).eval().to(device)
         rows = measure_images(model, index, positions, options, name, workers)
         tables.append(paths.table(name))
-        write_table(tables[-1], rows, about | {"weights": file_digest(path)})
+        sample = options.click_sample(index.objects)
+        clicks = {} if sample is None else {"click_objects": sample}
+        write_table(tables[-1], rows, about | clicks | {"weights": file_digest(path)})
         log.info("%s (%s): %s", name, model_specs[name].model_type, tables[-1])
     if benchmark_repeats:
         write_costs(model_specs, paths.costs, benchmark_repeats, device)

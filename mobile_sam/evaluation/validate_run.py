@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def validate(config: RunConfig, checkpoint: str, part: int | None = None) -> Non
         paths.validation(checkpoint) if part is None else paths.validation_part(checkpoint, part)
     )
     if checkpoint == BOX_FILLED:
-        metadata = _metadata(config, None) | options_metadata(index.options)
+        metadata = _metadata(config, index, None) | options_metadata(index.options)
         rows = filled_box_rows(index, positions, checkpoint)
     else:
         # The filled box and the joining of parts do not need torch, which is slow to import.
@@ -52,7 +51,7 @@ def validate(config: RunConfig, checkpoint: str, part: int | None = None) -> Non
         from mobile_sam.models.safe_load import module_digest
 
         model = load_checkpoint_model(config, checkpoint)
-        metadata = _metadata(config, module_digest(model)) | options_metadata(index.options)
+        metadata = _metadata(config, index, module_digest(model)) | options_metadata(index.options)
         readers = reading_processes(config.num_workers, model.device.type)
         rows = measure_images(
             model, index, positions, evaluation_options(config), checkpoint, readers
@@ -85,12 +84,12 @@ def join_parts(config: RunConfig, checkpoint: str) -> None:
     _log_means(paths.validation(checkpoint), checkpoint)
 
 
-def _metadata(config: RunConfig, weights: str | None) -> dict[str, Any]:
+def _metadata(config: RunConfig, index: Index, weights: str | None) -> dict[str, Any]:
     """Return the metadata of a table. weights: their digest; None for the filled box."""
     options = evaluation_options(config)
     return {
         "thresholds": options.thresholds,
-        "measuring": None if weights is None else asdict(options),
+        "measuring": None if weights is None else options.metadata(index.objects),
         "img_size": None if weights is None else config.img_size,
         "weights": weights,
         "index": file_digest(RunPaths(config).index),

@@ -156,6 +156,10 @@ def validation_settings(config: RunConfig, checkpoint: str) -> str:
     if checkpoint in extra_weights(config):
         keys.add("img_size")
     settings = {key: getattr(config, key) for key in keys}
+    # With the default, tables from before the key existed stay valid.
+    default = RunConfig.model_fields["click_objects"].default
+    if checkpoint != BOX_FILLED and config.click_objects != default:
+        settings["click_objects"] = config.click_objects
     return json.dumps(settings | {"table_version": TABLE_VERSION}, sort_keys=True)
 
 

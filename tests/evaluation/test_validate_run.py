@@ -13,11 +13,13 @@ from mobile_sam.config.run import RunConfig
 from mobile_sam.data.index.table import Index
 from mobile_sam.data.masks import decode
 from mobile_sam.evaluation.options import evaluation_options
-from mobile_sam.evaluation.runner import measure_images
+from mobile_sam.evaluation.runner import measure_images, sample_clicked
+from mobile_sam.evaluation.tables import read_metadata
 from mobile_sam.evaluation.validate_run import join_parts, validate
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
 from mobile_sam.paths import RunPaths
+from mobile_sam.pipeline.fingerprints import validation_settings
 from mobile_sam.report.write import write_report
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.training.run import train_run
@@ -130,6 +132,53 @@ def test_jobs_that_share_a_validation_write_the_bytes_of_one(config: RunConfig, 
     assert not paths.validation(what).exists()
     join_parts(shared, what)
     assert paths.validation(what).read_bytes() == before
+
+
+def test_clicks_are_on_a_sample_of_many_objects(tiny: Make) -> None:
+    config = tiny(protocols=("box", "clicks", "noc"))
+    paths = RunPaths(config)
+    validate(config, "start")
+    table, metadata = rows(config, "start"), read_metadata(paths.validation("start"))
+    objects = len(table[table["prompt"] == "box"])
+    assert "click_objects" not in metadata["measuring"]  # of few objects, all are clicked
+    few = config.model_copy(update={"click_objects": 2, "validate_jobs": 2})
+    validate(few, "start")
+    before, sampled = paths.validation("start").read_bytes(), rows(few, "start")
+    assert read_metadata(paths.validation("start"))["measuring"]["click_objects"] == 2
+    assert sampled["prompt"].value_counts().to_dict() == {
+        **{"box": objects, "clicks_3": 2, "clicks_5": 2, "noc": 2}
+    }
+    keys = ["prompt", "image_id", "segment_id"]
+    both = sampled.merge(table, on=keys, suffixes=("", "_of_all"))
+    assert len(both) == len(sampled)
+    assert (both["iou"] - both["iou_of_all"]).abs().max() < 0.02  # other batches round otherwise
+    shutil.rmtree(paths.finished_tables)
+    paths.validation("start").unlink()
+    for part in (0, 1):
+        validate(few, "start", part)
+    join_parts(few, "start")
+    assert paths.validation("start").read_bytes() == before
+
+
+def test_a_sample_of_clicks_is_the_same_for_all_models(tiny: Make) -> None:
+    index = Index(RunPaths(tiny()).index, "val")
+    assert index.object_counts().tolist() == [len(index[i].segments) for i in range(len(index))]
+    options = evaluation_options(tiny(click_objects=3))
+    clicked = sample_clicked(index, options)
+    assert sum(map(len, clicked.values())) == 3
+    assert all(n < len(index[i].segments) for i, numbers in clicked.items() for n in numbers)
+    assert clicked == sample_clicked(index, options)
+    assert sample_clicked(index, evaluation_options(tiny(click_objects=index.objects))) == {}
+
+
+def test_the_number_of_clicked_objects_validates_again_only_if_it_is_set(tiny: Make) -> None:
+    config = tiny()
+    settings = {
+        changed: validation_settings(config.model_copy(update={"click_objects": changed}), "start")
+        for changed in (3000, 2, None)
+    }
+    assert "click_objects" not in settings[3000]
+    assert len(set(settings.values())) == 3
 
 
 def test_parts_of_other_settings_are_not_joined(config: RunConfig) -> None:

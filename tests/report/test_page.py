@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,8 @@ from mobile_sam.report.inputs.from_run import read_run
 from mobile_sam.report.inputs.from_runs import read_runs
 from mobile_sam.report.labels import PROMPTS
 from mobile_sam.report.outputs import report_pictures
-from mobile_sam.report.tables import summary
+from mobile_sam.report.sections.prompts import clicks
+from mobile_sam.report.tables import ReportTables, summary
 from mobile_sam.report.write import (
     read_tables,
     write_comparison,
@@ -109,6 +111,19 @@ def test_sections_are_there_when_there_is_something_in_them(copied: RunConfig) -
         *("results", "differences", "sizes", "distribution", "clicks", "automatic"),
         *("training", "calibration", "thresholds", "data", "origin"),
     ]
+
+
+def test_a_sample_of_clicked_objects_is_named(finished: RunConfig) -> None:
+    report = read_run(finished)
+    whole = clicks(ReportTables(report))
+    assert whole is not None
+    assert "sample" not in whole.note
+    rows = report.objects
+    first = rows["segment_id"] == rows["segment_id"].iloc[0]
+    sampled = rows[first | ~rows["prompt"].isin(["clicks_3", "clicks_5", "noc"])]
+    section = clicks(ReportTables(replace(report, objects=sampled)))
+    assert section is not None
+    assert re.search(r"random sample of \d+ of \d+ objects: click_objects", section.note)
 
 
 def test_a_run_of_plain_prompts_has_no_clicks(six_scenes: Path, tmp_path: Path) -> None:

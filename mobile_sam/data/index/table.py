@@ -206,6 +206,7 @@ class Index:
         self._path = path
         self._options = image_options(file)
         self._length: int = counts["images"]
+        self.objects: int = counts["segments"]  # in use
         groups = range(counts["first_group"], counts["first_group"] + counts["groups"])
         first_images = ((group, _first_image(file, group)) for group in groups)
         used_groups = [(group, first) for group, first in first_images if first is not None]
@@ -244,6 +245,18 @@ class Index:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_opened": OrderedDict(), "_opened_by": None}
+
+    def object_counts(self) -> NDArray[np.int64]:
+        """Return the number of segments in use of each image."""
+        counts = np.zeros(len(self), dtype=np.int64)
+        columns = ["image", "rle", "left_out"]
+        for batch in open_index(self._path).iter_batches(
+            row_groups=self._groups.tolist(), columns=columns, use_threads=False
+        ):
+            used = pc.and_(pc.is_valid(batch["rle"]), pc.is_null(batch["left_out"]))
+            images = batch["image"].filter(used).drop_null()
+            counts += np.bincount(images.to_numpy(), minlength=len(self))
+        return counts
 
     def digests(self) -> Digests:
         """Return the digest of each image's bytes, in order."""

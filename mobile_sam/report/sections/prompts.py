@@ -43,6 +43,13 @@ def clicks(tables: ReportTables) -> Section | None:
         "clicks reduce the IoU, the model was not trained with them: see prompt_rounds and "
         "prompts.mask."
     )
+    clicked = report.objects[report.objects["prompt"].isin(["clicks_5", "noc"])]
+    sample, objects = (
+        len(rows[["image_id", "segment_id"]].drop_duplicates())
+        for rows in (clicked, report.objects)
+    )
+    if sample < objects:
+        text += f" They are on a random sample of {sample:,} of {objects:,} objects: click_objects."
     return Section("clicks", "Clicks", text, blocks)
 
 
