@@ -18,6 +18,11 @@ def is_safe_name(name: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)) and ".." not in name
 
 
+def is_groups_file(groups: str) -> bool:
+    """Return whether `data.groups` is the path of a CSV file; otherwise a regular expression."""
+    return groups.lower().endswith(".csv")
+
+
 def _safe_name(name: str) -> str:
     if not is_safe_name(name):
         raise ValueError(
@@ -390,12 +395,12 @@ class Data(ImageOptions, MaskOptions):
     @property
     def groups_file(self) -> str | None:
         """File that `groups` names; None for a regular expression, or without groups."""
-        return self.groups if self.groups and self.groups.lower().endswith(".csv") else None
+        return self.groups if self.groups and is_groups_file(self.groups) else None
 
     @field_validator("groups")
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
-        if value is not None and not value.lower().endswith(".csv"):
+        if value is not None and not is_groups_file(value):
             try:
                 re.compile(value)
             except re.error as error:

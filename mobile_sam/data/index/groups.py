@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from mobile_sam.config.sections import is_groups_file
 from mobile_sam.data.record import normalise_name
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.system.paths import read_text
@@ -39,7 +40,7 @@ def _group_lookup(groups: str) -> GroupOf:
     in the id; the group is its first capturing group, or the whole match if it has none.
     Raises ConfigError if the file has other columns, or gives an id two groups.
     """
-    if groups.lower().endswith(".csv"):
+    if is_groups_file(groups):
         return _read_groups_file(Path(groups)).get
     return partial(_match_group, re.compile(groups))
 
