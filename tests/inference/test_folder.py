@@ -110,7 +110,7 @@ def test_results_do_not_lie_among_the_images(
 ) -> None:
     out = images.parent / above
     assert segment(images, finished_weights, "--out", out) == 1
-    assert f"--out {out}: the input {images} lies there" in caplog.text
+    assert f"--out {out}: the directory contains the input {images}" in caplog.text
 
 
 def test_two_images_of_one_name_are_both_named(

@@ -138,7 +138,7 @@ def test_a_directory_of_other_files_is_refused(
     predict: Predict, tmp_path: Path, image: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert predict("--box", 1, 1, 50, 50, "--out", image.parent) == 1
-    assert f"--out {image.parent}: the input {image} lies there" in caplog.text
+    assert f"--out {image.parent}: the directory contains the input {image}" in caplog.text
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     assert predict("--box", 1, 1, 50, 50) == 1

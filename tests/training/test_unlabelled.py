@@ -160,7 +160,7 @@ def test_supervision_does_not_weigh_less_for_images_without_masks(
     ("changes", "message"),
     [
         ({"unlabelled_img_dir": None}, "labelled_fraction: 0.5 needs an unlabelled_img_dir"),
-        ({"batch_size": 1}, "labelled_fraction: 0.5 needs a batch_size of 2 or more"),
+        ({"batch_size": 1}, "labelled_fraction: 0.5 needs a batch_size of at least 2"),
         ({"use_distill": False}, "labelled_fraction: 0.5, but no stage learns from images without"),
     ],
 )
