@@ -124,8 +124,8 @@ def _mask_source(args: Arguments, images: list["Record"]) -> "MaskSource":
 
 def _model(args: Arguments) -> tuple["Sam", dict[str, Any]]:
     """Return the requested model on its device, and the values that identify it in outputs."""
+    from mobile_sam.inference.loading import build_sam, weights_of_run  # isort: skip
     from mobile_sam.data.index.table import options_metadata
-    from mobile_sam.inference.loading import build_sam, weights_of_run
     from mobile_sam.models.device import given_device
 
     device = given_device(args.device)

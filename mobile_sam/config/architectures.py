@@ -58,6 +58,11 @@ def feature_channels(model_type: str, level: int | str) -> int:
     if level == "neck":
         return settings["embed_dim"]
     if encoder["family"] == "sam_vit":
-        return encoder["width"]
+        return feature_width(encoder)
     ends = accumulate(encoder["depths"])
     return next(w for w, end in zip(encoder["embed_dims"], ends, strict=True) if int(level) < end)
+
+
+def feature_width(encoder: dict[str, Any]) -> int:
+    """Return the channels of the last block of a shipped encoder, which enter the neck."""
+    return encoder["width"] if encoder["family"] == "sam_vit" else encoder["embed_dims"][-1]

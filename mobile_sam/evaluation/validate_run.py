@@ -5,7 +5,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from mobile_sam.config.checkpoints import BOX_FILLED, checkpoint_names
 from mobile_sam.config.run import RunConfig
@@ -121,6 +122,7 @@ def _measured_before(project: Path, target: Path, metadata: dict[str, Any]) -> P
 
 
 def _log_means(path: Path, checkpoint: str) -> None:
-    table = pd.read_parquet(path, columns=["prompt", "iou"])
-    for prompt, mean in table.groupby("prompt", sort=False)["iou"].mean().items():
-        log.info("%s: mIoU by %s %.3f", checkpoint, prompt, mean)
+    table = pq.read_table(path, columns=["prompt", "iou"])
+    for prompt in table["prompt"].unique():
+        mean = pc.mean(table.filter(pc.equal(table["prompt"], prompt))["iou"])
+        log.info("%s: mIoU by %s %.3f", checkpoint, prompt.as_py(), mean.as_py())

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mobile_sam.config.architectures import architectures
+from mobile_sam.config.architectures import architectures, feature_width
 from mobile_sam.models.build import build_sam_model, iou_head_shape
 from mobile_sam.models.safe_load import load_state_file
 from mobile_sam.models.sam import Sam
@@ -25,8 +25,12 @@ def load_any(path: Path, img_size: int, model_type: str | None = None) -> Sam:
     """
     state = load_state_file(path)
     depth, hidden = iou_head_shape(state, str(path))
-    name = model_type or detect_model_type(state, str(path))
-    model = build_sam_model(name, img_size, depth, hidden)
+    # Building the likely architecture and comparing with it takes less time than detection.
+    name = model_type or next(iter(_likely(state)), None)
+    model = build_sam_model(name, img_size, depth, hidden) if name else None
+    if model is None or (not model_type and _differing(model, state)):
+        name = detect_model_type(state, str(path))
+        model = build_sam_model(name, img_size, depth, hidden)
     load_state(model, state, str(path))
     return model
 
@@ -45,18 +49,34 @@ def detect_model_type(state: dict[str, Tensor], source: str) -> str:
     """
     depth, hidden = iou_head_shape(state, source)
     differing: dict[str, list[str]] = {}
-    for name in architectures():
-        model = _without_weights(name, depth, hidden)
-        expected = {(key, value.shape) for key, value in model.state_dict().items()}
-        actual = {(key, value.shape) for key, value in from_original(model, state).items()}
-        differing[name] = [original_name(model, key) for key, _ in expected ^ actual]
-    nearest = min(differing, key=lambda name: len(differing[name]))
-    if differing[nearest]:
-        examples = list_names(sorted(set(differing[nearest])))
-        raise ConfigError(
-            f"{source}: the weights match no architecture in configs/*.yaml; the file holds "
-            f"{describe(state)}. The nearest architecture is {nearest!r}, where "
-            f"{len(differing[nearest])} tensors differ ({examples}). Add the architecture to "
-            "configs/*.yaml, or give its model_type"
-        )
-    return nearest
+    for name in dict.fromkeys([*_likely(state), *architectures()]):
+        differing[name] = _differing(_without_weights(name, depth, hidden), state)
+        if not differing[name]:
+            return name
+    nearest = min(architectures(), key=lambda name: len(differing[name]))
+    examples = list_names(sorted(set(differing[nearest])))
+    raise ConfigError(
+        f"{source}: the weights match no architecture in configs/*.yaml; the file holds "
+        f"{describe(state)}. The nearest architecture is {nearest!r}, where "
+        f"{len(differing[nearest])} tensors differ ({examples}). Add the architecture to "
+        "configs/*.yaml, or give its model_type"
+    )
+
+
+def _differing(model: Sam, state: dict[str, Tensor]) -> list[str]:
+    """Return the original names of tensors that only one of them has, or that differ in shape."""
+    expected = {(key, value.shape) for key, value in model.state_dict().items()}
+    actual = {(key, value.shape) for key, value in from_original(model, state).items()}
+    return [original_name(model, key) for key, _ in expected ^ actual]
+
+
+def _likely(state: dict[str, Tensor]) -> list[str]:
+    """Return the architectures with the encoder's width and gates that `state` has."""
+    widths = {value.shape[1:2] for key, value in state.items() if key.endswith("neck.0.weight")}
+    gated = any(".se." in key for key in state)
+    return [
+        name
+        for name, settings in architectures().items()
+        if (feature_width(settings["image_encoder"]),) in widths
+        and settings["image_encoder"].get("squeeze_excite", False) == gated
+    ]
