@@ -135,10 +135,10 @@ def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
             raise ValueError(
                 f"a polygon has {len(polygon)} coordinates; give x and y of 3 points or more"
             )
-        # pycocotools 2.0.11 writes beyond its memory for coordinates of a billion.
-        relative = np.array(polygon, dtype=np.float64).reshape(-1, 2) / size[::-1]
-        far = ~np.all((relative >= -1) & (relative <= 2), axis=1)
-        if far.any():
+        if not _lies_near(polygon, size):
+            # pycocotools 2.0.11 writes beyond its memory for coordinates of a billion.
+            relative = np.array(polygon, dtype=np.float64).reshape(-1, 2) / size[::-1]
+            far = ~np.all((relative >= -1) & (relative <= 2), axis=1)
             x, y = polygon[2 * int(far.argmax()) :][:2]
             raise ValueError(
                 f"a polygon has a point at ({x:g}, {y:g}), far from its image of "
@@ -146,6 +146,17 @@ def encode_polygons(polygons: list[list[float]], size: Size) -> bytes:
             )
     codes = coco.frPyObjects(polygons, *size)
     return (codes[0] if len(codes) == 1 else coco.merge(codes))["counts"]
+
+
+def _lies_near(polygon: list[float], size: Size) -> bool:
+    """Return whether no point is further from the image (H, W) than the image's own size."""
+    # Without numpy, which takes longer for so few numbers. The sum finds those that are not finite.
+    x, y, (height, width) = polygon[::2], polygon[1::2], size
+    return (
+        math.isfinite(sum(polygon))
+        and -1 <= min(x) / width <= max(x) / width <= 2
+        and -1 <= min(y) / height <= max(y) / height <= 2
+    )
 
 
 def ellipse_points(x: float, y: float, radius_x: float, radius_y: float) -> NDArray[np.float64]:
@@ -262,8 +273,9 @@ def boxes_and_areas(codes: list[bytes], size: Size) -> tuple[NDArray[np.int64], 
     objects = [{"size": list(size), "counts": code} for code in codes]
     boxes = coco.toBbox(objects).astype(np.int64)
     boxes[:, 2:] += boxes[:, :2]
-    # One by one: pycocotools 2.0.11 fails for a list of more than 255 codes.
-    return boxes, np.array([coco.area(code) for code in objects], dtype=np.int64)
+    # pycocotools 2.0.11 fails for a list of more than 255 codes.
+    areas = [coco.area(objects[start : start + 255]) for start in range(0, len(objects), 255)]
+    return boxes, np.concatenate(areas).astype(np.int64)
 
 
 def bounding_box(mask: Mask) -> tuple[int, int, int, int]:

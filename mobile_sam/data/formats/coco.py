@@ -100,6 +100,8 @@ class _Sa1bFile(msgspec.Struct):
 
 def normalise_id(value: Id) -> int | str | None:
     """Return the canonical form of an id: 1, 1.0 and "1" are the same."""
+    if type(value) is int:  # most ids, of a million annotations
+        return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
