@@ -19,7 +19,9 @@ _ELLIPSE_POINTS = 64
 
 def encode(mask: Mask) -> bytes:
     """Return COCO's compressed run-length code of a mask (H, W)."""
-    return coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    pixels = np.ascontiguousarray(mask, dtype=bool).view(np.uint8)
+    # OpenCV arranges bytes by column many times as fast as numpy.
+    return coco.encode(cv2.transpose(pixels).T)["counts"]
 
 
 def encode_labels(labels: NDArray[np.integer] | Mask) -> list[tuple[int, bytes]]:

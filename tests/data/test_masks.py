@@ -1,5 +1,8 @@
+import math
+
 import numpy as np
 import pytest
+from pycocotools import mask as coco
 from scipy import ndimage
 
 from mobile_sam.data.masks import (
@@ -10,6 +13,7 @@ from mobile_sam.data.masks import (
     deepest_pixel,
     encode,
     encode_crop,
+    encode_polygons,
     interior_point,
     run_lengths,
 )
@@ -93,3 +97,30 @@ def test_a_code_is_decoded_in_a_box(box: tuple[int, int, int, int]) -> None:
     empty = decode_crop(encode(mask), (10, 12), (0, 0, 3, 10))
     assert empty.area == 0
     assert encode_crop(empty) == encode(np.zeros_like(mask))
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [(17.0, 4), (-8.5, 4), (4, 12.5), (4, -6.5), (math.nan, 4), (math.inf, 4)]
+)
+def test_a_point_of_a_polygon_far_from_the_image_is_named(x: float, y: float) -> None:
+    encode_polygons([[-8, -6, 16, -6, 16, 12]], (6, 8))  # as far away as may be
+    with pytest.raises(
+        ValueError, match=rf"a point at \({x:g}, {y:g}\), far from its image of 8x6"
+    ):
+        encode_polygons([[1, 1, 5, 1, x, y]], (6, 8))
+
+
+def test_areas_and_boxes_of_many_codes_are_in_their_order() -> None:
+    masks = [np.zeros((20, 30), dtype=bool) for _ in range(600)]
+    for number, mask in enumerate(masks):
+        mask.T.flat[: number + 1] = True
+    boxes, areas = boxes_and_areas([encode(mask) for mask in masks], (20, 30))
+    assert areas.tolist() == list(range(1, 601))
+    assert boxes[[0, 25, 599]].tolist() == [[0, 0, 1, 1], [0, 0, 2, 20], [0, 0, 30, 20]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (5, 9)])
+def test_a_code_is_that_of_pycocotools(shape: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).random((2 * shape[0], 3 * shape[1]))[::2, ::3] < 0.5
+    expected = coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    assert encode(mask) == encode(np.asfortranarray(mask)) == expected

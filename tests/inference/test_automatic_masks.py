@@ -70,20 +70,20 @@ def test_duplicates_are_dropped(model: Sam, image: np.ndarray) -> None:
 def test_only_masks_of_high_predicted_iou_are_upscaled(
     model: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upscaled = watch_upscaling(monkeypatch)
+    upscaled = watch_upscaling(monkeypatch, "upscale_windows")
     found(model, image, pred_iou_thresh=0.94)
     assert sum(upscaled) == 16
 
 
-def watch_upscaling(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def watch_upscaling(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
     """The number of masks in each call from now on."""
-    counts, upscale = [], proposals.upscale_logits
+    counts, upscale = [], getattr(proposals, name)
 
-    def watched(low_res_logits: Tensor, *sizes: Any) -> Tensor:
+    def watched(low_res_logits: Tensor, *others: Any) -> Any:
         counts.append(len(low_res_logits))
-        return upscale(low_res_logits, *sizes)
+        return upscale(low_res_logits, *others)
 
-    monkeypatch.setattr(proposals, "upscale_logits", watched)
+    monkeypatch.setattr(proposals, name, watched)
     return counts
 
 
@@ -106,13 +106,34 @@ def test_few_pixels_are_held_at_a_time(
     model: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = found(model, image, **ALL)
-    upscaled = watch_upscaling(monkeypatch)
+    monkeypatch.setattr(proposals, "stable_in_windows", proposals.stable_in_batches)  # as on a GPU
+    upscaled = watch_upscaling(monkeypatch, "upscale_logits")
     for masks in (3, 0.5):
         monkeypatch.setattr(proposals, "PIXELS_PER_PASS", masks * HEIGHT * WIDTH)
         upscaled.clear()
         assert found(model, image, **ALL) == expected
         assert max(upscaled) == math.ceil(masks)
         assert sum(upscaled) == 48
+
+
+@pytest.mark.parametrize("size", [(60, 80), (192, 256), (150, 333), (700, 500)])
+@pytest.mark.parametrize("threshold", [0.0, -0.7, 1.3])
+def test_windows_and_whole_images_give_equal_masks(size: tuple[int, int], threshold: float) -> None:
+    noise = 6 * torch.randn(1, 5, 9, 9, generator=torch.Generator().manual_seed(0))
+    logits = torch.nn.functional.interpolate(noise, (64, 64), mode="bicubic")[0]
+    logits[1:, :20] = logits[2:, :, 40:] = -9
+    logits[4] = -9  # empty
+    for least, offset in ((0.0, 1.0), (0.8, 0.5), (0.6, -1.0)):
+        options = AutomaticOptions(stability_score_thresh=least, stability_score_offset=offset)
+        rows = [
+            [
+                (row, str(score), mask.tobytes())
+                for row, score, mask in select(logits, threshold, 256, size, options)
+            ]
+            for select in (proposals.stable_in_windows, proposals.stable_in_batches)
+        ]
+        assert rows[0] == rows[1]
+        assert len(rows[0]) == 5 or least
 
 
 def test_an_encoded_image_is_not_encoded_again(image: np.ndarray) -> None:
