@@ -6,10 +6,6 @@ Each command does next to nothing: a model of 64 pixels, one image of that size,
 images. CPU seconds of whole processes with one thread, the median of some rounds in turns; other
 processes change them less than the time on the clock. `--before` adds another checkout of this
 repository, in the same rounds.
-
-Printed on two x86-64 cores that other processes used too:
-
-PRINTED
 """
 
 import argparse
