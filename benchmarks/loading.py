@@ -43,7 +43,8 @@ AHEAD = 2  # batches that PyTorch lets each process read ahead
 
 def main() -> None:
     """Print both rates and their ratio, the share of waiting, and the parts of a sample."""
-    parser = options(__doc__, num_workers=cpus_of_rank(), batch_size=4)
+    # 3 divides the images of coco8: else one process would get the large batches, and one the small.
+    parser = options(__doc__, num_workers=cpus_of_rank(), batch_size=3)
     parser.add_argument("--seconds", type=float, default=15, help="of each measurement")
     args = parser.parse_args()
     logging.disable(logging.INFO)
