@@ -43,7 +43,7 @@ AHEAD = 2  # batches that PyTorch lets each process read ahead
 
 def main() -> None:
     """Print both rates and their ratio, the share of waiting, and the parts of a sample."""
-    # 3 divides the images of coco8: else one process would get the large batches, and one the small.
+    # 3 divides the images of coco8: all processes get batches of one size.
     parser = options(__doc__, num_workers=cpus_of_rank(), batch_size=3)
     parser.add_argument("--seconds", type=float, default=15, help="of each measurement")
     args = parser.parse_args()
