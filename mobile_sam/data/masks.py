@@ -340,7 +340,8 @@ def _surroundings_of_deepest(crop: MaskCrop, excluded: list[tuple[int, int]]) ->
 def _depths(crop: MaskCrop, excluded: list[tuple[int, int]], kind: int) -> NDArray[np.float32]:
     """Return the distance of each pixel from the background, (h, w); 0 for excluded ones."""
     padded = np.pad(crop.pixels.view(np.uint8), 1)
-    depth: NDArray[np.float32] = cv2.distanceTransform(padded, cv2.DIST_L2, kind)[1:-1, 1:-1]
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, kind)
+    depth = np.asarray(distance, np.float32)[1:-1, 1:-1]
     x0, y0, x1, y1 = crop.box
     for x, y in excluded:
         if x0 <= x < x1 and y0 <= y < y1:
