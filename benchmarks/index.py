@@ -80,6 +80,7 @@ def write_project(project: Path, photographs: list[Path], count: int) -> Path:
         "train_mask_dir": str(project / "instances.json"),
         "val_img_dir": None,
         "val_mask_dir": None,
+        "data": {"duplicates": "allow"},  # links to a few photographs, in both splits
     }
     (project / "run.json").write_text(json.dumps(settings))
     size = (project / "instances.json").stat().st_size / MEGABYTE
