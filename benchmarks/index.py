@@ -34,7 +34,7 @@ def main() -> None:
         directory = Path(name)
         photographs = sorted(args.images_from.rglob("*.jpg"))
         for count in (args.images // 100, args.images):
-            project = directory / f"of {count}"
+            project = directory / f"of_{count}"
             settings = write_project(project, photographs, count)
             if count == args.images:
                 report("new index", settings)
