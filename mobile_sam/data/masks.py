@@ -164,7 +164,8 @@ def _lies_near(polygon: list[float], size: Size) -> bool:
 def ellipse_points(x: float, y: float, radius_x: float, radius_y: float) -> NDArray[np.float64]:
     """Return the corners (64, 2), xy, of a polygon that approximates an ellipse around (x, y)."""
     angles = np.arange(_ELLIPSE_POINTS) * (2 * np.pi / _ELLIPSE_POINTS)
-    return np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # who encodes it refuses infinite corners
+        return np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1)
 
 
 def encode_runs(counts: list[int], size: Size) -> bytes:

@@ -287,6 +287,8 @@ def ring(tiff: bytes) -> bytes:
 LABELS = np.pad(np.ones((2, 2), dtype=np.uint8), ((1, 1), (1, 3)))
 DAMAGED = tiff_of(LABELS.astype(np.int64))
 RECTANGLE = {"shape_type": "rectangle", "points": [[1, 1], [4, 2], [3, 3], [0, 2]]}
+CIRCLE = {"shape_type": "circle", "points": [[1e308, 1e308], [-1e308, 0]]}
+HUGE = np.where(LABELS > 0, 5e21, 0).astype(np.float32)
 NAN = np.where(LABELS > 0, np.nan, 0).astype(np.float32)
 FOUND: dict[str, tuple[dict[str, bytes], str]] = {
     "ids that are true": (coco_of({}, {"image_id": True}), "got `bool`|got 'bool'"),
@@ -303,6 +305,11 @@ FOUND: dict[str, tuple[dict[str, bytes], str]] = {
         {"a.json": b'{"shapes": [], "imageHeight": 4.5, "imageWidth": 6}'},
         "6x4.5 pixels",
     ),
+    "a circle beyond all numbers": (
+        {"a.json": json.dumps({"shapes": [CIRCLE]}).encode()},
+        "far from its image",
+    ),
+    "masks of numbers beyond 64 bits": ({"a.tif": tiff_of(HUGE)}, "save integers"),
     "masks of NaN": ({"a/0.tif": tiff_of(NAN)}, "NaN or infinite"),
     "a label map that is white at 0": (
         {"a.tif": tiff_of(LABELS, photometric="miniswhite")},

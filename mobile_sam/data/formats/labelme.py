@@ -71,7 +71,8 @@ def _encode_shape(shape: _Shape, size: Size) -> bytes:
             raise ValueError("the 4 points of a 'rectangle' are not its corners; draw a polygon")
     elif kind == "circle" and len(points) == 2:
         (x, y), edge = points
-        radius = float(np.hypot(edge[0] - x, edge[1] - y))
+        with np.errstate(over="ignore"):  # an infinite radius is refused with its polygon
+            radius = float(np.hypot(edge[0] - x, edge[1] - y))
         polygon = ellipse_points(x, y, radius, radius).tolist()
     elif kind == "mask" and len(points) == 2 and shape.mask:
         return _decode_mask(shape.mask, points[0], size)

@@ -239,7 +239,8 @@ def _refuse_soft(pixels: MaskPixels, path: Path, options: Data) -> None:
 def _to_integers(numbers: Numbers, path: Path) -> Numbers:
     if numbers.dtype.kind != "f":
         return numbers
-    integers = np.rint(numbers).astype(np.int64)
+    with np.errstate(invalid="ignore"):  # numbers beyond 64 bits differ from what is cast
+        integers = np.rint(numbers).astype(np.int64)
     if (integers != numbers).any():
         raise RecordError(f"{path}: the mask has values with fractions; save integers")
     return integers
