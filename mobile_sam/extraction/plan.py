@@ -23,7 +23,7 @@ from mobile_sam.system.atomic_files import path_exists, unfinished_path, write_j
 
 log = logging.getLogger(__name__)
 
-_SMALLER_OPTIONS = "feature_dtype 'int8', teacher 'online'"
+_SMALLER_OPTIONS = "feature_dtype 'int8', teacher_features 'online'"
 
 
 def plan_extraction(config: RunConfig) -> int:
@@ -154,7 +154,7 @@ def check_disk_space(
     if needed > free:
         raise FeatureError(
             f"the features of {images} images need {format_bytes(needed)} in {path.parent}, "
-            f"{format_bytes(free)} are free; make room, or choose {alternatives} or another "
+            f"{format_bytes(free)} are free; free some space, or choose {alternatives} or another "
             "output_dir"
         )
 

@@ -322,7 +322,7 @@ def test_a_full_disk_is_noticed_before_it_begins(
     free = 10 * per_image - 1
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     units = plan.format_bytes(10 * per_image)
-    message = rf"features of 10 images need {units} in .*, .* are free; make room, or choose"
+    message = rf"features of 10 images need {units} in .*, .* are free; free some space, or choose"
     with pytest.raises(FeatureError, match=message):
         plan_extraction(config)
     assert not RunPaths(config).features.exists()
