@@ -38,7 +38,7 @@ from mobile_sam.features.store import FeatureStore
 from mobile_sam.models.student_teacher import load_teacher
 from mobile_sam.paths import RunPaths
 from tests.helpers.feature_stores import add_images, contents, files, make_index, same
-from tests.helpers.runs import prepare, tiny_settings
+from tests.helpers.runs import prepare, run_on_own_images, tiny_settings
 
 Make = Callable[..., RunConfig]
 
@@ -132,9 +132,7 @@ def test_jobs_own_whole_shards_and_make_the_same_store(config: RunConfig, tiny: 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_added_images_are_computed_alone(dtype: str, scenes: Path, tmp_path: Path) -> None:
-    data = Path(shutil.copytree(scenes, tmp_path / "data"))
-    settings = tiny_settings(data, tmp_path / "results", use_distill=True, feature_dtype=dtype)
-    config = parse_config(settings, "test")
+    data, config = run_on_own_images(scenes, tmp_path, feature_dtype=dtype)
     prepare(config)
     before = contents(config)
     add_images(data, 2)
@@ -355,9 +353,7 @@ def planned_on_own_images(
     scenes: Path, directory: Path, num_workers: int
 ) -> tuple[Path, RunConfig]:
     """Copy the images, which a test may then change, and plan their extraction."""
-    data = Path(shutil.copytree(scenes, directory / "data"))
-    settings = tiny_settings(data, directory / "results", use_distill=True, num_workers=num_workers)
-    config = parse_config(settings, "test")
+    data, config = run_on_own_images(scenes, directory, num_workers=num_workers)
     make_index(config)
     plan_extraction(config)
     return data, config
@@ -383,8 +379,7 @@ def on_another_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_a_store_in_another_precision_is_read_and_not_filled(
     scenes: Path, tmp_path: Path, on_another_gpu: Callable[[], None]
 ) -> None:
-    data = Path(shutil.copytree(scenes, tmp_path / "data"))
-    config = parse_config(tiny_settings(data, tmp_path / "results", use_distill=True), "test")
+    data, config = run_on_own_images(scenes, tmp_path)
     prepare(config)
     path, expected = RunPaths(config).features, identity(config)
     assert open_arrays(path, expected).group.attrs["precision"] == "32-true"
@@ -403,8 +398,7 @@ def test_a_store_in_another_precision_is_read_and_not_filled(
 def test_a_store_without_a_recorded_precision_is_read_and_filled(
     scenes: Path, tmp_path: Path, on_another_gpu: Callable[[], None]
 ) -> None:
-    data = Path(shutil.copytree(scenes, tmp_path / "data"))
-    config = parse_config(tiny_settings(data, tmp_path / "results", use_distill=True), "test")
+    data, config = run_on_own_images(scenes, tmp_path)
     prepare(config)
     path, expected = RunPaths(config).features, identity(config)
     del open_arrays(path, expected, "r+").group.attrs["precision"]

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from mobile_sam.__main__ import main
-from mobile_sam.config.parsing import parse_config
 from mobile_sam.config.run import RunConfig
 from mobile_sam.data.index.table import Index
 from mobile_sam.extraction import maintenance
@@ -33,7 +32,7 @@ from tests.helpers.feature_stores import (
     same,
     shard_file,
 )
-from tests.helpers.runs import prepare, tiny_settings
+from tests.helpers.runs import prepare, run_on_own_images
 
 Make = Callable[..., RunConfig]
 
@@ -46,9 +45,8 @@ def config(tiny: Make) -> RunConfig:
 @pytest.fixture
 def shrunk(scenes: Path, tmp_path: Path) -> RunConfig:
     """A run whose store has two images that are no longer in its index."""
-    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    data, config = run_on_own_images(scenes, tmp_path)
     add_images(data, 2)
-    config = parse_config(tiny_settings(data, tmp_path / "results", use_distill=True), "test")
     prepare(config)
     for image in ("scene_00000", "scene_00004"):
         (data / "train" / "image" / f"{image}.png").unlink()
@@ -105,8 +103,7 @@ def test_repair_leaves_a_sound_store_alone(config: RunConfig) -> None:
 
 
 def test_a_damaged_neighbour_is_not_copied_into_a_new_shard(scenes: Path, tmp_path: Path) -> None:
-    data = Path(shutil.copytree(scenes, tmp_path / "data"))
-    config = parse_config(tiny_settings(data, tmp_path / "results", use_distill=True), "test")
+    data, config = run_on_own_images(scenes, tmp_path)
     prepare(config)
     damage(shard_file(config), "flipped")
     add_images(data, 1)

@@ -1,8 +1,10 @@
 """Settings of runs that take seconds, and what must be there before they are trained."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+from mobile_sam.config.parsing import parse_config
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import needs_features
 from mobile_sam.config.teachers import teacher_configs
@@ -44,6 +46,13 @@ def tiny_settings(scenes: Path, output_dir: Path, **changes: Any) -> dict[str, A
         "val_images": 2,
         **changes,
     }
+
+
+def run_on_own_images(scenes: Path, directory: Path, **changes: Any) -> tuple[Path, RunConfig]:
+    """Copy the images, which a test may then change, and return them with a run that distils."""
+    data = Path(shutil.copytree(scenes, directory / "data"))
+    settings = tiny_settings(data, directory / "results", use_distill=True, **changes)
+    return data, parse_config(settings, "test")
 
 
 def prepare(config: RunConfig) -> None:

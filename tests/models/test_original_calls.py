@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobile_sam.modeling import MaskDecoder, PromptEncoder, Sam, TinyViT, TwoWayTransformer
+from mobile_sam.modeling import MaskDecoder, PromptEncoder, Sam, TinyViT
 from mobile_sam.models.build import build_sam_model
 from tests.helpers.equality import equal_states
+from tests.oracle.clients.grounded_sam import setup_model
 
 POINTS = torch.tensor([[[10.0, 20.0], [50.0, 7.5]], [[3.0, 0.0], [63.0, 4.0]]])
 LABELS = torch.tensor([[1, 0], [0, 1]])
@@ -87,41 +88,7 @@ def test_a_model_is_built_from_the_originals_parts() -> None:
     """With all arguments that MobileSAM's own builder passes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built = Sam(
-            image_encoder=TinyViT(
-                img_size=1024,
-                in_chans=3,
-                num_classes=1000,
-                embed_dims=[64, 128, 160, 320],
-                depths=[2, 2, 6, 2],
-                num_heads=[2, 4, 5, 10],
-                window_sizes=[7, 7, 14, 7],
-                mlp_ratio=4.0,
-                drop_rate=0.0,
-                drop_path_rate=0.0,
-                use_checkpoint=False,
-                mbconv_expand_ratio=4.0,
-                local_conv_size=3,
-                layer_lr_decay=0.8,
-            ),
-            prompt_encoder=PromptEncoder(
-                embed_dim=256,
-                image_embedding_size=(64, 64),
-                input_image_size=(1024, 1024),
-                mask_in_chans=16,
-            ),
-            mask_decoder=MaskDecoder(
-                num_multimask_outputs=3,
-                transformer=TwoWayTransformer(
-                    depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8
-                ),
-                transformer_dim=256,
-                iou_head_depth=3,
-                iou_head_hidden_dim=256,
-            ),
-            pixel_mean=[123.675, 116.28, 103.53],
-            pixel_std=[58.395, 57.12, 57.375],
-        )
+        built = setup_model()
     assert equal_states(built.state_dict(), build_sam_model("vit_t").state_dict())
     assert built.img_size == built.image_encoder.img_size == 1024
     encoder, decoder = built.prompt_encoder, built.mask_decoder
