@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mobile_sam.modeling import MaskDecoder, PromptEncoder, Sam, TinyViT
 from mobile_sam.models.build import build_sam_model
+from tests.helpers.clients.grounded_sam import setup_model
 from tests.helpers.equality import equal_states
-from tests.oracle.clients.grounded_sam import setup_model
 
 POINTS = torch.tensor([[[10.0, 20.0], [50.0, 7.5]], [[3.0, 0.0], [63.0, 4.0]]])
 LABELS = torch.tensor([[1, 0], [0, 1]])

@@ -31,7 +31,7 @@ def answers_of(clients: tuple[str, ...], directory: Path) -> tuple[Answers, Answ
     weights, image = directory / "mobile_sam.pt", directory / "image.png"
     torch.save(to_original(patchy_model()), weights)
     Image.fromarray(photograph()).save(image)
-    script = Path(__file__).with_name("run_clients.py")
+    script = ROOT / "tests" / "helpers" / "run_clients.py"
     started = [
         subprocess.Popen(
             [sys.executable, script, weights, image, directory / f"{package.name}.out", *clients],
@@ -139,7 +139,7 @@ def test_public_names_of_the_original_are_here_or_in_the_table(module: str) -> N
 
 def test_the_table_of_programs_names_each_client() -> None:
     page = (ROOT / "docs" / "drop_in.md").read_text()
-    named = re.findall(r"\]\(\.\./tests/oracle/clients/(\w+)\.py\)", page)
+    named = re.findall(r"\]\(\.\./tests/helpers/clients/(\w+)\.py\)", page)
     assert sorted(named) == sorted(CLIENTS)
-    files = Path(__file__).parent.joinpath("clients").glob("*.py")
+    files = (ROOT / "tests" / "helpers" / "clients").glob("*.py")
     assert sorted(path.stem for path in files if path.stem != "__init__") == sorted(CLIENTS)
