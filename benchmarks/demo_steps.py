@@ -9,17 +9,12 @@ import csv
 import os
 import platform
 import sys
+from collections import Counter
 from pathlib import Path
 
 from mobile_sam.config.load import load_settings
 from mobile_sam.paths import RunPaths
 from mobile_sam.pipeline.results_table import results_table
-
-LAYERS = (
-    *("__main__", "report", "validation", "training", "extraction", "features"),
-    *("models", "data", "metrics", "frames", "plan", "layout", "runs", "reference"),
-    *("schedule", "stage", "teachers", "fetch", "config", "options", "architectures", "files"),
-)
 
 
 def main() -> None:
@@ -36,10 +31,12 @@ def main() -> None:
             print(f"{float(row['s']):8.1f} s  {folder.parent.name}/{path.stem}")
     print(f"\n{results_table(config)}\n")
     package = Path(__file__).parents[1] / "mobile_sam"
-    for layer in LAYERS:
-        files = [package / f"{layer}.py", *(package / layer).glob("*.py")]
-        lines = sum(len(f.read_text().splitlines()) for f in files if f.is_file())
-        print(f"{lines:6d} lines  {layer}")
+    lines: Counter[str] = Counter()
+    for path in package.rglob("*.py"):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        lines[room] += len(path.read_text().splitlines())
+    for room, count in sorted(lines.items()):
+        print(f"{count:6d} lines  {room}")
 
 
 if __name__ == "__main__":

@@ -231,13 +231,16 @@ class RunPaths:
         teacher = self.config.teacher_checkpoint
         if teacher is None or random_number(teacher) is not None:
             return None
-        if teacher.startswith("run:"):
-            return self.weights_of(teacher)
-        return weights_path(teacher)
+        return self.weights_of(teacher)
 
-    def weights_of(self, reference: str) -> Path:
-        """Return the weights of a run, `run:<name>`. Raises the errors of `referenced_run`."""
-        return run_files(self.project / referenced_run(self.config, reference))[1]
+    def weights_of(self, checkpoint: str) -> Path:
+        """Return the file of weights: those of a run (`run:<name>`), a path, or a known name.
+
+        Raises the errors of `referenced_run`.
+        """
+        if checkpoint.startswith("run:"):
+            return run_files(self.project / referenced_run(self.config, checkpoint))[1]
+        return weights_path(checkpoint)
 
     @property
     def start_weights(self) -> Path | None:
@@ -279,10 +282,7 @@ def extra_checkpoints(config: RunConfig) -> dict[str, Path]:
     Raises the errors of `extra_weights`.
     """
     paths = RunPaths(config)
-    return {
-        name: paths.weights_of(weights) if weights.startswith("run:") else weights_path(weights)
-        for name, weights in extra_weights(config).items()
-    }
+    return {name: paths.weights_of(weights) for name, weights in extra_weights(config).items()}
 
 
 def comparable_runs(configs: Sequence[RunConfig]) -> list[tuple[RunConfig, ...]]:

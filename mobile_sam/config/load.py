@@ -110,7 +110,7 @@ def _check_unlabelled(configs: tuple[RunConfig, ...], given: bool) -> None:
     distil; otherwise each run with such images must.
     """
     affected = [config for config in configs if config.unlabelled_img_dir is not None]
-    idle = [c for c in affected if not any(stage.distils for stage in normalise(c))]
+    idle = [c for c in affected if not any(stage.distillation for stage in normalise(c))]
     if idle and (not given or len(idle) == len(configs)):
         raise ConfigError(
             f"run {idle[-1].run_name!r}: unlabelled_img_dir: {idle[-1].unlabelled_img_dir!r}, but "

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from mobile_sam.config.architectures import architectures, is_architecture
 from mobile_sam.config.renames import with_new_names
 from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
+from mobile_sam.config.teachers import teacher_key
 from mobile_sam.system.errors import ConfigError
 
 
@@ -49,8 +50,8 @@ def _check_combination(config: RunConfig, source: str) -> None:
             f"set it to {round(config.img_size / 64) * 64 or 64}"
         )
     names = {key: getattr(config, key) for key in ("model_type", "teacher_model_type")}
-    for k, teacher in enumerate(config.extra_teachers):
-        names[f"extra_teachers[{k}].model_type"] = teacher.model_type
+    for number, teacher in enumerate(config.extra_teachers, start=1):
+        names[teacher_key(number, "model_type")] = teacher.model_type
     for key, name in names.items():
         if name is not None and not is_architecture(name):
             known = ", ".join([*sorted(architectures()), "timm/<name>"])

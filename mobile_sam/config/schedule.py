@@ -62,7 +62,7 @@ def _check_use(config: RunConfig, stages: tuple[Stage, ...], source: str) -> Non
             f"{source}: labelled_fraction: {config.labelled_fraction}, but no stage learns from "
             "images without masks, because none distils; set it to null"
         )
-    distilling = [stage for stage in stages if stage.distils]
+    distilling = [stage for stage in stages if stage.distillation]
     if not distilling or any(stage.distill_losses.nonzero("features") for stage in distilling):
         return
     for number, teacher in enumerate(teacher_configs(config)):
@@ -130,7 +130,7 @@ def check_stage(config: RunConfig, stage: Stage, where: str) -> None:
             f"{where}: distillation: true, but lambda_coef: 0 disables it; set distillation to "
             "false, or raise lambda_coef"
         )
-    if stage.distils and not stage.distill_losses.nonzero():
+    if stage.distillation and not stage.distill_losses.nonzero():
         raise ConfigError(
             f"{where}: distillation: true, but all weights of distill_losses are 0; raise one, or "
             "set distillation to false"
@@ -152,7 +152,7 @@ def check_stage(config: RunConfig, stage: Stage, where: str) -> None:
             f'{where}: start_from: "best", but val_images: 0, so no epoch of the stage before is '
             'known to be the best; raise val_images, or set start_from to "last"'
         )
-    if not stage.distils and not stage.supervised:
+    if not stage.distillation and not stage.supervised:
         raise ConfigError(
             f"{where}: loss_weights: all are 0, and the stage does not distil, so it trains "
             "nothing; give a loss a weight, or set distillation to true"
@@ -169,18 +169,17 @@ def check_stage(config: RunConfig, stage: Stage, where: str) -> None:
             f"{where}: freeze.image_encoder: true, but distillation of features trains nothing "
             "else; set it to false, or give one of loss_weights a weight"
         )
-    if stage.distils and config.teacher_features == "stored":
+    if stage.distillation and config.teacher_features == "stored":
         _check_augment(config, stage, where)
 
 
 def _check_prompt_distillation(config: RunConfig, where: str) -> None:
     """Raise ConfigError if losses on the teacher's masks lack the teacher's embedding."""
-    levels = [config.distill_feature_level, *(t.feature_level for t in config.extra_teachers)]
-    for level in levels:
-        if level != "neck" and (not isinstance(level, tuple) or "neck" not in level):
+    for teacher in teacher_configs(config):
+        if "neck" not in teacher.distill_levels:
             raise ConfigError(
                 f"{where}: distill_losses: {', '.join(PROMPT_LOSSES)} need the teacher's "
-                f'embedding; add "neck" to the level {level}'
+                f'embedding; add "neck" to the level {teacher.distill_feature_level}'
             )
 
 
@@ -256,7 +255,7 @@ def canonical(config: RunConfig, stage: Stage) -> str:
 
 def learns_without_masks(config: RunConfig, stage: Stage) -> bool:
     """Return whether a stage uses images without masks."""
-    return stage.distils and config.unlabelled_img_dir is not None
+    return stage.distillation and config.unlabelled_img_dir is not None
 
 
 def any_distillation(config: RunConfig) -> bool:

@@ -124,14 +124,9 @@ class Stage(StageSettings):
         return bool(self.loss_weights.nonzero())
 
     @property
-    def distils(self) -> bool:
-        """Return whether the loss compares with a teacher."""
-        return self.distillation and self.lambda_coef > 0
-
-    @property
     def prompt_distillation(self) -> bool:
         """Return whether the decoders of student and teacher decode the same prompts."""
-        return self.distils and bool(self.distill_losses.nonzero("prompts"))
+        return self.distillation and bool(self.distill_losses.nonzero("prompts"))
 
     @property
     def prompted(self) -> bool:

@@ -11,7 +11,7 @@ import requests
 from tqdm import tqdm
 
 from mobile_sam.config.catalog import KNOWN_CHECKPOINTS
-from mobile_sam.system.atomic_files import link
+from mobile_sam.system.atomic_files import file_digest, link
 from mobile_sam.system.errors import ConfigError, UserError
 from mobile_sam.system.locking import acquire, open_lock
 from mobile_sam.system.machine_errors import machine_fault, naming
@@ -132,9 +132,7 @@ def forget_second_names(checkpoints: Iterable[str]) -> None:
 
 def _check_cached(target: Path, sha256: str, title: str) -> None:
     """Raise FetchError for a wrong file in a cache that this user cannot write to."""
-    with target.open("rb") as file:
-        result = hashlib.file_digest(file, "sha256").hexdigest()
-    if result != sha256:
+    if file_digest(target) != sha256:
         raise FetchError(
             f"{target}: not {title}, or a damaged copy, and this user cannot replace it; set "
             "MOBILE_SAM_CACHE to a writable directory"

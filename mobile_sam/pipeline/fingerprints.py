@@ -32,6 +32,8 @@ _PROTOCOL_KEYS = (
     "automatic_points",
     "detections",
 )
+# At their defaults, tables from before these keys existed stay valid.
+_LATER_PROTOCOL_KEYS = {"click_objects"}
 _fingerprints: dict[Path, str] = {}  # of data sets, in this process
 
 
@@ -156,10 +158,8 @@ def validation_settings(config: RunConfig, checkpoint: str) -> str:
     if checkpoint in extra_weights(config):
         keys.add("img_size")
     settings = {key: getattr(config, key) for key in keys}
-    # With the default, tables from before the key existed stay valid.
-    default = RunConfig.model_fields["click_objects"].default
-    if checkpoint != BOX_FILLED and config.click_objects != default:
-        settings["click_objects"] = config.click_objects
+    if checkpoint != BOX_FILLED:
+        settings |= config.model_dump(include=_LATER_PROTOCOL_KEYS, exclude_defaults=True)
     return json.dumps(settings | {"table_version": TABLE_VERSION}, sort_keys=True)
 
 

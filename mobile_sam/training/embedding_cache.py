@@ -126,7 +126,7 @@ class EmbeddingCache:
 def caches_embeddings(config: RunConfig, stage: Stage) -> bool:
     """Return whether each image has the same embedding in all epochs of a stage."""
     augments = any(stage.augment.model_dump().values())
-    needs_images = stage.distils and config.teacher_features == "online"
+    needs_images = stage.distillation and config.teacher_features == "online"
     frozen = config.cache_embeddings and stage.freeze.image_encoder
     return frozen and not augments and not needs_images
 

@@ -75,8 +75,8 @@ def stage_objective(config: RunConfig, stage: Stage) -> Objective:
     """Return the objective of a stage."""
     return Objective(
         truth_losses=stage.loss_weights.computed,
-        feature_losses=stage.distill_losses.nonzero("features") if stage.distils else {},
-        prompt_losses=stage.distill_losses.nonzero("prompts") if stage.distils else {},
+        feature_losses=stage.distill_losses.nonzero("features") if stage.distillation else {},
+        prompt_losses=stage.distill_losses.nonzero("prompts") if stage.distillation else {},
         lambda_coef=stage.lambda_coef,
         prompt_rounds=stage.prompt_rounds,
         click_target=stage.click_target,

@@ -145,7 +145,7 @@ def validation_image(config: RunConfig, stage: Stage) -> Sample:
 
 
 def _blank_features(config: RunConfig, stage: Stage) -> dict[str, Tensor]:
-    if not stage.distils or config.teacher_features == "online":
+    if not stage.distillation or config.teacher_features == "online":
         return {}
     cells = config.img_size // 16
     return {

@@ -35,7 +35,7 @@ class FeatureStores:
 
 def stored_features(config: RunConfig, stage: Stage) -> FeatureStores | None:
     """Return the features that samples of a stage read; None if it reads none or distils online."""
-    if not stage.distils or config.teacher_features == "online":
+    if not stage.distillation or config.teacher_features == "online":
         return None
     return FeatureStores(
         [FeatureStore(RunPaths(c).features, identity(c)) for c in teacher_configs(config)]
@@ -50,7 +50,7 @@ def online_features(
     It does nothing with stored features or without distillation. Checkpoints do not contain the
     teachers; a resumed stage loads them again.
     """
-    if not stage.distils or config.teacher_features == "stored":
+    if not stage.distillation or config.teacher_features == "stored":
         return lambda batch: batch
     teachers = [
         (move_to_device(load_teacher(teacher), device).image_encoder, teacher.distill_levels)

@@ -344,7 +344,7 @@ def test_the_example_of_the_page_on_distillation_is_valid() -> None:
         "teacher",
     )
     assert set(distil.distill_losses.nonzero("features")) == {"mse", "cosine"}
-    assert (finetune.distils, finetune.start_from) == (False, "best")
+    assert (finetune.distillation, finetune.start_from) == (False, "best")
 
 
 ANSWERS = {"distillation": True, "distill_losses": {"mask_bce": 1.0}}

@@ -8,8 +8,9 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
     settings = paths.config
     run = settings.run_name
     jobs = settings.validate_jobs
+    checkpoints = checkpoint_inputs(paths)
 
-    for checkpoint_name, files in checkpoint_inputs(paths).items():
+    for checkpoint_name, files in checkpoints.items():
         measure_word = "baseline" if checkpoint_name == BOX_FILLED else "validate"
         result_word = "join" if jobs > 1 else measure_word
         parts = range(jobs if jobs > 1 else 0)
@@ -81,7 +82,7 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             input:
                 detections=settings.detections,
                 masks=paths.mask_dir("val"),
-                weights=checkpoint_inputs(paths)[checkpoint_name]["weights"],
+                weights=checkpoints[checkpoint_name]["weights"],
             output:
                 average_precision=paths.average_precision(checkpoint_name),
             log:
