@@ -13,7 +13,7 @@ from mobile_sam.config.checkpoints import extra_weights, referenced_run
 from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
 from mobile_sam.config.sections import CheckpointKind, clean_name
 from mobile_sam.config.stage import Stage
-from mobile_sam.config.teachers import random_number, teacher_configs
+from mobile_sam.config.teachers import random_number, shape_steps, teacher_configs
 from mobile_sam.download.files import weights_path
 
 
@@ -246,7 +246,25 @@ class RunPaths:
     def start_weights(self) -> Path | None:
         """File of the initial weights; None for random weights and those of timm."""
         checkpoint = self.config.checkpoint
-        return None if checkpoint in {None, "imagenet"} else weights_path(str(checkpoint))
+        if checkpoint is None or checkpoint == "imagenet":
+            return None
+        return self.shape_weights or weights_path(checkpoint)
+
+    @property
+    def shape_weights(self) -> Path | None:
+        """File of the initial weights `shapes`, for all runs that start from the same ones."""
+        config, steps = self.config, shape_steps(self.config.checkpoint)
+        if steps is None:
+            return None
+        model = config.model_type.replace("/", "_")
+        head = f"iou{config.iou_head_depth}x{config.iou_head_hidden_dim}"
+        name = f"{model}-{config.img_size}px-{head}-{steps}steps-seed{config.seed}.pt"
+        return self.project / "shared" / "shapes" / name
+
+    @property
+    def shape_settings(self) -> Path | None:
+        """Return the settings of the job that writes `shape_weights`."""
+        return self.shape_weights and self.shape_weights.with_suffix(".json")
 
 
 _SETTINGS, _WEIGHTS = "run.json", "weights.pt"

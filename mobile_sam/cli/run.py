@@ -12,7 +12,7 @@ from mobile_sam.config.checkpoints import BOX_FILLED
 from mobile_sam.config.load import load_settings
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import needs_features
-from mobile_sam.config.teachers import teacher_configs
+from mobile_sam.config.teachers import shape_steps, teacher_configs
 from mobile_sam.paths import RunPaths
 from mobile_sam.system.atomic_files import write_json
 from mobile_sam.system.errors import ConfigError
@@ -102,6 +102,21 @@ def features(config: RunConfig, args: Arguments) -> None:
             problems.append(str(error))
     if problems:
         raise FeatureError("\n".join(problems))
+
+
+def shapes(config: RunConfig, args: Arguments) -> None:
+    from mobile_sam.models.device import default_device
+    from mobile_sam.models.student_teacher import random_student
+    from mobile_sam.training.shapes import write_shape_weights
+
+    steps, target = shape_steps(config.checkpoint), RunPaths(config).shape_weights
+    if steps is None or target is None:
+        raise ConfigError(
+            f"run {config.run_name!r}: checkpoint: {config.checkpoint!r}; set it to 'shapes', to "
+            "start from weights that this command makes"
+        )
+    write_shape_weights(random_student(config).to(default_device()), steps, config.seed, target)
+    log.info("start weights: %s", target)
 
 
 def train(config: RunConfig, args: Arguments) -> None:
@@ -276,6 +291,12 @@ COMMANDS = {
         "inspect, verify, repair or prune the stores of teacher features",
         "features --info",
         _features_arguments,
+    ),
+    "shapes": _command(
+        shapes,
+        "make the start weights `shapes`: random ones that have learned what a box means",
+        "shapes",
+        gpus=lambda config, args: 1,
     ),
     "train": _command(
         train,

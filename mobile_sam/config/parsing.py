@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from mobile_sam.config.architectures import architectures, is_architecture
 from mobile_sam.config.renames import with_new_names
 from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
-from mobile_sam.config.teachers import teacher_key
+from mobile_sam.config.teachers import shape_steps, teacher_key
 from mobile_sam.system.errors import ConfigError
 
 
@@ -79,11 +79,6 @@ def _check_combination(config: RunConfig, source: str) -> None:
             f'{source}: use_checkpoint: "best", but val_images: 0, so no epoch is known to be the '
             'best; raise val_images, or set use_checkpoint to "last"'
         )
-    if config.decoder_from_teacher and config.teacher_checkpoint is None:
-        raise ConfigError(
-            f"{source}: decoder_from_teacher: true needs a teacher_checkpoint; set it, or set "
-            "decoder_from_teacher to false"
-        )
     if config.extra_teachers and config.teacher_checkpoint is None:
         raise ConfigError(
             f"{source}: extra_teachers: there is no first teacher; set teacher_checkpoint"
@@ -92,7 +87,23 @@ def _check_combination(config: RunConfig, source: str) -> None:
         raise ConfigError(
             f"{source}: teacher_checkpoint: 'random' needs a teacher_model_type; set it"
         )
+    _check_start(config, source)
     _check_step(config, source)
+
+
+def _check_start(config: RunConfig, source: str) -> None:
+    """Raise ConfigError for keys of the initial weights that contradict each other."""
+    if config.decoder_from_teacher and config.teacher_checkpoint is None:
+        raise ConfigError(
+            f"{source}: decoder_from_teacher: true needs a teacher_checkpoint; set it, or set "
+            "decoder_from_teacher to false"
+        )
+    if config.decoder_from_teacher and shape_steps(config.checkpoint):
+        raise ConfigError(
+            f"{source}: checkpoint: {config.checkpoint!r} teaches the decoder, which "
+            "decoder_from_teacher: true replaces; set checkpoint to null, or decoder_from_teacher "
+            "to false"
+        )
 
 
 def _check_step(config: RunConfig, source: str) -> None:

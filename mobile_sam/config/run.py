@@ -71,7 +71,8 @@ class RunConfig(StageSettings):
     checkpoint: str | None = run_key(
         "mobile_sam",
         "start",
-        "initial weights: a path, a known name, `imagenet` (weights of a timm encoder), or null "
+        "initial weights: a path, a known name, `imagenet` (weights of a timm encoder), `shapes` "
+        "(random weights whose decoder has learned what a box means; `shapes:<steps>`), or null "
         "for random weights",
     )
     decoder_from_teacher: bool = run_key(

@@ -11,6 +11,7 @@ _FIRST = {
     "model_type": "teacher_model_type",
     "feature_level": "distill_feature_level",
 }
+_SHAPE_STEPS = 3000  # of `shapes` without a number
 
 
 def teacher_configs(config: RunConfig) -> tuple[RunConfig, ...]:
@@ -64,6 +65,12 @@ def random_number(checkpoint: str | None) -> int | None:
     """Return 0 for `random`, k for `random:k` (another random teacher), None for weights."""
     match = re.fullmatch(r"random(?::(\d+))?", checkpoint or "")
     return int(match[1] or 0) if match else None
+
+
+def shape_steps(checkpoint: str | None) -> int | None:
+    """Return the steps of `shapes` or `shapes:<steps>`; None for other weights."""
+    match = re.fullmatch(r"shapes(?::([1-9][0-9]*))?", checkpoint or "")
+    return int(match[1] or _SHAPE_STEPS) if match else None
 
 
 def random_seed(config: RunConfig) -> int:

@@ -13,22 +13,32 @@ from mobile_sam.paths import RunPaths
 from mobile_sam.system.errors import ConfigError
 
 
-def start_student(config: RunConfig) -> Sam:
-    """Return the student before the first step, with random weights or those of `checkpoint`.
-
-    With `decoder_from_teacher`, prompt encoder and mask decoder are copied from the teacher.
-    """
-    student = build_sam_model(
+def random_student(config: RunConfig) -> Sam:
+    """Return a student with random weights, which depend on `seed` only."""
+    return build_sam_model(
         config.model_type,
         config.img_size,
         config.iou_head_depth,
         config.iou_head_hidden_dim,
         config.seed,
     )
+
+
+def start_student(config: RunConfig) -> Sam:
+    """Return the student before the first step, with random weights or those of `checkpoint`.
+
+    With `decoder_from_teacher`, prompt encoder and mask decoder are copied from the teacher.
+    """
+    student = random_student(config)
     if config.checkpoint == "imagenet":
         load_imagenet(student, config.model_type)
     path = RunPaths(config).start_weights
     if path is not None:
+        if path == RunPaths(config).shape_weights and not path.is_file():
+            raise ConfigError(
+                f"checkpoint: {config.checkpoint!r}: {path} is missing; make it by `python -m "
+                f"mobile_sam shapes --config {RunPaths(config).settings}`"
+            )
         load_state(student, load_state_file(path), str(path))
     if config.decoder_from_teacher:
         teacher = load_teacher(config)

@@ -7,7 +7,7 @@ from pathlib import Path
 from mobile_sam.config.catalog import KNOWN_CHECKPOINTS, known_dataset
 from mobile_sam.config.load import Runs, known_overlays
 from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
-from mobile_sam.config.teachers import random_number, teacher_configs, teacher_key
+from mobile_sam.config.teachers import random_number, shape_steps, teacher_configs, teacher_key
 from mobile_sam.download.datasets import check_available
 from mobile_sam.download.files import FetchError, check_reachable, checkpoint_path
 from mobile_sam.paths import RunPaths, extra_checkpoints
@@ -122,7 +122,7 @@ def _missing_weights(config: RunConfig) -> Iterator[str]:
     for key, value in requested.items():
         if value is None or value.startswith("run:"):
             continue
-        no_file = value == "imagenet" or random_number(value) is not None
+        no_file = value == "imagenet" or random_number(value) is not None or shape_steps(value)
         if no_file and not key.startswith("compare"):
             continue
         if value in KNOWN_CHECKPOINTS:

@@ -32,6 +32,9 @@ def shared_settings(config: RunConfig) -> dict[Path, dict[str, Any]]:
     ]
     dataset = {key: settings[key] for key in keys} | {"run_name": "dataset"}
     files = {RunPaths(config).dataset_settings: dataset}
+    start = RunPaths(config).shape_settings
+    if start is not None:
+        files[start] = _shape_settings(config)
     if needs_features(config):
         for teacher in teacher_configs(config):
             files[RunPaths(teacher).features_settings] = dataset | _store_settings(teacher)
@@ -45,6 +48,13 @@ def _store_settings(config: RunConfig) -> dict[str, Any]:
     # There is no student; its architecture must be valid, so it is the teacher's.
     fixed = {"run_name": "features", "use_distill": True, "model_type": config.teacher_model_type}
     return config.model_dump(mode="json", include=keys) | fixed
+
+
+def _shape_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings of initial weights `shapes`."""
+    keys = {"project_name", "output_dir", "checkpoint", "model_type", "img_size", "seed"}
+    keys |= {"iou_head_depth", "iou_head_hidden_dim"}
+    return config.model_dump(mode="json", include=keys) | {"run_name": "shapes"}
 
 
 def with_extract_jobs(runs: Runs, gpus: int, remote: bool = False) -> Runs:

@@ -74,6 +74,20 @@ def test_runs_data_and_stores_of_like_names_have_rules_of_their_own(
     assert len(set(logs)) == len(logs)
 
 
+def test_runs_with_equal_start_weights_make_them_once(scenes: Path, tmp_path: Path) -> None:
+    start = {"checkpoint": "shapes:2"}
+    runs = [
+        write(tmp_path / "a.json", scenes, **start),
+        write(tmp_path / "b.json", scenes, **start, learning_rate=0.5),
+        write(tmp_path / "c.json", scenes, **start, seed=1),
+    ]
+    rules = blocks(tmp_path, f"run={','.join(map(str, runs))}")
+    made = [rule["output"] for name, rule in rules.items() if name.startswith("shapes_")]
+    assert len(made) == 2
+    for run in "abc":
+        assert any(start in rules[f"train_{run}_00_distill"]["input"] for start in made)
+
+
 def test_two_runs_on_a_public_data_set_fetch_it_once(tmp_path: Path, scenes: Path) -> None:
     places = {
         f"{split}_{key}_dir": f"data/nuclei/{split}/{part}"

@@ -1,5 +1,32 @@
-# One rule for each stage of each run, and one for its final weights.
+# Training, from initial weights to the final ones.
 
+# One rule for each file of initial weights `shapes`, for all runs that start from it.
+for paths in {p.shape_weights: p for p in PATHS.values() if p.shape_weights}.values():
+
+    rule:
+        name:
+            rule_name("shapes", paths.shape_weights.stem)
+        output:
+            weights=paths.shape_weights,
+        log:
+            paths.project_logs / f"shapes_{paths.shape_weights.stem}.log",
+        benchmark:
+            paths.project_logs / f"shapes_{paths.shape_weights.stem}.tsv"
+        priority: urgent
+        conda:
+            "../envs/mobile_sam.yml"
+        threads: threads_each
+        resources:
+            gpu=1,
+        params:
+            settings=paths.shape_settings,
+        message:
+            f"Teach a random decoder what a box means; log: {{log}}"
+        shell:
+            "exec python -m mobile_sam shapes --config {params.settings} --log {log}"
+
+
+# One rule for each stage of each run, and one for its final weights.
 for paths in PATHS.values():
     stages = normalise(paths.config)
     run = paths.config.run_name
