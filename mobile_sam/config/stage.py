@@ -20,6 +20,10 @@ from mobile_sam.config.sections import (
     SafeName,
 )
 
+# Recorded settings lack these keys at their defaults, so that stages from before they existed stay
+# valid. New keys belong here.
+_LATER_KEYS: frozenset[str] = frozenset()
+
 
 class StageSettings(Strict):
     """Keys of a run that an entry of `stage_schedule` can change for one stage."""
@@ -145,7 +149,10 @@ class Stage(StageSettings):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings that the training of the stage depends on, as plain values."""
+        """Settings that the training of the stage depends on, as plain values.
+
+        Keys of `_LATER_KEYS` are left out at their defaults.
+        """
         conditions = {
             name: key_metadata(StageSettings, name, "used_if")
             for name in StageSettings.model_fields
@@ -153,4 +160,6 @@ class Stage(StageSettings):
         used = {
             name for name, used_if in conditions.items() if not used_if or getattr(self, used_if)
         }
-        return self.model_dump(include=used | {"start_epoch", "end_epoch", "distillation"})
+        used |= {"start_epoch", "end_epoch", "distillation"}
+        later = self.model_dump(include=used & _LATER_KEYS, exclude_defaults=True)
+        return self.model_dump(include=used - _LATER_KEYS) | later

@@ -1,9 +1,11 @@
+import hashlib
 import json
 import re
 from typing import Any
 
 import pytest
 
+from mobile_sam.config import stage
 from mobile_sam.config.parsing import parse_config
 from mobile_sam.config.schedule import canonical, normalise, scale
 from mobile_sam.system.errors import ConfigError
@@ -146,6 +148,41 @@ def test_canonical_is_sorted_json() -> None:
     config = run()
     text = canonical(config, normalise(config)[0])
     assert text == json.dumps(json.loads(text), sort_keys=True)
+
+
+def test_finished_stages_stay_valid_with_keys_that_are_added_later() -> None:
+    """Digests of the settings that the first version recorded; a change trains every stage again.
+
+    A new key that changes them belongs to `_LATER_KEYS`.
+    """
+    recorded = {
+        name: hashlib.sha256(canonical(config, normalise(config)[0]).encode()).hexdigest()[:16]
+        for name, config in (
+            ("finetune", run()),
+            ("distill", run(use_distill=True, loss_weights=ZERO)),
+            ("both", run(use_distill=True, prompt_rounds=2)),
+        )
+    }
+    assert recorded == {
+        "finetune": "de5f479115b26f31",
+        "distill": "46eccd4a75a82b62",
+        "both": "9927676ca6541e41",
+    }
+
+
+def test_a_later_key_is_recorded_where_it_is_not_at_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage, "_LATER_KEYS", frozenset({"prompt_rounds"}))
+    recorded = [
+        json.loads(canonical(config, normalise(config)[0]))["stage"].get("prompt_rounds")
+        for config in (
+            run(),
+            run(prompt_rounds=2),
+            run(prompt_rounds=2, loss_weights=ZERO, use_distill=True),
+        )
+    ]
+    assert recorded == [None, 2, None]
 
 
 def test_an_entry_has_prompt_rounds_of_its_own() -> None:
