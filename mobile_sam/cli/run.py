@@ -41,17 +41,21 @@ def synthesize(config: RunConfig, args: Arguments) -> None:
 
 def index(config: RunConfig, args: Arguments) -> None:
     from mobile_sam.data.index.build import index_dataset
+    from mobile_sam.data.index.near_duplicates import near_duplicate_notes
     from mobile_sam.data.index.summary import summarise
 
-    paths = RunPaths(config)
-    if not args.summary:
+    paths, notes = RunPaths(config), []
+    if args.near_duplicates:
+        notes = near_duplicate_notes(paths.index, args.workers)
+    elif not args.summary:
         if config.data.subset is not None:
             read_text(Path(config.data.subset))  # an empty file would exclude all images
         count = index_dataset(
             paths.sources, paths.index, config.data, args.workers, paths.kept_index
         )
         log.info("%d segments in %s", count, paths.index)
-    print(summarise(paths.index).text())
+        log.info("the report and `index --near-duplicates` find look-alikes of training images")
+    print(summarise(paths.index, notes).text())
 
 
 def extract(config: RunConfig, args: Arguments) -> None:
@@ -170,6 +174,11 @@ def report(config: RunConfig, args: Arguments) -> None:
 def _index_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--summary", action="store_true", help="print the summary of the existing index"
+    )
+    parser.add_argument(
+        "--near-duplicates",
+        action="store_true",
+        help="the same, after a search for validation images that look like training images",
     )
     parser.add_argument(
         "--workers",

@@ -98,3 +98,36 @@ def test_digests_are_of_the_content(tmp_path: Path) -> None:
     other = saved(tmp_path / "c.png", Image.fromarray(COLOURS[::-1].copy()))
     assert check_image(first) == check_image(second)
     assert check_image(first).digest != check_image(other).digest
+
+
+JPEGS: dict[str, dict[str, object]] = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "with restarts": {"restart_marker_blocks": 2},
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_is_checked_without_its_pixels_as_with_them(kind: str, tmp_path: Path) -> None:
+    """Each byte is lost, or all that follow, or becomes the beginning of a marker."""
+    path = tmp_path / "a.jpg"
+    content = saved(path, Image.fromarray(COLOURS), quality=20, **JPEGS[kind]).read_bytes()
+    checked = check_image(path)
+    assert checked.size == (48, 64)
+    outcomes = {"read": 0, "refused": 0}
+    for place in range(2, len(content), 3):
+        for rest in (content[place + 1 :], b"", b"\xff" + content[place + 1 :]):
+            path.write_bytes(content[:place] + rest)
+            try:
+                with Image.open(path) as image:
+                    size = image.size[::-1]
+                    image.draft("L", (8, 6))
+                    image.load()
+            except (OSError, SyntaxError, ValueError):
+                outcomes["refused"] += 1
+                with pytest.raises(RecordError, match=r"a\.jpg: the image cannot be read"):
+                    check_image(path)
+            else:
+                outcomes["read"] += 1
+                assert check_image(path).size == size
+    assert min(outcomes.values()) > 20

@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from mobile_sam.config.sections import Data
-from mobile_sam.data.images import check_image, perceptual_hash, read_image
+from mobile_sam.config.sections import Data, ImageOptions
+from mobile_sam.data.images import (
+    DEFAULT_OPTIONS,
+    check_image,
+    hash_verified,
+    perceptual_hash,
+    read_image,
+)
+from mobile_sam.data.index import near_duplicates as module
 from mobile_sam.data.index.build import index_dataset
 from mobile_sam.data.index.groups import assign_groups
-from mobile_sam.data.index.leakage import near_duplicates
+from mobile_sam.data.index.near_duplicates import near_duplicate_notes, near_duplicates
 from mobile_sam.data.index.splits import Sources
-from mobile_sam.data.index.table import DatasetError, Index, notes_path
+from mobile_sam.data.index.summary import summarise
+from mobile_sam.data.index.table import DatasetError, Index
 from mobile_sam.system.errors import UserError
 
 
@@ -58,16 +66,111 @@ def test_images_with_equal_bytes_are_an_error_that_lists_them(
     assert len(Index(tmp_path / "index.parquet", "val")) == 5
 
 
-def test_pictures_that_look_alike_are_counted_and_named(sources: Sources, tmp_path: Path) -> None:
-    path = copy_to_val(sources, "scene_00001", "copy")
+def look_alike(sources: Sources, name: str, target: str) -> Path:
+    """Make a smaller, brighter image of training one of validation."""
+    path = copy_to_val(sources, name, target)
     image = Image.open(path).convert("RGB")
-    smaller = ImageEnhance.Brightness(image).enhance(1.1).resize((64, 64))
-    smaller.save(path)
-    kept = tmp_path / "kept.parquet"
-    for _ in range(2):  # the second time nothing is read again
-        index_dataset(sources, tmp_path / "index.parquet", kept=kept)
-        text = notes_path(tmp_path / "index.parquet").read_text()
-        assert "1 of 4 validation images look like a training image (copy and scene_00001)" in text
+    ImageEnhance.Brightness(image).enhance(1.1).resize((64, 64)).save(path)
+    return path
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the images whose hashes are computed, in order."""
+    names: list[str] = []
+
+    def hash_image(path: Path, options: ImageOptions, digest: str) -> int:
+        names.append(path.name)
+        return hash_verified(path, options, digest)
+
+    monkeypatch.setattr(module, "hash_verified", hash_image)
+    return names
+
+
+NOTE = "1 of 4 validation images look like a training image (copy and scene_00001); if they show"
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_pictures_that_look_alike_are_counted_and_named(
+    sources: Sources,
+    tmp_path: Path,
+    hashed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+) -> None:
+    look_alike(sources, "scene_00001", "copy")
+    index = tmp_path / "index.parquet"
+    index_dataset(sources, index)
+    assert "look like" not in summarise(index).text()
+    monkeypatch.setattr(module, "_IMAGES_PER_SAVE", batch)
+    (note,) = near_duplicate_notes(index, num_workers=2)
+    assert note.startswith(NOTE)
+    assert note in summarise(index, [note]).text()
+    assert len(hashed) == 14
+    assert near_duplicate_notes(index) == [note]
+    assert len(hashed) == 14  # no image is read again
+
+
+def test_a_new_image_alone_is_searched_for_look_alikes(
+    sources: Sources, tmp_path: Path, hashed: list[str]
+) -> None:
+    index = tmp_path / "index.parquet"
+    index_dataset(sources, index)
+    assert near_duplicate_notes(index) == []
+    hashed.clear()
+    look_alike(sources, "scene_00001", "copy")
+    index_dataset(sources, index)
+    assert near_duplicate_notes(index)[0].startswith(NOTE)
+    assert hashed == ["copy.png"]
+
+
+def test_a_damaged_file_of_hashes_is_replaced(
+    sources: Sources, tmp_path: Path, hashed: list[str]
+) -> None:
+    look_alike(sources, "scene_00001", "copy")
+    index = tmp_path / "index.parquet"
+    index_dataset(sources, index)
+    before = near_duplicate_notes(index)
+    kept = tmp_path / "index.hashes.npz"
+    kept.write_bytes(kept.read_bytes()[:100])
+    hashed.clear()
+    assert near_duplicate_notes(index) == before
+    assert len(hashed) == 14
+
+
+def test_a_copy_that_is_allowed_is_no_look_alike(sources: Sources, tmp_path: Path) -> None:
+    copy_to_val(sources, "scene_00001", "same")
+    index = tmp_path / "index.parquet"
+    index_dataset(sources, index, Data(duplicates="allow"))
+    assert near_duplicate_notes(index) == []
+    look_alike(sources, "scene_00004", "copy")
+    index_dataset(sources, index, Data(duplicates="allow"))
+    assert near_duplicate_notes(index)[0].startswith("2 of 5 validation images look like")
+
+
+def test_images_that_changed_since_are_counted(sources: Sources, tmp_path: Path) -> None:
+    path = look_alike(sources, "scene_00001", "copy")
+    index = tmp_path / "index.parquet"
+    index_dataset(sources, index)
+    path.unlink()
+    changed = sources["train"][0] / "scene_00002.png"
+    changed.write_bytes(path.parent.joinpath("scene_00000.png").read_bytes())
+    (note,) = near_duplicate_notes(index)
+    assert note.startswith("2 images were not searched for near-duplicates: ")
+    assert f"{changed}: the image has changed since it was indexed" in note
+
+
+def test_an_index_for_validation_alone_has_no_look_alikes(
+    sources: Sources, tmp_path: Path, hashed: list[str]
+) -> None:
+    index_dataset({"val": sources["val"]}, tmp_path / "index.parquet")
+    assert near_duplicate_notes(tmp_path / "index.parquet") == []
+    assert hashed == []
+
+
+def look(path: Path) -> int:
+    """Return the hash of an image."""
+    return hash_verified(path, DEFAULT_OPTIONS, check_image(path).digest)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
@@ -75,7 +178,7 @@ def test_a_hash_outlives_scaling_and_compression(suffix: str, tmp_path: Path) ->
     pixels = drawn((480, 640), 3)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(pixels).resize((320, 240)).save(tmp_path / f"b.{suffix}")
-    first, second = (check_image(tmp_path / name).look for name in ("a.png", f"b.{suffix}"))
+    first, second = (look(tmp_path / name) for name in ("a.png", f"b.{suffix}"))
     assert (first ^ second).bit_count() <= 3
     other = perceptual_hash(np.asarray(Image.fromarray(drawn((480, 640), 4)).convert("L")))
     assert (first ^ other).bit_count() > 10
@@ -88,8 +191,7 @@ def test_a_turned_photograph_looks_like_its_upright_copy(tmp_path: Path) -> None
     Image.fromarray(np.rot90(pixels)).save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(pixels).save(tmp_path / "upright.png")
     assert np.array_equal(read_image(tmp_path / "turned.png"), pixels)
-    looks = [check_image(tmp_path / f"{name}.png").look for name in ("turned", "upright")]
-    assert looks[0] == looks[1]
+    assert look(tmp_path / "turned.png") == look(tmp_path / "upright.png")
 
 
 def test_look_alikes_are_those_of_a_loop() -> None:

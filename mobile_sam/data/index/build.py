@@ -10,7 +10,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mobile_sam.config.sections import Data
@@ -68,8 +66,7 @@ class IndexStatistics:
 
     splits: row groups and counts of each split, as in the index's metadata.
     left_out: number of rows by reason, for each split.
-    stamps, counts, looks: as `save_index_cache` takes them.
-    looks_in_use: perceptual hashes of the images in use of each split, in order.
+    stamps, counts: as `save_index_cache` takes them.
     labelled: split of each labelled image in use, by digest; filled if there are unlabelled images.
     groups: number of row groups.
     """
@@ -80,8 +77,6 @@ class IndexStatistics:
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
     stamps: list[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    looks: list[int] = field(default_factory=list)
-    looks_in_use: dict[str, list[int]] = field(default_factory=dict)
     labelled: dict[str, str] = field(default_factory=dict)
     groups: int = 0
 
@@ -189,12 +184,10 @@ def _build_index(
         cache = IndexCache(kept)
         statistics = _write_index(unfinished, records, options, num_workers, cache, problems, notes)
         if kept is not None:
-            save_index_cache(
-                unfinished, kept, statistics.stamps, statistics.counts, statistics.looks
-            )
+            save_index_cache(unfinished, kept, statistics.stamps, statistics.counts)
         missing = statistics.missing(options, list(records), bool(problems))
         if not missing:
-            missing = check_leakage(unfinished, statistics.looks_in_use, options, notes)
+            missing = check_leakage(unfinished, options)
         notes = list(dict.fromkeys(notes))
         if missing or len(problems) > options.max_broken:
             raise DatasetError(_problems_message(problems + missing, notes, target))
@@ -243,17 +236,14 @@ def _write_index(
             table, counts = _merge_rows(task.stamps, rows, cache)
             if task.split == UNLABELLED:
                 table = statistics.without_copies(table)
-            looks = _merge_hashes(task.stamps, rows, cache)
             table, in_use = _number_images(table, counts, task.split, statistics.images(task.split))
             if task.split != UNLABELLED and UNLABELLED in records:
                 statistics.remember(task.split, table)
             statistics.stamps += _reusable_stamps(task.stamps, rows, cache)
             statistics.counts += counts
-            statistics.looks += looks
-            statistics.looks_in_use.setdefault(task.split, []).extend(compress(looks, in_use))
             if len(table):
                 writer.write_table(table, row_group_size=len(table))
-                statistics.add(task.split, table, int(in_use.sum()))
+                statistics.add(task.split, table, in_use)
             bar.update(len(counts))
         metadata = {
             "splits": statistics.splits,
@@ -323,12 +313,6 @@ def _reusable_stamps(stamps: list[str], rows: Rows, cache: IndexCache) -> list[s
     return [stamp if stamp in cache or next(sound) else "" for stamp in stamps]
 
 
-def _merge_hashes(stamps: list[str], rows: Rows, cache: IndexCache) -> list[int]:
-    """Return the perceptual hashes of all images of a group, cached and new, in order."""
-    new = iter(rows.looks)
-    return [cache.looks[stamp] if stamp in cache else next(new) for stamp in stamps]
-
-
 def _merge_rows(stamps: list[str], rows: Rows, cache: IndexCache) -> tuple[pa.Table, list[int]]:
     """Return the rows of all images of a group, cached and new, in order, and each image's count.
 
@@ -349,8 +333,8 @@ def _merge_rows(stamps: list[str], rows: Rows, cache: IndexCache) -> tuple[pa.Ta
 
 def _number_images(
     table: pa.Table, counts: list[int], split: str, first: int
-) -> tuple[pa.Table, NDArray[np.bool_]]:
-    """Set the split and the image numbers of a group's rows; also return which images are in use.
+) -> tuple[pa.Table, int]:
+    """Set the split and the image numbers of a group's rows; also count its images in use.
 
     counts: rows of each image. first: number of the first image in use. An image is in use if one
     of its rows is not left out; only these rows get its number.
@@ -366,7 +350,7 @@ def _number_images(
     }
     for name, values in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, values)
-    return table.cast(SCHEMA), image_in_use
+    return table.cast(SCHEMA), int(image_in_use.sum())
 
 
 def _problems_message(problems: list[str], notes: list[str], target: Path) -> str:

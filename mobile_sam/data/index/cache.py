@@ -23,7 +23,6 @@ class IndexCache:
 
     def __init__(self, path: Path | None) -> None:
         self._slices: dict[str, tuple[int, int]] = {}  # first row and number of rows
-        self.looks: dict[str, int] = {}  # perceptual hashes
         if path is None or not path.is_file():
             return
         try:
@@ -38,15 +37,13 @@ class IndexCache:
         try:
             with np.load(stamps_path, allow_pickle=False) as content:
                 stamps, counts = content["stamps"].tolist(), content["counts"]
-                looks = content["looks"].tolist()
         except (OSError, ValueError, LookupError, AttributeError, TypeError, BadZipFile) as error:
             log.info("reading all images: %s is damaged (%s)", stamps_path, error)
             return
         ends = np.cumsum(counts)
-        for stamp, start, count, look in zip(stamps, ends - counts, counts, looks, strict=True):
+        for stamp, start, count in zip(stamps, ends - counts, counts, strict=True):
             if stamp:
                 self._slices[stamp] = int(start), int(count)
-                self.looks[stamp] = look
 
     def __contains__(self, stamp: str) -> bool:
         return stamp in self._slices
@@ -55,13 +52,11 @@ class IndexCache:
         return self._table.slice(*self._slices[stamp])
 
 
-def save_index_cache(
-    index: Path, kept: Path, stamps: list[str], counts: list[int], looks: list[int]
-) -> None:
+def save_index_cache(index: Path, kept: Path, stamps: list[str], counts: list[int]) -> None:
     """Make `kept` a hard link to the file `index`, and write its stamps next to it.
 
     stamps: stamp of each image in the order of the index; empty if it must be read again.
-    counts: rows of each image. looks: perceptual hash of each image.
+    counts: rows of each image.
     """
     # The file of stamps is named by the digest of its index: until the new index is linked, the
     # stamps of the last one are used.
@@ -72,7 +67,6 @@ def save_index_cache(
             file,
             stamps=np.array(stamps, dtype=np.str_),
             counts=np.array(counts, dtype=np.int64),
-            looks=np.array(looks, dtype=np.uint64),
         )
     link(index, kept)
     stopping_point("the index is kept")

@@ -10,7 +10,6 @@ from mobile_sam.config.sections import Data, ImageOptions, MaskOptions
 from mobile_sam.data.formats.annotation import Annotation
 from mobile_sam.data.formats.registry import Annotations, read_annotations
 from mobile_sam.data.images import (
-    NO_HASH,
     ImageFacts,
     RecordError,
     apply_orientation,
@@ -37,7 +36,7 @@ _EDGE_STRENGTH_RATIO = 1.5
 class Rows(NamedTuple):
     """Rows of several images in order, without split and image number.
 
-    counts: rows of each image. looks: perceptual hash of each image, 0 if it could not be read.
+    counts: rows of each image.
     sound: whether reading each image and its annotations gave neither problems nor notes.
     problems: a sentence for each file and annotation that could not be read.
     notes: a sentence for each file that was read but should be checked.
@@ -45,7 +44,6 @@ class Rows(NamedTuple):
 
     table: pa.Table
     counts: list[int]
-    looks: list[int]
     sound: list[bool]
     problems: list[str]
     notes: list[str]
@@ -54,17 +52,16 @@ class Rows(NamedTuple):
 def read_rows(records: list[Record], options: Data) -> Rows:
     """Read whole images and their annotations; return their rows."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    counts, looks, sound = [], [], []
+    counts, sound = [], []
     problems: list[str] = []
     notes: list[str] = []
     for record in records:
-        count, look, before = 0, NO_HASH, len(problems) + len(notes)
+        count, before = 0, len(problems) + len(notes)
         try:
             facts = check_image(record.image_path, options)
         except RecordError as error:
             problems.append(str(error))
         else:
-            look = facts.look
             read = read_annotations(record, facts, options)
             _check_orientation(record, facts, read, options)
             problems += read.problems
@@ -85,9 +82,8 @@ def read_rows(records: list[Record], options: Data) -> Rows:
                 reason = None if record.format == UNLABELLED else NO_SEGMENTS
                 count = _append_rows(columns, image, {"left_out": [reason]})
         counts.append(count)
-        looks.append(look)
         sound.append(len(problems) + len(notes) == before)
-    return Rows(pa.Table.from_pydict(columns, schema=SCHEMA), counts, looks, sound, problems, notes)
+    return Rows(pa.Table.from_pydict(columns, schema=SCHEMA), counts, sound, problems, notes)
 
 
 def _check_orientation(record: Record, facts: ImageFacts, read: Annotations, options: Data) -> None:

@@ -1,7 +1,7 @@
 """Summary of an index: numbers of images, segments and classes, and reasons for leaving out."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,8 +104,11 @@ class Summary:
             yield f"left out of {split}: {len(rows)} {reason} ({examples}){details}"
 
 
-def summarise(path: Path) -> Summary:
-    """Return the summary of an index. Raises DatasetError when it is missing."""
+def summarise(path: Path, notes: Iterable[str] = ()) -> Summary:
+    """Return the summary of an index. Raises DatasetError when it is missing.
+
+    notes: further notes, which are shown first.
+    """
     file = open_index(path)
     table = file.read(columns=_COLUMNS).to_pandas(
         strings_to_categorical=True, split_blocks=True, self_destruct=True
@@ -114,7 +117,8 @@ def summarise(path: Path) -> Summary:
     problems = index_metadata(file)["problems"]
     unlabelled = table["split"] == UNLABELLED
     tables = table[used & ~unlabelled], table[used & unlabelled], table[~used]
-    return Summary(path, *tables, problems, _read_notes(path))
+    # Older indexes already have the note of near-duplicates.
+    return Summary(path, *tables, problems, list(dict.fromkeys([*notes, *_read_notes(path)])))
 
 
 def _read_notes(index: Path) -> list[str]:

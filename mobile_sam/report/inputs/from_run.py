@@ -19,7 +19,6 @@ from mobile_sam.config.schedule import normalise
 from mobile_sam.config.sections import CheckpointKind
 from mobile_sam.config.stage import Stage
 from mobile_sam.config.teachers import named_teachers
-from mobile_sam.data.index.summary import summarise
 from mobile_sam.evaluation.tables import read_metadata_or_empty
 from mobile_sam.paths import RunPaths, extra_checkpoints
 from mobile_sam.report.inputs.reading import (
@@ -27,6 +26,7 @@ from mobile_sam.report.inputs.reading import (
     read_average_precision,
     read_costs,
     read_csv,
+    read_data,
     read_objects,
     read_sweeps,
     read_times,
@@ -57,7 +57,7 @@ def read_run(config: RunConfig) -> ReportData:
         precision=read_average_precision(tables),
         costs=read_costs(paths.cost),
         training=read_training(config),
-        data=summarise(paths.index),
+        data=read_data(paths.index),
         groups=config.data.groups,
         origin=Origin(
             read_versions(config),

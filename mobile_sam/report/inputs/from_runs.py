@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from mobile_sam.config.run import RunConfig
-from mobile_sam.data.index.summary import summarise
 from mobile_sam.paths import RunPaths
 from mobile_sam.report.inputs.from_run import (
     main_checkpoint,
@@ -19,6 +18,7 @@ from mobile_sam.report.inputs.reading import (
     concat_objects,
     read_average_precision,
     read_costs,
+    read_data,
     read_objects,
     read_sweeps,
     read_times,
@@ -76,7 +76,7 @@ def read_runs(configs: Sequence[RunConfig]) -> ReportData:
         precision=read_average_precision(tables),
         costs=_costs(configs, checkpoints),
         training=_training(configs),
-        data=summarise(RunPaths(first).index),
+        data=read_data(RunPaths(first).index),
         groups=first.data.groups,
         origin=_origin(configs),
     )

@@ -12,7 +12,10 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mobile_sam.data.index.near_duplicates import near_duplicate_notes
+from mobile_sam.data.index.summary import Summary, summarise
 from mobile_sam.evaluation.tables import open_table
+from mobile_sam.system.cpus import cpus_of_rank
 from mobile_sam.system.errors import UserError
 
 _NAMES = ("checkpoint", "prompt", "image_id", "segment_id", "class")
@@ -28,6 +31,14 @@ _COSTS = (
     *(f"{part}_ms{end}" for part in ("encoder", "decoder") for end in ("", "_low", "_high")),
     *("memory_mib", "device", "threads", "img_size"),
 )
+
+
+def read_data(index: Path) -> Summary:
+    """Return the summary of an index, with notes on near-duplicates of training images.
+
+    Reads all images that were not read for this before. Raises DatasetError without an index.
+    """
+    return summarise(index, near_duplicate_notes(index, cpus_of_rank()))
 
 
 def read_objects(path: Path, name: str) -> pd.DataFrame:
