@@ -212,7 +212,10 @@ class _CocoFile:
 
     def _repeated(self, noun: str, ids: Iterator[Id]) -> set[int | str]:
         """Return the ids that occur more than once, and add a problem that lists them."""
-        counts = Counter(normalise_id(value) for value in ids)
+        values = [normalise_id(value) for value in ids]
+        if len(set(values)) == len(values):  # without counting a million of them
+            return set()
+        counts = Counter(values)
         repeated = {value for value, n in counts.items() if n > 1 and value is not None}
         if repeated:
             shown = [repr(value) for value in list(counts) if value in repeated]
@@ -227,7 +230,9 @@ class _CocoFile:
     def _is_named(self, image: Image) -> bool:
         if normalise_id(image.id) is None:
             self._problems.append(f"{self._path}: image {image.name!r} has no id; add it")
-        elif any(unicodedata.category(letter) in _CONTROL_CATEGORIES for letter in image.name):
+        elif not image.name.isprintable() and any(
+            unicodedata.category(letter) in _CONTROL_CATEGORIES for letter in image.name
+        ):
             self._problems.append(
                 f"{self._path}: file_name {image.name!r} has a control character; rename the image"
             )
