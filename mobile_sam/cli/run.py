@@ -44,7 +44,8 @@ def index(config: RunConfig, args: Arguments) -> None:
     from mobile_sam.data.index.near_duplicates import near_duplicate_notes
     from mobile_sam.data.index.summary import summarise
 
-    paths, notes = RunPaths(config), []
+    paths = RunPaths(config)
+    notes: list[str] = []
     if args.near_duplicates:
         notes = near_duplicate_notes(paths.index, args.workers)
     elif not args.summary:
