@@ -22,6 +22,8 @@ SHIPPED = [
     "mobileSAM",
     "mobileSAM_se",
     "nuclei",
+    "nuclei_small",
+    "nuclei_small_teacher",
 ]
 
 

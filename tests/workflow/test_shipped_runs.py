@@ -47,9 +47,10 @@ def test_runs_of_one_command_are_compared(finished: Path) -> None:
     assert (finished / comparison_directory(together) / "index.html").is_file()
 
 
-def test_runs_share_one_index_and_one_extraction(finished: Path) -> None:
+def test_runs_share_one_index_and_extract_equal_features_once(finished: Path) -> None:
     assert len(list(finished.glob("results/*/shared/*/index.parquet"))) == 1
-    assert len(list(finished.glob("results/*/shared/*/features/*.zarr"))) == 1
+    # nuclei_small has features of mirrored images, too.
+    assert len(list(finished.glob("results/*/shared/*/features/*.zarr"))) == 2
 
 
 @pytest.mark.parametrize("name", known_runs())
