@@ -125,7 +125,10 @@ def shapes(config: RunConfig, args: Arguments) -> None:
 
 
 def train(config: RunConfig, args: Arguments) -> None:
-    from mobile_sam.training.run import train_run
+    from mobile_sam.models.quick_import import quick_import
+
+    with quick_import():
+        from mobile_sam.training.run import train_run
 
     train_run(config, args.stage)
 

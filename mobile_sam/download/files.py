@@ -6,16 +6,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import pooch
-import requests
-from tqdm import tqdm
-
 from mobile_sam.config.catalog import KNOWN_CHECKPOINTS
 from mobile_sam.system.atomic_files import file_digest, link
 from mobile_sam.system.errors import ConfigError, UserError
 from mobile_sam.system.locking import acquire, open_lock
 from mobile_sam.system.machine_errors import machine_fault, naming
 from mobile_sam.system.paths import existing_path, output_problem
+
+# Imports of libraries for downloads are inside the functions, so that all commands start faster.
 
 
 class FetchError(UserError):
@@ -27,6 +25,8 @@ def cache_dir() -> Path:
 
     Raises FetchError for a user without a home directory.
     """
+    import pooch
+
     directory = Path(os.environ.get("MOBILE_SAM_CACHE") or pooch.os_cache("mobile_sam"))
     if directory.parts[:1] == ("~",):
         raise FetchError(
@@ -94,6 +94,8 @@ def fetch_file(url: str, sha256: str, target: Path, title: str) -> Path:
     others wait. title: name of the file, for messages. Raises FetchError with the address and the
     target path.
     """
+    import pooch
+
     if target.is_file() and not os.access(target.parent, os.W_OK):
         _check_cached(target, sha256, title)
         return target
@@ -145,6 +147,9 @@ def _download(url: str, output_file: str, pooch: object) -> None:
     The name of the partial file depends on the address. Pooch verifies the complete file and
     removes a wrong one, so that the next attempt starts again.
     """
+    import requests
+    from tqdm import tqdm
+
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
     part = Path(output_file).parent / f".{name}.part"
     existing = part.stat().st_size if part.is_file() else 0  # bytes
@@ -183,6 +188,8 @@ def check_reachable(name: str) -> None:
 
 def check_host(url: str, title: str, target: Path, timeout: float = 5.0) -> None:
     """Raise FetchError unless the host of `url` answers within `timeout` seconds."""
+    import requests
+
     try:
         requests.head(url, timeout=timeout, allow_redirects=True).raise_for_status()
     except requests.RequestException as error:

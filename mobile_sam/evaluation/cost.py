@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -161,6 +160,8 @@ def write_costs(
     Weights are random, because they do not affect cost. Equal specifications are measured once.
     device: as in `measure_cost`.
     """
+    import pandas as pd  # here, so that a validation starts faster
+
     costs: dict[ModelSpec, Cost] = {}
     rows = []
     for name, spec in models.items():

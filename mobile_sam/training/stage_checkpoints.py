@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from lightning_fabric import Fabric
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
@@ -204,5 +203,7 @@ class StageCheckpoints:
 
 
 def _write_table(progress: Progress, path: Path) -> None:
+    import pandas as pd  # here, so that a training starts faster
+
     with atomic_write(path) as unfinished:
         pd.DataFrame(progress.table()).to_csv(unfinished, index=False)
