@@ -1,16 +1,17 @@
 """Print the peak memory of a training step, and of the validation after an epoch, by objects.
 
     python benchmarks/memory.py [--objects 4 32 200] [--images 8] [--decoder-chunk-size N]
-        [--recompute-encoder] [--precision bf16-mixed] [--resident]
+        [--recompute-encoder] [--precision bf16-mixed] [--mask-loss-points N] [--resident]
 
 A step of a randomly initialised `vit_t` with AdamW, forward, backward and update, on a batch of
 images with so many objects each, half of them prompted by boxes and half by single points; and the
 validation of such an image, each object by its box and by a point.
 
 Tensors are fake ones, of which nothing is computed: the peak is that of the storages that are
-alive, weights included. With `--resident` the step is really made, for one image, each number of
-objects in a process of its own, of which the largest resident size is shown, with Python and torch
-in it.
+alive, weights included. With `--mask-loss-points`, the step is also measured with losses at so many
+points of each mask; the last column is the ratio of both. With `--resident` the step is really
+made, for one image, each number of objects in a process of its own, of which the largest resident
+size is shown, with Python and torch in it.
 """
 
 import argparse
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--decoder-chunk-size", type=int, default=DEFAULT)
     parser.add_argument("--recompute-encoder", action="store_true")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
+    parser.add_argument("--mask-loss-points", type=int)
     parser.add_argument("--resident", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -56,22 +58,29 @@ def main() -> None:
     print(f"{args.decoder_chunk_size} prompts a pass (the default is {DEFAULT}), encoder {again}")
     if args.resident:
         print(f"{platform.machine()}, {os.cpu_count()} CPUs, {args.img_size} px, float32, 1 image")
-        same = [f"--img-size={args.img_size}", f"--prompts-per-pass={args.decoder_chunk_size}"]
+        same = [f"--img-size={args.img_size}", f"--decoder-chunk-size={args.decoder_chunk_size}"]
         same += ["--recompute-encoder"] if args.recompute_encoder else []
+        same += [f"--mask-loss-points={args.mask_loss_points}"] if args.mask_loss_points else []
         for objects in args.objects:
             subprocess.run([sys.executable, __file__, *same, f"--one={objects}"], check=True)
         return
     print(f"fake tensors, {args.img_size} px, {args.precision}, {args.images} images a batch")
-    print("objects  training  validation   GiB")
+    points = args.mask_loss_points
+    columns = f"  with {points} points  ratio" if points else ""
+    print(f"objects  training  validation   GiB{columns}")
     for objects in args.objects:
         training, validation = training_peak(objects, args), validation_peak(objects, args)
-        print(f"{objects:7d}  {training / 2**30:8.2f}  {validation / 2**30:10.2f}", flush=True)
+        line = f"{objects:7d}  {training / 2**30:8.2f}  {validation / 2**30:10.2f}"
+        if points:
+            at_points = training_peak(objects, args, points)
+            line += f"       {at_points / 2**30:{len(columns) - 9}.2f}  {at_points / training:5.2f}"
+        print(line, flush=True)
 
 
-def training_peak(objects: int, args: argparse.Namespace) -> int:
+def training_peak(objects: int, args: argparse.Namespace, points: int | None = None) -> int:
     """Bytes of a step, all of it on one device."""
     with torch.device("meta"):
-        module = new_training_module(args)
+        module = new_training_module(args, points)
     # Autograd refuses fake tensors on `cuda` where there is none.
     with FakeTensorMode(allow_non_fake_inputs=True), MemoryMeter() as meter:
         module.to_empty(device="cpu").train()
@@ -98,14 +107,19 @@ def resident(objects: int, args: argparse.Namespace) -> None:
     """Make a step in this process, and print its largest resident size."""
     if not args.recompute_encoder:  # as training does
         keep_freed_memory()
-    step(new_training_module(args).train(), batch(1, objects, args.img_size), "32-true")
+    module = new_training_module(args, args.mask_loss_points)
+    step(module.train(), batch(1, objects, args.img_size), "32-true")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{objects:5d} objects  {peak:6.2f} GiB", flush=True)
 
 
-def new_training_module(args: argparse.Namespace) -> TrainingModule:
+def new_training_module(args: argparse.Namespace, points: int | None = None) -> TrainingModule:
     """A student with the usual losses."""
-    goal = Objective(LossWeights().computed, {}, {}, decoder_chunk_size=args.decoder_chunk_size)
+    goal = Objective(
+        *(LossWeights().computed, {}, {}),
+        decoder_chunk_size=args.decoder_chunk_size,
+        mask_loss_points=points,
+    )
     student = build_sam_model("vit_t", args.img_size)
     if args.recompute_encoder:
         recompute_encoder(student.image_encoder)
@@ -143,6 +157,7 @@ def batch(images: int, objects: int, img_size: int) -> Sample:
         points=points.repeat(images, 1, 1, 1),
         labels=labels.repeat(images, 1, 1),
         teacher={},
+        seed=torch.arange(images),
         labelled=torch.ones(images, dtype=torch.bool),
     )
 

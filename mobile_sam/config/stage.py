@@ -22,7 +22,7 @@ from mobile_sam.config.sections import (
 
 # Recorded settings lack these keys at their defaults, so that stages from before they existed stay
 # valid. New keys belong here.
-_LATER_KEYS: frozenset[str] = frozenset()
+_LATER_KEYS: frozenset[str] = frozenset({"mask_loss_points"})
 
 
 class StageSettings(Strict):
@@ -37,6 +37,14 @@ class StageSettings(Strict):
         used_if="distillation",
     )
     loss_weights: LossWeights = stage_key(LossWeights, "weights of the supervised losses")
+    mask_loss_points: int | None = stage_key(
+        None,
+        "number of points of each mask at which focal, Dice and boundary loss are computed, which "
+        "needs less memory, a multiple of 8; Mask2Former uses 12,544; null: at all pixels",
+        used_if="supervised",
+        ge=16,
+        multiple_of=8,
+    )
     learning_rate: float = stage_key(1e-4, "peak learning rate of AdamW", gt=0)
     freeze: Freeze = stage_key(Freeze, "parts of the model that are not trained")
     prompts: Prompts = stage_key(Prompts, "kinds of prompts drawn in training", used_if="prompted")

@@ -87,10 +87,18 @@ def boundary(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     of that of Boundary IoU (Cheng et al., arXiv:2103.16562). 0 if there is no edge.
     Shapes as in `focal`. Returns (N,).
     """
+    return cross_entropy(logits, truth, edge_band(truth) * valid)
+
+
+def cross_entropy(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy, the mean over valid pixels; shapes as in `focal`. Returns (N,)."""
+    return _mean(F.binary_cross_entropy_with_logits(logits, truth, reduction="none"), valid)
+
+
+def edge_band(truth: Tensor) -> Tensor:
+    """Return the band of `boundary` along the edge of the object, (N, H, W), 0 or 1."""
     reach = max(1, round(truth.shape[1] * _BAND))
-    band = _dilated(truth, reach) - (1 - _dilated(1 - truth, reach))
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    return _mean(cross_entropy, band * valid)
+    return _dilated(truth, reach) - (1 - _dilated(1 - truth, reach))
 
 
 def _dilated(mask: Tensor, reach: int) -> Tensor:
@@ -218,3 +226,9 @@ def _logits(decoded: Decoded) -> Tensor:
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {name: globals()[name] for name in LOSSES}
+# Losses of kind `mask` that look at more of the truth than the pixels of the logits: the pixels of
+# the whole truth that they count, (N, H, W), and the loss of these pixels alone. All others of this
+# kind take any pixels, (N, 1, K).
+IN_REGIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]] = {
+    "boundary": (edge_band, cross_entropy)
+}

@@ -7,7 +7,7 @@
 5. Total: the weighted sum.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,7 +26,8 @@ from mobile_sam.models.prompt_encoder import ABSENT, FOREGROUND
 from mobile_sam.models.sam import Sam
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.training.clicks import with_clicks
-from mobile_sam.training.losses import FUNCTIONS, dice, full_precision, measured_iou
+from mobile_sam.training.losses import FUNCTIONS, full_precision, measured_iou
+from mobile_sam.training.mask_points import losses_at_points, random_pixels
 from mobile_sam.training.teacher import FeatureProjections, TeacherDecoder
 
 Losses = dict[str, Tensor]
@@ -49,6 +50,8 @@ class Objective:
         from the truth or the teacher, as `click_target` says.
     multimask: whether single points get three masks, of which the best is trained.
     decoder_chunk_size: number of prompts that are decoded at a time.
+    mask_loss_points: number of points at which losses of masks to the truth are computed; None: at
+        all pixels.
     """
 
     truth_losses: dict[str, float]
@@ -59,6 +62,7 @@ class Objective:
     click_target: ClickTarget = "truth"
     multimask: bool = True
     decoder_chunk_size: int = 32
+    mask_loss_points: int | None = None
 
     @property
     def three_masks(self) -> bool:
@@ -82,6 +86,7 @@ def stage_objective(config: RunConfig, stage: Stage) -> Objective:
         click_target=stage.click_target,
         multimask=config.multimask,
         decoder_chunk_size=config.decoder_chunk_size,
+        mask_loss_points=stage.mask_loss_points,
     )
 
 
@@ -139,7 +144,7 @@ class TrainingModule(nn.Module):
         for number in range(self.objective.prompt_rounds):
             last = number + 1 == self.objective.prompt_rounds
             decoded = decode_round(
-                self.student, self.decoders, self.objective, embedding, batch, last
+                self.student, self.decoders, self.objective, embedding, batch, number, last
             )
             round_losses.append({name: loss.mean(1) for name, loss in decoded.losses.items()})
             if not last:
@@ -189,29 +194,32 @@ def decode_round(
     objective: Objective,
     embedding: Tensor,
     batch: Sample,
+    number: int = 0,
     last: bool = False,
 ) -> Round:
     """Decode a batch's prompts on its embeddings (B, C, S/16, S/16).
 
-    last: whether no click follows.
+    number: number of the round, from 0. last: whether no click follows.
     More prompts than `objective.decoder_chunk_size` are decoded in chunks. Each chunk is decoded
     again in the backward pass, so that memory holds the activations of one chunk only.
     """
     chunks = list(_chunks(batch, objective.decoder_chunk_size))
     chunk_losses: list[Losses] = []
     click_inputs = []
+    first = 0
     for chunk in chunks:
         teachers = [
             (d.share, d(chunk.teacher[d.name], **_prompts(chunk, d.dtype), outputs=ALL))
             for d in decoders
         ]
-        arguments = (student, objective, embedding, chunk, teachers)
+        arguments = (student, objective, embedding, chunk, teachers, first, number)
         if len(chunks) > 1 and torch.is_grad_enabled():
             losses, low_res_logits = checkpoint(
                 *(_decode_chunk, *arguments), use_reentrant=False, preserve_rng_state=False
             )
         else:
             losses, low_res_logits = _decode_chunk(*arguments)
+        first += chunk.labels.shape[1]
         chunk_losses.append({name: x.view(chunk.labels.shape[:2]) for name, x in losses.items()})
         if not last:
             size = student.img_size
@@ -231,17 +239,27 @@ def _decode_chunk(
     embedding: Tensor,
     chunk: Sample,
     teachers: Sequence[tuple[float, Decoded]],
+    first: int,
+    number: int,
 ) -> tuple[Losses, Tensor]:
-    """Return losses (B*P,) by name, and low_res_logits (B*P, 1, S/4, S/4) to continue with."""
+    """Return losses (B*P,) by name, and low_res_logits (B*P, 1, S/4, S/4) to continue with.
+
+    first: place of the chunk's first prompt in its sample. number: as in `decode_round`.
+    """
     ambiguous = _ambiguous(chunk, objective)
     outputs = ALL if objective.prompt_losses or bool(ambiguous.any()) else SINGLE
     decoded = decode(student, embedding, chunk, outputs)
     losses: Losses = {}
     prompts = chunk.labels.shape[1]
     if objective.truth_losses:
-        truth = chunk.masks.flatten(0, 1).to(student.dtype)
-        valid = chunk.valid.repeat_interleave(prompts, dim=0).to(student.dtype)
-        losses |= truth_losses(decoded, truth, valid, ambiguous, objective.truth_losses)
+        truth, valid = chunk.masks.flatten(0, 1), chunk.valid.repeat_interleave(prompts, dim=0)
+        pixels = None
+        if objective.mask_loss_points is None:
+            truth, valid = truth.to(student.dtype), valid.to(student.dtype)
+        else:
+            drawn_for = chunk.masks, chunk.size, chunk.seed, first, number
+            pixels = random_pixels(*drawn_for, objective.mask_loss_points).flatten(0, 1)
+        losses |= truth_losses(decoded, truth, valid, ambiguous, objective.truth_losses, pixels)
     if objective.prompt_losses:
         valid = chunk.valid[:, ::4, ::4].repeat_interleave(prompts, dim=0).to(student.dtype)
         losses |= prompt_losses(decoded, teachers, valid, objective.prompt_losses)
@@ -340,7 +358,12 @@ def upscale_logits(low_res_logits: Tensor, img_size: int) -> Tensor:
 
 
 def truth_losses(
-    decoded: Decoded, truth: Tensor, valid: Tensor, ambiguous: Tensor, weights: Mapping[str, float]
+    decoded: Decoded,
+    truth: Tensor,
+    valid: Tensor,
+    ambiguous: Tensor,
+    weights: Mapping[str, float],
+    pixels: Tensor | None = None,
 ) -> Losses:
     """Return unweighted losses of each prompt, (N,), by name; and `train_iou`, of the one mask.
 
@@ -350,29 +373,48 @@ def truth_losses(
         prompt are the means over the one mask and the best of three; the predicted IoU of all
         three masks is trained.
     truth, valid: (N, S, S), 0 or 1.
+    pixels: `random_pixels` of each prompt, some of which are the points at which losses of masks
+        are computed; None: all pixels. The IoU is always that of whole masks, and so is the choice
+        of the best; neither has a gradient.
     """
-    logits = upscale_logits(decoded.low_res_logits[:, :1], truth.shape[1])[:, 0]
-    losses = _mask_losses(logits, truth, valid, weights)
-    measured = measured_iou(logits, truth, valid)
+    low_res_logits = decoded.low_res_logits[:, :1]
+    if pixels is None:
+        logits = upscale_logits(low_res_logits, truth.shape[1])[:, 0]
+        losses = _mask_losses(logits, truth, valid, weights)
+        measured = measured_iou(logits, truth, valid)
+    else:
+        losses = losses_at_points(low_res_logits[:, 0], truth, valid, weights, pixels)
+        measured = _ranking(low_res_logits, truth, valid, [])[1][:, 0]
     losses |= _iou_losses(decoded.predicted_iou[:, 0], measured, weights)
     rows = ambiguous.nonzero().squeeze(1)
     if len(rows) and decoded.low_res_logits.shape[1] > 1:
         three = Decoded(*(field[rows, 1:] for field in decoded))
-        best = _best_of_three(three, truth[rows], valid[rows], weights)
+        of_rows = None if pixels is None else pixels[rows]
+        best = _best_of_three(three, truth[rows], valid[rows], weights, of_rows)
         for name, loss in best.items():
             losses[name] = losses[name].index_add(0, rows, (loss - losses[name][rows]) / 2)
     return losses | {"train_iou": measured}
 
 
 def _best_of_three(
-    decoded: Decoded, truth: Tensor, valid: Tensor, weights: Mapping[str, float]
+    decoded: Decoded,
+    truth: Tensor,
+    valid: Tensor,
+    weights: Mapping[str, float],
+    pixels: Tensor | None,
 ) -> Losses:
     """Return losses (N,) of the best of three masks; `iou` is the mean of all three."""
-    ranking, measured = _ranking(decoded.low_res_logits, truth, valid, weights)
+    terms = [(w, FUNCTIONS[n]) for n, w in weights.items() if n in {"focal", "dice"} and w]
+    ranking, measured = _ranking(
+        decoded.low_res_logits, truth, valid, terms or [(1.0, FUNCTIONS["dice"])]
+    )
     best = ranking.argmin(1)
     chosen = decoded.low_res_logits[torch.arange(len(best), device=best.device), best]
-    logits = upscale_logits(chosen[:, None], truth.shape[1])[:, 0]
-    losses = _mask_losses(logits, truth, valid, weights)
+    if pixels is None:
+        logits = upscale_logits(chosen[:, None], truth.shape[1])[:, 0]
+        losses = _mask_losses(logits, truth, valid, weights)
+    else:
+        losses = losses_at_points(chosen, truth, valid, weights, pixels)
     errors = _iou_losses(decoded.predicted_iou, measured, weights)
     return losses | {name: error.mean(1) for name, error in errors.items()}
 
@@ -400,21 +442,25 @@ def _iou_losses(predicted: Tensor, measured: Tensor, weights: Mapping[str, float
 
 @torch.no_grad()
 def _ranking(
-    low_res_logits: Tensor, truth: Tensor, valid: Tensor, weights: Mapping[str, float]
+    low_res_logits: Tensor,
+    truth: Tensor,
+    valid: Tensor,
+    terms: Sequence[tuple[float, Callable[..., Tensor]]],
 ) -> tuple[Tensor, Tensor]:
-    """Return weighted focal and dice loss, and measured IoU, each (N, M), of M masks a prompt.
+    """Return the sum of weighted losses, and measured IoU, each (N, M), of M masks a prompt.
 
-    low_res_logits: (N, M, S/4, S/4). Masks are compared at the resolution of the truth: at a lower
-    one, a small object is as large as one of twice its size. Only a few are compared at a time, so
-    that they need little memory besides the tensors that are kept for the gradient.
+    low_res_logits: (N, M, S/4, S/4). terms: weights and losses; none for the IoU alone.
+    Masks are compared at the resolution of the truth: at a lower one, a small object is as large as
+    one of twice its size. Only a few are compared at a time, so that they need little memory
+    besides the tensors that are kept for the gradient.
     """
-    terms = [(w, FUNCTIONS[n]) for n, w in weights.items() if n in {"focal", "dice"} and w]
-    terms = terms or [(1.0, dice)]
-    losses, ious = (truth.new_empty(low_res_logits.shape[:2]) for _ in range(2))
+    dtype = full_precision(low_res_logits).dtype
+    losses, ious = (truth.new_empty(low_res_logits.shape[:2], dtype=dtype) for _ in range(2))
     for start in range(0, len(truth), _MASKS_AT_ONCE):
         rows = slice(start, start + _MASKS_AT_ONCE)
+        target, counted = truth[rows].to(dtype), valid[rows].to(dtype)
         for k, mask in enumerate(low_res_logits[rows].unbind(1)):
-            compared = upscale_logits(mask[:, None], truth.shape[1])[:, 0], truth[rows], valid[rows]
+            compared = upscale_logits(mask[:, None], truth.shape[1])[:, 0], target, counted
             losses[rows, k] = sum(weight * loss(*compared) for weight, loss in terms)
             ious[rows, k] = measured_iou(*compared)
     return losses, ious

@@ -15,6 +15,7 @@ from mobile_sam.training.run import train_run
 RANDOM = {
     "prompts": {"box": 1, "point": 1, "interior_point": 1, "points": 1, "mask": 1},
     "prompt_rounds": 2,
+    "mask_loss_points": 64,
     "augment": {"flip": True, "scale": 0.4, "brightness": 0.2, "contrast": 0.2, "hue": 0.1},
 }
 

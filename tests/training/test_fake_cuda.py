@@ -103,8 +103,9 @@ def step(config: RunConfig, dtype: torch.dtype | None) -> nn.Module:
         {},
         {"click_target": "teacher", "decoder_chunk_size": 2},
         {"freeze": {"image_encoder": True}, "recompute_encoder": True},
+        {"mask_loss_points": 64, "decoder_chunk_size": 2},
     ],
-    ids=["everything", "in parts", "cached embeddings"],
+    ids=["everything", "in parts", "cached embeddings", "at points"],
 )
 def test_a_training_step(changes: dict[str, Any], dtype: torch.dtype | None) -> None:
     config = parse_config(EVERYTHING | changes, "test")

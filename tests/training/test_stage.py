@@ -154,6 +154,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "num_epochs": (2, {}),
     "stage_schedule": ([{"start_epoch": 0, "end_epoch": 1, "learning_rate": 0.01}], {}),
     "loss_weights": ({"focal": 1.0}, {}),
+    "mask_loss_points": (64, {}),
     "learning_rate": (0.01, {}),
     "freeze": ({"mask_decoder": True}, {}),
     "prompts": ({"box": 1.0, "point": 0.0}, {}),

@@ -25,6 +25,7 @@ TINY = {"model_type": "tiny_sam", "images": 2, "img_size": 192}
 CASES: list[dict[str, Any]] = [
     TINY | {"img_size": 64, "images": 3},
     TINY | {"img_size": 256, "recompute_encoder": True, "decoder_chunk_size": 2},
+    TINY | {"img_size": 256, "recompute_encoder": True, "mask_loss_points": 512},
     {
         **TINY,
         **{"use_distill": True, "teacher_checkpoint": "random", "prompt_rounds": 2},
@@ -75,6 +76,7 @@ def test_a_blank_batch_has_cached_embeddings_where_training_has() -> None:
 def test_what_saves_memory_lowers_the_estimate() -> None:
     plain = memory()
     assert memory(recompute_encoder=True) < plain
+    assert memory(mask_loss_points=512) < plain
     assert memory(device="cuda", checkpoint="nowhere.pt") < plain  # bfloat16; nothing is loaded
 
 
