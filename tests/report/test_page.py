@@ -14,7 +14,7 @@ from mobile_sam.config.checkpoints import checkpoint_names
 from mobile_sam.config.run import RunConfig
 from mobile_sam.evaluation.tables import read_metadata, write_table
 from mobile_sam.paths import RunPaths
-from mobile_sam.report.inputs.from_run import read_run
+from mobile_sam.report.inputs.from_run import read_run, run_checkpoints
 from mobile_sam.report.inputs.from_runs import read_runs
 from mobile_sam.report.labels import PROMPTS
 from mobile_sam.report.outputs import report_pictures
@@ -46,6 +46,13 @@ def copied(finished: RunConfig, tmp_path: Path) -> RunConfig:
 
 def sections(page: str) -> list[str]:
     return re.findall(r'<section id="(\w+)">', page)
+
+
+def test_the_start_says_where_its_decoder_is_from(finished: RunConfig) -> None:
+    copying = finished.model_copy(update={"decoder_from_teacher": True})
+    own, copied = (run_checkpoints(config)[1].description for config in (finished, copying))
+    assert own == "the student before training: random weights (tiny_sam)"
+    assert copied == f"{own}, with the teacher's decoder"
 
 
 def test_the_page_has_everything_and_needs_no_network(finished: RunConfig, page: Path) -> None:

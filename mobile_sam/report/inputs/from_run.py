@@ -73,6 +73,8 @@ def run_checkpoints(config: RunConfig) -> tuple[Checkpoint, ...]:
     The best epoch of a stage is included if it is not the last one.
     """
     start = f"{config.checkpoint or 'random weights'} ({config.model_type})"
+    if config.decoder_from_teacher:
+        start += ", with the teacher's decoder"
     descriptions: dict[str, tuple[Kind, str]] = {
         BOX_FILLED: (
             "baseline",
