@@ -4,12 +4,15 @@ A state dict has our own (timm's) names in memory and the original names in file
 interchangeable with the original MobileSAM and SAM code. Both kinds of names are read.
 """
 
+from pathlib import Path
+
 import torch
 
 from mobile_sam.models.original_names import own_state, to_original_name
 from mobile_sam.models.sam import PARTS, Sam
 from mobile_sam.models.tiny_vit import TinyViTEncoder
 from mobile_sam.models.wrappings import StateDict, list_names
+from mobile_sam.system.atomic_files import atomic_write
 from mobile_sam.system.errors import ConfigError
 
 _LISTED = 20  # names per kind of problem in a message
@@ -54,6 +57,13 @@ def _by_part(model: Sam, keys: set[str], state: StateDict) -> list[str]:
             entries.append(f"all {len(part_keys)} tensors of {part}")
             keys = keys - part_keys
     return entries + sorted(original_name(model, key) for key in keys)
+
+
+def write_weights(model: Sam, path: Path) -> None:
+    """Write the state dict of a model, under original names, through a temporary file."""
+    # An open file: given a path, torch writes its name into the file.
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
+        torch.save(to_original(model), file)
 
 
 def original_name(model: Sam, key: str) -> str:

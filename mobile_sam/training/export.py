@@ -2,17 +2,14 @@
 
 import logging
 
-import torch
-
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import normalise
 from mobile_sam.config.sections import CheckpointKind
 from mobile_sam.config.stage import Stage
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.student_teacher import start_student
-from mobile_sam.models.weights import to_original
+from mobile_sam.models.weights import write_weights
 from mobile_sam.paths import RunPaths
-from mobile_sam.system.atomic_files import atomic_write
 from mobile_sam.system.finished_results import retire
 from mobile_sam.training import checkpoint
 
@@ -35,9 +32,7 @@ def export_weights(config: RunConfig) -> None:
     model = start_student(config)
     load_student(model, config, normalise(config)[-1], config.use_checkpoint)
     target = RunPaths(config).weights
-    # An open file: given a path, torch writes its name into the file.
-    with atomic_write(target) as unfinished, unfinished.open("wb") as file:
-        torch.save(to_original(model), file)
+    write_weights(model, target)
     retire(RunPaths(config).finished_stage(normalise(config)[-1]), checkpoint.version_of_code())
     if any(".se." in key for key in model.state_dict()):
         log.info("%s has Squeeze-and-Excitation gates, which only this package reads", target)

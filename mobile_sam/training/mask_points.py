@@ -89,7 +89,7 @@ def losses_at_points(
     truth, valid: (N, S, S) bool. pixels: (N, 13 K / 4), as in `random_pixels`.
     """
     points = select_points(low_res_logits, valid, pixels)
-    logits = logits_at(low_res_logits, points, truth.shape[1])[:, None]  # (N, 1, K)
+    logits = logits_at_pixels(low_res_logits, points, truth.shape[1])[:, None]  # (N, 1, K)
     target, counted = (at_points(x, points)[:, None].to(logits.dtype) for x in (truth, valid))
     losses = {}
     for name, weight in weights.items():
@@ -112,7 +112,7 @@ def select_points(low_res_logits: Tensor, valid: Tensor, pixels: Tensor) -> Tens
     """
     quarter = pixels.shape[1] // 13
     candidates, random = pixels.split([12 * quarter, quarter], dim=1)
-    certainty = logits_at(low_res_logits, candidates, valid.shape[1]).abs()
+    certainty = logits_at_pixels(low_res_logits, candidates, valid.shape[1]).abs()
     certainty = certainty.masked_fill(~at_points(valid, candidates), torch.inf)
     uncertain = certainty.topk(3 * quarter, dim=1, largest=False).indices
     return torch.cat([candidates.gather(1, uncertain), random], dim=1)
@@ -127,16 +127,24 @@ def _region_at(
     return torch.cat([at_points(find(masks.to(dtype)), places) for masks, places in parts])
 
 
-def logits_at(low_res_logits: Tensor, pixels: Tensor, side: int) -> Tensor:
+def logits_at_pixels(low_res_logits: Tensor, pixels: Tensor, side: int) -> Tensor:
     """Return the logits (N, K) that `upscale_logits` gives at pixels, without those of the others.
 
     low_res_logits: (N, S/4, S/4). pixels: (N, K), as in `random_pixels`. side: S.
     """
     logits = full_precision(low_res_logits)
-    places = torch.stack([pixels % side, pixels // side], dim=-1).to(logits.dtype)
-    grid = (2 * places + 1) / side - 1  # from -1 to 1 between the edges of the frame
+    corners = torch.stack([pixels % side, pixels // side], dim=-1).to(logits.dtype)
+    return logits_at(logits, corners + 0.5, side)
+
+
+def logits_at(low_res_logits: Tensor, points: Tensor, side: int) -> Tensor:
+    """Return the logits (N, K) of masks (N, S/4, S/4) at points (N, K, 2), interpolated.
+
+    points: xy in pixels of the model frame, whose side is S; (0, 0) is a corner of the frame.
+    """
+    grid = (2 * points / side - 1)[:, None]  # from -1 to 1 between the edges of the frame
     sampled = F.grid_sample(
-        *(logits[:, None], grid[:, None]), padding_mode="border", align_corners=False
+        *(low_res_logits[:, None], grid), padding_mode="border", align_corners=False
     )
     return sampled[:, 0, 0]
 

@@ -18,9 +18,10 @@ from mobile_sam.models.mask_decoder import SINGLE
 from mobile_sam.models.prompt_encoder import BOTTOM_RIGHT, STRIDE, TOP_LEFT
 from mobile_sam.models.sam import Sam
 from mobile_sam.models.two_way import ImageToTokens, TokensToImage
-from mobile_sam.models.weights import to_original
-from mobile_sam.system.atomic_files import atomic_write
+from mobile_sam.models.weights import write_weights
 from mobile_sam.training.losses import dice
+from mobile_sam.training.mask_points import logits_at
+from mobile_sam.training.optim import lr_factor
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +57,7 @@ def write_shape_weights(model: Sam, steps: int, seed: int, path: Path) -> None:
     """Teach `model` shapes, and write its weights under original names to `path`."""
     match_positions(model)
     learn_shapes(model, steps, seed)
-    # An open file: given a path, torch writes its name into the file.
-    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
-        torch.save(to_original(model), file)
+    write_weights(model, path)
 
 
 @torch.no_grad()
@@ -83,10 +82,11 @@ def learn_shapes(model: Sam, steps: int, seed: int, objects: int = _OBJECTS) -> 
     generator = torch.Generator().manual_seed(seed)
     trained = [*model.prompt_encoder.parameters(), *model.mask_decoder.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
+    warmup = max(1, round(_WARMUP * steps))
     total, logged = 0.0, 0
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = _LEARNING_RATE * _rate(step, steps)
+            group["lr"] = _LEARNING_RATE * lr_factor(step, steps, warmup, "cosine")
         loss = step_loss(model, objects, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -107,14 +107,6 @@ def step_loss(model: Sam, objects: int, generator: torch.Generator) -> Tensor:
     labels = torch.tensor([[TOP_LEFT, BOTTOM_RIGHT]], device=model.device).expand(objects, 2)
     decoded = model.decode_all(noise, ellipses.boxes, labels, outputs=SINGLE)
     return shape_loss(decoded.low_res_logits, ellipses, points, model.img_size)
-
-
-def _rate(step: int, steps: int) -> float:
-    """Return the share of the learning rate: a linear warm-up, then half a cosine."""
-    warmup = max(1, round(_WARMUP * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def _draw_noise(model: Sam, generator: torch.Generator) -> Tensor:
@@ -149,11 +141,7 @@ def sample_points(ellipses: Ellipses, img_size: int, generator: torch.Generator)
 
 def shape_loss(low_res_logits: Tensor, ellipses: Ellipses, points: Tensor, img_size: int) -> Tensor:
     """Return cross-entropy plus Dice loss at points (N, K, 2) of masks (N, 1, S/4, S/4)."""
-    truth = ellipses.contain(points)
-    places = (2 * points / img_size - 1)[:, None]
-    sampled = F.grid_sample(
-        low_res_logits, places, mode="bilinear", padding_mode="border", align_corners=False
-    )
-    logits, truth = sampled[:, 0], truth[:, None]
+    truth = ellipses.contain(points)[:, None]
+    logits = logits_at(low_res_logits[:, 0], points, img_size)[:, None]
     cross_entropy = F.binary_cross_entropy_with_logits(logits, truth)
     return cross_entropy + dice(logits, truth, torch.ones_like(truth)).mean()

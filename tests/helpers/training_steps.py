@@ -10,7 +10,7 @@ from mobile_sam.config.sections import level_name
 from mobile_sam.data.sampling.dataset import Sample
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.mask_decoder import Decoded
-from mobile_sam.training.step import Objective, TrainingModule, encode
+from mobile_sam.training.step import Losses, Objective, TrainingModule, encode
 from mobile_sam.training.teacher import FeatureProjections, Level, TeacherDecoder
 
 SUPERVISED = {"focal": 20.0, "dice": 1.0, "iou": 1.0}
@@ -71,6 +71,14 @@ def encoder_gradient(model: TrainingModule) -> float:
     """The sum of absolute gradients in the student's image encoder."""
     gradients = [p.grad for p in model.student.image_encoder.parameters()]
     return sum(float(g.abs().sum()) for g in gradients if g is not None)
+
+
+def losses_and_gradients(model: TrainingModule, sample: Sample) -> tuple[Losses, Losses]:
+    """Losses of a step in 64 bits, and the gradients of all that it reaches, by name."""
+    losses = model.double().eval()(sample)
+    losses["loss"].sum().backward()
+    named = model.named_parameters()
+    return losses, {name: p.grad for name, p in named if p.grad is not None}
 
 
 def own_decoder(model: TrainingModule) -> TeacherDecoder:

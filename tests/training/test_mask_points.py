@@ -12,14 +12,20 @@ from mobile_sam.training import mask_points
 from mobile_sam.training.losses import FUNCTIONS, focal
 from mobile_sam.training.mask_points import (
     at_points,
-    logits_at,
+    logits_at_pixels,
     losses_at_points,
     pixels_to_choose_from,
     random_pixels,
     select_points,
 )
 from mobile_sam.training.step import truth_losses, upscale_logits
-from tests.helpers.training_steps import SUPERVISED, batch, encoder_gradient, training_module
+from tests.helpers.training_steps import (
+    SUPERVISED,
+    batch,
+    encoder_gradient,
+    losses_and_gradients,
+    training_module,
+)
 
 SIDE = 64
 MASK_LOSSES = dict.fromkeys(LossWeights.names("mask"), 1.0)
@@ -53,7 +59,9 @@ def noise(masks: int = 1) -> Tensor:
 def test_logits_at_pixels_are_those_of_the_upscaled_mask() -> None:
     logits = noise(2)
     expected = upscale_logits(logits[:, None], SIDE)[:, 0].flatten(1)
-    assert torch.allclose(logits_at(logits, EVERY_PIXEL.repeat(2, 1), SIDE), expected, atol=1e-6)
+    assert torch.allclose(
+        logits_at_pixels(logits, EVERY_PIXEL.repeat(2, 1), SIDE), expected, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", MASK_LOSSES)
@@ -187,10 +195,7 @@ def test_points_do_not_depend_on_the_chunks_of_the_decoder() -> None:
         model = training_module(
             mask_loss_points=104, prompt_rounds=2, decoder_chunk_size=decoder_chunk_size
         )
-        losses = model.double().eval()(sample)
-        losses["loss"].sum().backward()
-        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        found.append((losses, gradients))
+        found.append(losses_and_gradients(model, sample))
     (whole, of_whole), (parts, of_parts) = found
     for name, loss in whole.items():
         assert torch.allclose(parts[name], loss, rtol=1e-9), name

@@ -17,6 +17,7 @@ from mobile_sam.models.two_way import TokensToImage
 from mobile_sam.paths import RunPaths
 from mobile_sam.pipeline.settings_files import shared_settings
 from mobile_sam.system.errors import ConfigError
+from mobile_sam.training.mask_points import logits_at
 from mobile_sam.training.shapes import (
     Ellipses,
     draw_ellipses,
@@ -47,8 +48,7 @@ def overlap(model: Sam, count: int = 64) -> float:
     labels = torch.tensor([[TOP_LEFT, BOTTOM_RIGHT]]).expand(count, 2)
     with torch.no_grad():
         logits = model.decode_all(blank, ellipses.boxes, labels, outputs=SINGLE).low_res_logits
-    places = (2 * points / model.img_size - 1)[:, None]
-    predicted = torch.nn.functional.grid_sample(logits, places, align_corners=False)[:, 0, 0] > 0
+    predicted = logits_at(logits[:, 0], points, model.img_size) > 0
     truth = ellipses.contain(points) > 0
     return float(((predicted & truth).sum(1) / (predicted | truth).sum(1).clamp(min=1)).mean())
 

@@ -15,6 +15,7 @@ from tests.helpers.training_steps import (
     SUPERVISED,
     batch,
     encoder_gradient,
+    losses_and_gradients,
     teacher_decoder,
     training_module,
 )
@@ -105,10 +106,7 @@ def test_parts_give_the_losses_and_gradients_of_the_whole(rounds: int) -> None:
             prompt_rounds=rounds,
             decoder_chunk_size=decoder_chunk_size,
         )
-        losses = model.double().eval()(sample)
-        losses["loss"].sum().backward()
-        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        found.append((losses, gradients))
+        found.append(losses_and_gradients(model, sample))
     (whole, of_whole), (parts, of_parts) = found
     for name, loss in whole.items():
         assert torch.allclose(parts[name], loss, rtol=1e-12), name
