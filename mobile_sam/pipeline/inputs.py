@@ -122,8 +122,7 @@ def _missing_weights(config: RunConfig) -> Iterator[str]:
     for key, value in requested.items():
         if value is None or value.startswith("run:"):
             continue
-        no_file = value == "imagenet" or random_number(value) is not None or shape_steps(value)
-        if no_file and not key.startswith("compare"):
+        if _is_made(key, value):
             continue
         if value in KNOWN_CHECKPOINTS:
             try:
@@ -134,6 +133,16 @@ def _missing_weights(config: RunConfig) -> Iterator[str]:
             yield from _wrong_file(
                 key, value, f"give a path or one of {', '.join(KNOWN_CHECKPOINTS)}"
             )
+
+
+def _is_made(key: str, value: str) -> bool:
+    """Return whether weights are random or made by the run, so that they need no file of the user.
+
+    A student starts from other such weights than a teacher. Weights for `compare` are always files.
+    """
+    if key == "checkpoint":
+        return value == "imagenet" or shape_steps(value) is not None
+    return not key.startswith("compare") and random_number(value) is not None
 
 
 def known_checkpoints(runs: Runs) -> set[str]:

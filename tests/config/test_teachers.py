@@ -182,6 +182,22 @@ def test_missing_weights_of_a_teacher_are_named(scenes: Path, tmp_path: Path) ->
         check_inputs(Runs(all=(config,), named=(config,)))
 
 
+@pytest.mark.parametrize(
+    ("key", "weights"),
+    [
+        ("checkpoint", "random"),
+        ("teacher_checkpoint", "shapes"),
+        ("teacher_checkpoint", "imagenet"),
+    ],
+)
+def test_weights_of_the_other_kind_of_model_are_no_file(
+    key: str, weights: str, scenes: Path, tmp_path: Path
+) -> None:
+    config = run(tmp_path, []).model_copy(update={**directories(scenes), key: weights})
+    with pytest.raises(ConfigError, match=f"{key}: there is no file '{weights}'; give a path"):
+        check_inputs(Runs(all=(config,), named=(config,)))
+
+
 def test_every_teacher_is_validated_by_its_own_settings(tmp_path: Path) -> None:
     config = run(tmp_path, [VIT, TINY])
     assert (
