@@ -13,7 +13,7 @@ min_version("9.17")
 
 from mobile_sam.config.checkpoints import BOX_FILLED, exported_checkpoint
 from mobile_sam.config.load import DEFAULT_OVERLAY, DEFAULT_RUN, resolve
-from mobile_sam.config.schedule import canonical, needs_features, normalise
+from mobile_sam.config.schedule import needs_features, normalise
 from mobile_sam.paths import (
     RunPaths,
     comparable_runs,
@@ -43,10 +43,12 @@ from mobile_sam.pipeline.rules import (
     report_inputs,
     stage_features,
     stage_inputs,
+    stages_of_runs,
     teacher_inputs,
     with_detections,
 )
 from mobile_sam.pipeline.settings_files import with_extract_jobs
+from mobile_sam.pipeline.shared_stages import adopt_stages
 from mobile_sam.report.outputs import comparison_pictures, report_pictures
 from mobile_sam.system.errors import UserError
 from mobile_sam.system.machine_errors import machine_fault, path_problem
@@ -60,6 +62,7 @@ try:
     RUNS = resolve(DEFAULT_RUN if named is None else named, overlay, overrides)
     if not workflow.remote_exec:
         check_inputs(RUNS)
+        adopt_stages(RUNS.all)
     gpus = offer_gpus(workflow)
     RUNS = with_extract_jobs(RUNS, gpus, remote=workflow.remote_exec)
 except (UserError, OSError) as error:

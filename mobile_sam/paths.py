@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mobile_sam.config.checkpoints import extra_weights, referenced_run
 from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
+from mobile_sam.config.schedule import canonical, normalise
 from mobile_sam.config.sections import CheckpointKind, clean_name
 from mobile_sam.config.stage import Stage
 from mobile_sam.config.teachers import random_number, shape_steps, teacher_configs
@@ -136,32 +138,75 @@ class RunPaths:
         """Paths of each teacher of the run, with its own `features` and weights."""
         return tuple(RunPaths(teacher) for teacher in teacher_configs(self.config))
 
+    # Stages, shared by the runs of a project: equal stages are trained once.
+
+    @cached_property
+    def _stage_keys(self) -> tuple[str, ...]:
+        """Digests of each stage, its data set, and all stages before it."""
+        lineage = [self.dataset.name]
+        keys = []
+        for stage in normalise(self.config):
+            lineage.append(canonical(self.config, stage))
+            keys.append(_digest(json.dumps(lineage), length=16))
+        return tuple(keys)
+
+    def stage(self, stage: Stage) -> Path:
+        """Directory of a stage, named by a digest of all that its weights depend on."""
+        return self.project / "shared" / "stages" / self._stage_keys[stage.index]
+
+    def stage_link(self, stage: Stage) -> Path:
+        """Link from the run's directory to that of a stage, with a readable name."""
+        return self.stage_links / stage.directory
+
+    @property
+    def stage_links(self) -> Path:
+        return self.run / "stages"
+
+    @property
+    def stages(self) -> Path:
+        """Names of the run's stages, with the names of their directories."""
+        return self.run / "stages.json"
+
+    def stage_settings(self, stage: Stage) -> Path:
+        """Settings of the job that trains a stage."""
+        return self.stage(stage) / "run.json"
+
+    def checkpoint(self, stage: Stage, kind: CheckpointKind = "last") -> Path:
+        """Checkpoint of a finished stage: after its last epoch, or after its best one."""
+        return self.stage(stage) / {"last": "checkpoint.pt", "best": "best.pt"}[kind]
+
+    def features_ready(self, stage: Stage) -> Path:
+        """Mark that the stores of all teachers of a stage are complete."""
+        return self.stage(stage) / "features.ready"
+
+    def metrics(self, stage: Stage) -> Path:
+        return self.stage(stage) / "metrics.csv"
+
+    def state(self, stage: Stage) -> Path:
+        """Return the directory of the resume state; undeclared, so that nothing deletes it."""
+        return self.stage(stage) / "state"
+
+    def finished_stage(self, stage: Stage) -> Path:
+        """Return the results of a finished stage, kept until the next step uses them."""
+        return self.state(stage) / "finished"
+
+    def lock(self, stage: Stage) -> Path:
+        """Lock file of the process that trains a stage."""
+        return self.stage(stage) / "lock"
+
+    def tensorboard(self, stage: Stage) -> Path:
+        """Return the directory of event files; undeclared, so that they outlive a killed job."""
+        return self.stage(stage) / "tensorboard"
+
+    def stage_times(self, stage: Stage) -> Path:
+        """Snakemake's measurements of the job that trained a stage."""
+        return self.stage(stage) / "train.tsv"
+
     # The run's own.
 
     @property
     def settings(self) -> Path:
         return run_files(self.run)[0]
-
-    def checkpoint(self, stage: Stage, kind: CheckpointKind = "last") -> Path:
-        """Checkpoint of a finished stage: after its last epoch, or after its best one."""
-        name = {"last": "checkpoint.pt", "best": "best.pt"}[kind]
-        return self.run / "stages" / stage.directory / name
-
-    @property
-    def features_ready(self) -> Path:
-        """Mark that the stores of all teachers are complete."""
-        return self.run / "features.ready"
-
-    def metrics(self, stage: Stage) -> Path:
-        return self.run / "stages" / stage.directory / "metrics.csv"
-
-    def state(self, stage: Stage) -> Path:
-        """Return the directory of the resume state; undeclared, so that nothing deletes it."""
-        return self.run / "state" / stage.directory
-
-    def finished_stage(self, stage: Stage) -> Path:
-        """Return the results of a finished stage, kept until the next step uses them."""
-        return self.state(stage) / "finished"
 
     @property
     def finished_tables(self) -> Path:
@@ -171,15 +216,6 @@ class RunPaths:
     def finished_table(self, table: Path) -> Path:
         """Return the directory of one finished table. table: its final path."""
         return self.finished_tables / table.stem
-
-    @property
-    def lock(self) -> Path:
-        """Lock file of the process that trains the run."""
-        return self.run / "state" / "lock"
-
-    def tensorboard(self, stage: Stage) -> Path:
-        """Return the directory of event files; undeclared, so that they outlive a killed job."""
-        return self.run / "tensorboard" / stage.directory
 
     @property
     def weights(self) -> Path:
@@ -376,5 +412,5 @@ def _resolve_store(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() and path.exists() else path
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _digest(text: str, length: int = 8) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

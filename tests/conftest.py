@@ -70,10 +70,14 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(scenes: Path, tmp_path: Path) -> Callable[..., RunConfig]:
-    """Makes a tiny run, with its index and teacher features in place."""
+    """Makes a tiny run, with its index and teacher features in place.
+
+    A run with a name has a project of its own, so that it shares no stage with others.
+    """
 
     def make(**changes: Any) -> RunConfig:
-        config = parse_config(tiny_settings(scenes, tmp_path, **changes), "test")
+        project = {"project_name": changes["run_name"]} if "run_name" in changes else {}
+        config = parse_config(tiny_settings(scenes, tmp_path, **project | changes), "test")
         prepare(config)
         return config
 

@@ -146,7 +146,7 @@ def test_kept_embeddings_are_made_anew_unless_newer(version: int, tiny: Make) ->
     train_run(config)
     (store,) = RunPaths(config).embeddings("x", "y").parent.glob("*.zarr")
     zarr.open_group(store, mode="r+").attrs["version"] = version
-    shutil.rmtree(RunPaths(config).run / "state")
+    shutil.rmtree(RunPaths(config).state(normalise(config)[0]))
     if version:
         with pytest.raises(UserError, match=r"version 99, .* install the newer mobile_sam"):
             train_run(config, "00_finetune")

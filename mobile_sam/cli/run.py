@@ -218,7 +218,9 @@ def _features_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stage", help="stage to train, NN_name; default: all unfinished stages")
+    parser.add_argument(
+        "--stage", help="stage to train, NN_name or its number; default: all unfinished stages"
+    )
 
 
 def _estimate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ from mobile_sam.config.parsing import parse_config
 from mobile_sam.config.sections import Protocol
 from mobile_sam.download.datasets import fetch_dataset
 from mobile_sam.download.files import fetch_checkpoint, fetched_weights
+from mobile_sam.pipeline import pruning
 from mobile_sam.system.outputs import check_beside, check_output
 from mobile_sam.system.package_data import PLACES
 from mobile_sam.system.paths import existing_directory, existing_path, output_directory
@@ -168,6 +169,25 @@ def _where_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def prune(args: Arguments) -> None:
+    from mobile_sam.extraction.plan import format_bytes
+
+    paths = pruning.unneeded(existing_directory(args.project))
+    total = 0
+    for each in paths:
+        total += pruning.size(each)
+        print(f"{format_bytes(pruning.size(each)):>10}  {each}")
+    if args.remove:
+        pruning.remove(paths)
+    done = "removed" if args.remove else "not needed by any run; --remove removes them"
+    print(f"{format_bytes(total):>10}  {len(paths)} results {done}")
+
+
+def _prune_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("project", type=path, help="directory of a project, results/<project>")
+    parser.add_argument("--remove", action="store_true", help="remove what is listed")
+
+
 COMMANDS = {
     "compare": Command(
         compare,
@@ -183,6 +203,12 @@ COMMANDS = {
     ),
     "fetch": Command(
         fetch, "download known checkpoints and data sets", "fetch mobile_sam", _fetch_arguments
+    ),
+    "prune": Command(
+        prune,
+        "list, or remove, shared results that no run of a project needs",
+        "prune results/mobile_sam",
+        _prune_arguments,
     ),
     "schema": Command(schema, "write configs/schema.json and configs/README.md", "schema"),
     "where": Command(

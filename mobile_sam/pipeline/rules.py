@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from mobile_sam.config.catalog import known_dataset
@@ -74,10 +75,19 @@ def stage_inputs(paths: RunPaths, stage: Stage) -> Inputs:
     return {"index": [paths.index], "start": start, "teachers": teachers}
 
 
+def stages_of_runs(runs: Iterable[RunPaths]) -> dict[Path, tuple[RunPaths, Stage]]:
+    """Return each stage of the runs, by its directory, with the first run that has it."""
+    stages: dict[Path, tuple[RunPaths, Stage]] = {}
+    for paths in runs:
+        for stage in normalise(paths.config):
+            stages.setdefault(paths.stage(stage), (paths, stage))
+    return stages
+
+
 def stage_features(paths: RunPaths, stage: Stage) -> list[Path]:
     """Return the mark of the teacher features that a stage reads; none if it reads no features."""
     reads_features = stage.distillation and needs_features(paths.config)
-    return [paths.features_ready] if reads_features else []
+    return [paths.features_ready(stage)] if reads_features else []
 
 
 def checkpoint_inputs(paths: RunPaths) -> dict[str, Inputs]:

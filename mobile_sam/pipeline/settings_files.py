@@ -10,6 +10,8 @@ from mobile_sam.config.schedule import needs_features
 from mobile_sam.config.teachers import teacher_configs
 from mobile_sam.paths import RunPaths
 from mobile_sam.pipeline.fingerprints import fingerprint_once
+from mobile_sam.pipeline.rules import stages_of_runs
+from mobile_sam.pipeline.shared_stages import link_stages
 from mobile_sam.system.atomic_files import write_json
 from mobile_sam.system.directories import mark_output
 
@@ -89,14 +91,20 @@ def _planned_jobs(store: RunPaths, remote: bool) -> int | None:
 
 
 def write_settings(runs: Runs) -> None:
-    """Write `run.json` of each run and the settings of shared jobs."""
+    """Write `run.json` of each run, the settings of shared jobs, and the names of its stages."""
+    owners = stages_of_runs(map(RunPaths, runs.all))
     for config in runs.all:
         mark_output(RunPaths(config).project)
         files = shared_settings(config)
         for store in RunPaths(config).teachers if needs_features(config) else ():
             planned = {"jobs": config.extract_jobs, "files": fingerprint_once(config)}
             files[store.features_jobs] = planned
-        files[RunPaths(config).settings] = config.model_dump(mode="json", exclude={"schema_file"})
+        settings = config.model_dump(mode="json", exclude={"schema_file"})
+        files[RunPaths(config).settings] = settings
+        for owner, stage in owners.values():
+            if owner.config is config:
+                files[owner.stage_settings(stage)] = settings
+        link_stages(config)
         for path, content in files.items():
             if _content(path) != content:
                 write_json(path, content)

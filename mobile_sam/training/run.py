@@ -16,6 +16,7 @@ from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import normalise
 from mobile_sam.config.stage import Stage
 from mobile_sam.paths import RunPaths
+from mobile_sam.pipeline.shared_stages import adopt_stages, link_stages
 from mobile_sam.system.cpus import warn_if_shared
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.system.locking import acquire, open_lock
@@ -28,39 +29,43 @@ from mobile_sam.training.stage_checkpoints import restore_finished, stage_result
 log = logging.getLogger(__name__)
 
 
-def train_run(config: RunConfig, directory: str | None = None) -> None:
-    """Train the stage in `directory`, `NN_name`; None: all stages without a checkpoint.
+def train_run(config: RunConfig, stage: str | None = None) -> None:
+    """Train a stage, given by its directory, `NN_name`, or its number; None: all unfinished stages.
 
     Each stage starts from the checkpoint of the previous one, so one process for each stage gives
     the same weights as one process for all. A stage continues from its resume state if that has the
     same settings and inputs; the result is the same, bit for bit. The results of a finished stage
     that no later step has used are restored instead of trained again.
-    Raises ConfigError if another process trains the run.
+    Raises ConfigError if another process trains the stage.
     """
-    stages = _select_stages(normalise(config), directory)
+    stages = _select_stages(normalise(config), stage)
     fabric = launch_fabric(config)
     if fabric.device.type == "cpu" and not config.recompute_encoder:
         keep_freed_memory()
     paths = RunPaths(config)
-    with exclusive(paths.lock, fabric.is_global_zero):
-        finished = [paths.checkpoint(stage).is_file() for stage in stages]
-        for stage, done in zip(stages, fabric.broadcast(finished), strict=True):
-            if done and directory is None:
-                log.info("stage %s is finished", stage.directory)
+    if fabric.is_global_zero:
+        adopt_stages([config])
+        link_stages(config)
+    fabric.barrier()
+    for each in stages:
+        with exclusive(paths.lock(each), fabric.is_global_zero):
+            if stage is None and fabric.broadcast(paths.checkpoint(each).is_file()):
+                log.info("stage %s is finished", each.directory)
                 continue
-            results = stage_results(config, stage)
-            if not restore_finished(stage, results, fabric):
-                sized = with_batch_size(config, stage, results.key, fabric)
-                StageTraining(sized, stage, fabric, results).run()
+            results = stage_results(config, each)
+            if not restore_finished(each, results, fabric):
+                sized = with_batch_size(config, each, results.key, fabric)
+                StageTraining(sized, each, fabric, results).run()
 
 
-def _select_stages(stages: tuple[Stage, ...], directory: str | None) -> tuple[Stage, ...]:
-    names = [stage.directory for stage in stages]
-    if directory is None:
+def _select_stages(stages: tuple[Stage, ...], name: str | None) -> tuple[Stage, ...]:
+    if name is None:
         return stages
-    if directory not in names:
-        raise ConfigError(f"--stage: there is no {directory!r}; there are {', '.join(names)}")
-    return (stages[names.index(directory)],)
+    selected = tuple(stage for stage in stages if name in {stage.directory, str(stage.index)})
+    if not selected:
+        names = ", ".join(stage.directory for stage in stages)
+        raise ConfigError(f"--stage: there is no {name!r}; there are {names}")
+    return selected
 
 
 def launch_fabric(config: RunConfig) -> Fabric:
@@ -142,6 +147,6 @@ def exclusive(path: Path, first_rank: bool = True) -> Iterator[None]:
             acquire(fcntl.lockf, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise ConfigError(
-                f"{path.parents[1]}: another process is training this run; wait for it or end it"
+                f"{path.parent}: another process is training this stage; wait for it or end it"
             ) from None
         yield

@@ -10,6 +10,7 @@ from mobile_sam.__main__ import main
 from mobile_sam.app.models import Models, models_of_run, models_of_weights
 from mobile_sam.config.parsing import parse_config
 from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
 from mobile_sam.evaluation.from_run import load_checkpoint_model
 from mobile_sam.models.build import build_sam_model
 from mobile_sam.models.weights import to_original
@@ -61,7 +62,7 @@ def test_an_unfinished_run_shows_what_it_has(
 ) -> None:
     shutil.copytree(RunPaths(trained).project, tmp_path / "mobile_sam")
     config = trained.model_copy(update={"output_dir": str(tmp_path)})
-    shutil.rmtree(RunPaths(config).run / "stages" / "01_finetune")
+    shutil.rmtree(RunPaths(config).stage(normalise(config)[1]))
     caplog.set_level("INFO", "mobile_sam")
     models = models_of_run(config)
     assert list(models.names) == ["start", "00_distill", "00_distill_best", "teacher"]

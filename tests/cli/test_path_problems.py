@@ -241,7 +241,9 @@ def test_a_path_in_a_run_that_cannot_be_used_is_a_sentence(
     (error,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert path.name in error.getMessage(), error.getMessage()
     assert "Errno" not in error.getMessage()
-    shutil.rmtree(RunPaths(parse_config(indexed, "test")).run.with_name("spoilt"), True)
+    paths = RunPaths(parse_config(indexed, "test"))
+    for made in (paths.run.with_name("spoilt"), paths.project / "shared" / "stages"):
+        shutil.rmtree(made, True)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)

@@ -77,7 +77,7 @@ def write_extras(config: RunConfig) -> None:
         path.write_text(json.dumps({"AP": value, "AP50": value + 0.2}))
     for directory, name, seconds in (
         (paths.shared_logs, "index", 6.0),
-        (paths.benchmarks, "train_00_distill", 90.0),
+        (paths.stage(normalise(config)[0]), "train", 90.0),
         (paths.benchmarks, "report", 30.0),
     ):
         directory.mkdir(parents=True, exist_ok=True)

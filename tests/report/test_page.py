@@ -12,6 +12,7 @@ from PIL import Image
 
 from mobile_sam.config.checkpoints import checkpoint_names
 from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
 from mobile_sam.evaluation.tables import read_metadata, write_table
 from mobile_sam.paths import RunPaths
 from mobile_sam.report.inputs.from_run import read_run, run_checkpoints
@@ -150,7 +151,7 @@ def test_a_missing_table_says_how_to_make_it(copied: RunConfig) -> None:
 
 
 def test_missing_epochs_say_how_to_make_them(copied: RunConfig) -> None:
-    (RunPaths(copied).run / "stages" / "01_finetune" / "metrics.csv").unlink()
+    RunPaths(copied).metrics(normalise(copied)[1]).unlink()
     with pytest.raises(ConfigError, match="train stage 01_finetune first"):
         write_report(copied)
 

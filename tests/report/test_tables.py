@@ -216,7 +216,8 @@ def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_times_of_rules_are_read_and_missing_ones_tolerated(tmp_path: Path) -> None:
     (tmp_path / "index.tsv").write_text("s\th:m:s\tmax_rss\n90.0\t0:01:30\t-\n")
     (tmp_path / "report.tsv").write_text("s\th:m:s\tmax_rss\n1.0\t0:00:01\t5\n")
-    found = read_times([tmp_path, tmp_path / "nowhere"])
+    assert read_times(tmp_path / "nowhere").empty
+    found = read_times(tmp_path)
     assert found["rule"].tolist() == ["index"]
     assert found["minutes"].tolist() == [1.5]
     assert np.isnan(found["memory_mib"].iloc[0])

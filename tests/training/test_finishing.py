@@ -12,6 +12,7 @@ import pytest
 
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import normalise
+from mobile_sam.config.sections import CheckpointKind
 from mobile_sam.data.index.build import index_dataset
 from mobile_sam.paths import RunPaths
 from mobile_sam.system.finished_results import FORCED
@@ -19,17 +20,21 @@ from mobile_sam.training import checkpoint, run
 from mobile_sam.training.export import export_weights
 from mobile_sam.training.run import train_run
 from tests.helpers.equality import equal, equal_states
-from tests.helpers.runs import TWO_STAGES, directories
+from tests.helpers.runs import TWO_STAGES, directories, prepare
 from tests.helpers.stopping import POINTS, stop_at
 from tests.helpers.training_processes import log_of, start, train, train_ranks
-from tests.helpers.training_runs import results, weights
+from tests.helpers.training_runs import results, trained, weights
 
 Make = Callable[..., RunConfig]
+KINDS: tuple[CheckpointKind, ...] = ("last", "best")
 
 
 def delete_outputs(config: RunConfig) -> None:
     """As Snakemake does with those of a job that it has not seen end well."""
-    shutil.rmtree(RunPaths(config).run / "stages", ignore_errors=True)
+    paths = RunPaths(config)
+    for stage in normalise(config):
+        for output in (paths.metrics(stage), *(paths.checkpoint(stage, k) for k in KINDS)):
+            output.unlink(missing_ok=True)
 
 
 def epochs(config: RunConfig) -> list[str]:
@@ -77,18 +82,22 @@ def test_a_finished_stage_is_restored_before_data_and_models_are_loaded(
         assert equal(results(config), before)
 
 
-def test_a_finished_stage_of_other_settings_is_not_restored(
-    tiny: Make, caplog: pytest.LogCaptureFixture
+def test_a_finished_stage_of_other_inputs_is_not_restored(
+    tiny: Make, scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, fresh = tiny(), tiny(run_name="fresh", learning_rate=0.01)
+    data = shutil.copytree(scenes, tmp_path / "data")
+    config = tiny(**directories(data))
     train_run(config)
-    train_run(fresh)
     delete_outputs(config)
-    changed = config.model_copy(update={"learning_rate": 0.01})
+    image = min(Path(config.train_img_dir or "").iterdir())
+    shutil.rmtree(Path(config.train_mask_dir or "") / image.stem)
+    image.unlink()
+    RunPaths(config).index.unlink()
+    prepare(config)
     with caplog.at_level("INFO"):
-        train_run(changed)
+        train_run(config)
     assert "belong to other settings or inputs; removed" in caplog.text
-    assert equal_states(weights(changed), weights(fresh))
+    assert equal_states(weights(config), trained(tiny(run_name="fresh", **directories(data))))
 
 
 @pytest.mark.parametrize("links", [True, False])

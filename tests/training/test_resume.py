@@ -20,7 +20,7 @@ from mobile_sam.config.schedule import normalise
 from mobile_sam.paths import RunPaths
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.training import checkpoint
-from mobile_sam.training.run import train_run
+from mobile_sam.training.run import exclusive, train_run
 from mobile_sam.training.signals import Interrupted
 from tests.helpers.equality import equal, equal_states
 from tests.helpers.runs import TWO_STAGES
@@ -92,12 +92,9 @@ def test_killed_in_stage_2_ends_in_the_same_weights(
     assert not (RunPaths(killed).state(stage) / "resume.pt").exists()
 
 
-def test_state_of_other_settings_is_not_resumed(
-    tiny: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_state_of_other_inputs_is_not_resumed(tiny: Make, caplog: pytest.LogCaptureFixture) -> None:
     config = tiny(save_every_minutes=0, num_epochs=2)
-    fresh = trained(tiny(run_name="fresh", num_epochs=2, learning_rate=0.01))
-    train_run(config)
+    before = trained(config)
     (stage,) = normalise(config)
     paths = RunPaths(config)
     content = checkpoint.load(paths.checkpoint(stage))
@@ -105,20 +102,19 @@ def test_state_of_other_settings_is_not_resumed(
     checkpoint.save(
         paths.state(stage) / "resume.pt", content | {"key": "other", "progress": progress}
     )
-    changed = config.model_copy(update={"learning_rate": 0.01})
+    shutil.rmtree(paths.finished_stage(stage))
     paths.checkpoint(stage).unlink()
     with caplog.at_level("INFO"):
-        assert equal_states(trained(changed), fresh)
+        assert equal_states(trained(config), before)
     assert "belongs to other settings or inputs; starting from scratch" in caplog.text
 
 
-def test_a_second_trainer_of_the_run_is_refused(tiny: Make) -> None:
-    """Of whichever stage: the lock is the run's."""
+def test_a_second_trainer_of_a_stage_is_refused(tiny: Make) -> None:
     config = tiny(num_epochs=50, save_every_minutes=0, stage_schedule=TWO_STAGES)
     process = start(config)
     wait_for(config, process, epoch=3)
-    for stage in (None, "00_distill"):
-        with pytest.raises(ConfigError, match="another process is training this run; wait for it"):
+    for stage in (None, normalise(config)[-1].directory):
+        with pytest.raises(ConfigError, match="another process is training this stage; wait for"):
             train_run(config, stage)
     process.kill()
     process.join()
@@ -127,7 +123,7 @@ def test_a_second_trainer_of_the_run_is_refused(tiny: Make) -> None:
 def test_a_missing_checkpoint_of_the_stage_before_is_named(tiny: Make) -> None:
     config = tiny(num_epochs=4, stage_schedule=TWO_STAGES)
     with pytest.raises(
-        ConfigError, match=r"00_distill/checkpoint\.pt: missing; train stage 00_distill"
+        ConfigError, match=r"stages/\w+/checkpoint\.pt: missing; train stage 00_distill"
     ):
         train_run(config, "01_finetune")
 
@@ -169,16 +165,15 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_files(tiny: Make) -> N
     rng, kills = random.Random(4), 0
     while kills < 10:
         if killed_at_random(killed, seconds / 2, rng):
-            for path in RunPaths(killed).run.glob("stages/*/checkpoint.pt"):
-                path.unlink()  # it was faster than ten kills: once more
-            for place in RunPaths(killed).run.glob("state/*/finished"):
-                shutil.rmtree(place)
+            for stage in normalise(killed):  # it was faster than ten kills: once more
+                RunPaths(killed).checkpoint(stage).unlink()
+                shutil.rmtree(RunPaths(killed).finished_stage(stage))
         else:
             kills += 1
     train(killed)
     assert log_of(killed).count("resuming at epoch") >= 2
     assert equal(results(killed), results(undisturbed))
-    assert not list(RunPaths(killed).run.glob("st*/**/.*"))
+    assert not list(RunPaths(killed).project.glob("shared/stages/**/.*"))
 
 
 def _kill_in_a_save() -> None:
@@ -217,12 +212,13 @@ def test_killed_while_it_writes_nothing_is_torn_or_left(
     process = start(config, before=where)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    unfinished = [path.name for path in RunPaths(config).run.glob("st*/**/.*")]
-    assert len(unfinished) == 1
+    (stage,) = normalise(config)
+    directory = RunPaths(config).stage(stage)
+    assert len(list(directory.glob("**/.*"))) == 1
     train(config)
     assert equal(results(config), results(undisturbed))
-    assert not list(RunPaths(config).run.glob("st*/**/.*"))
-    assert not list(RunPaths(config).run.glob("state/*/*.pt"))
+    assert not list(directory.glob("**/.*"))
+    assert not list(RunPaths(config).state(stage).glob("*.pt"))
 
 
 def test_workers_that_outlive_a_killed_trainer_do_not_hold_its_lock_and_end(tiny: Make) -> None:
@@ -235,7 +231,8 @@ def test_workers_that_outlive_a_killed_trainer_do_not_hold_its_lock_and_end(tiny
         workers = psutil.Process(process.pid).children()
     process.kill()
     process.join()
-    train_run(config.model_copy(update={"num_epochs": 1, "num_workers": 0}))
+    with exclusive(RunPaths(config).lock(normalise(config)[0])):
+        pass
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == []
 

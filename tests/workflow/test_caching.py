@@ -44,6 +44,7 @@ def project(finished: Project) -> Iterator[Project]:
 LATER = {"train_01_finetune", "export_my", "report_my"}
 LATER |= {"validate_01_finetune", "validate_01_finetune_best"}
 TRAINING = LATER | {"train_00_distill", "validate_00_distill", "validate_00_distill_best"}
+READY = {"ready_00_distill"}
 
 
 def test_on_two_cores_all_training_goes_before_validation(finished: Project) -> None:
@@ -61,7 +62,7 @@ def test_editing_stage_2_trains_stage_2(project: Project) -> None:
 
 def test_editing_stage_1_trains_both(project: Project) -> None:
     project.write(changed(project.settings, 0, lambda_coef=2.0))
-    assert project.would_run() == TRAINING
+    assert project.would_run() == TRAINING | READY
 
 
 def test_a_report_option_redraws_the_report(project: Project) -> None:
@@ -189,9 +190,9 @@ def test_an_added_image_without_masks_trains_the_stage_that_distils(project: Pro
     assert again >= TRAINING
     for verb in ("index", "plan_features", "extract"):
         assert any(name.startswith(verb) for name in again), verb
-    logs = project.directory / "results/mobile_sam/my/logs"
-    assert "12 images, " in (logs / "train_00_distill.log").read_text()
-    assert "10 images, " in (logs / "train_01_finetune.log").read_text()
+    stages = project.directory / "results/mobile_sam/my/stages"
+    assert "12 images, " in (stages / "00_distill/train.log").read_text()
+    assert "10 images, " in (stages / "01_finetune/train.log").read_text()
 
 
 def test_a_rewritten_mask_counts_as_new_data(project: Project) -> None:
@@ -225,14 +226,14 @@ def test_killed_in_stage_2_the_same_command_ends_in_the_same_weights(
         project.run("--until", "train_my_01_finetune")
         path = project.directory / "results/mobile_sam/my/stages/01_finetune/checkpoint.pt"
         outcomes.append(checkpoint.load(path)["learner"])
-    log = tmp_path / "killed/results/mobile_sam/my/logs/train_01_finetune.log"
+    log = tmp_path / "killed/results/mobile_sam/my/stages/01_finetune/train.log"
     assert "resuming at epoch" in log.read_text()
     assert equal_states(*outcomes)
 
 
 def _kill_in_stage_2(project: Project) -> None:
     running = project.start("--until", "train_my_01_finetune")
-    resume = project.directory / "results/mobile_sam/my/state/01_finetune/resume.pt"
+    resume = project.directory / "results/mobile_sam/my/stages/01_finetune/state/resume.pt"
     deadline = time.monotonic() + 600
     while not (resume.is_file() and checkpoint.load(resume)["progress"]["epoch"] >= 3):
         assert running.poll() is None, "it ended before it could be killed"

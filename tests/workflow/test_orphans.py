@@ -22,7 +22,7 @@ def test_a_trainer_does_not_outlive_snakemake_and_saves_before_it_ends(
     run = project.directory / "results/mobile_sam/my"
     project.run("--until", "train_my_00_distill")
     running = project.start()
-    log, resume = run / "logs/train_01_finetune.log", run / "state/01_finetune/resume.pt"
+    log, resume = run / "stages/01_finetune/train.log", run / "stages/01_finetune/state/resume.pt"
     deadline = time.monotonic() + 600
     while not (log.is_file() and "done in" in log.read_text()):
         assert running.poll() is None, "it ended before it could be killed"

@@ -64,7 +64,7 @@ def test_runs_data_and_stores_of_like_names_have_rules_of_their_own(
 ) -> None:
     runs = [
         write(tmp_path / "x-y.json", scenes, train_img_dir_teacher_features="d1/neck.zarr"),
-        write(tmp_path / "x_y.json", scenes, train_img_dir_teacher_features="d2/neck.zarr"),
+        write(tmp_path / "x_y.json", scenes, train_img_dir_teacher_features="d2/neck.zarr", seed=1),
     ]
     rules = blocks(tmp_path, f"run={','.join(map(str, runs))}")
     for verb in ("train", "extract", "plan_features", "report", "validate"):

@@ -64,7 +64,7 @@ def test_every_rule_has_its_log_and_benchmark(finished: Path) -> None:
     logs = {path.stem for path in (run / "logs").glob("*.log")}
     assert {"train_00_distill", "train_01_finetune", "export", "validate_start", "report"} <= logs
     assert logs == {path.stem for path in (run / "benchmarks").glob("*.tsv")}
-    assert "loss" in (run / "logs" / "train_01_finetune.log").read_text()
+    assert "loss" in (run / "stages/01_finetune/train.log").read_text()
 
 
 def test_a_single_file_is_a_target_too(tmp_path: Path) -> None:

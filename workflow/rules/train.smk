@@ -26,61 +26,65 @@ for paths in {p.shape_weights: p for p in PATHS.values() if p.shape_weights}.val
             "exec python -m mobile_sam shapes --config {params.settings} --log {log}"
 
 
-# One rule for each stage of each run, and one for its final weights.
-for paths in PATHS.values():
-    stages = normalise(paths.config)
-    run = paths.config.run_name
+# One rule for each stage, for all runs that have it: its directory is named by all that its weights
+# depend on, so no setting is compared, and no parameter may differ between these runs.
+for paths, stage in stages_of_runs(PATHS.values()).values():
     gpus_held = min(gpus, paths.config.devices)
+    rule_of_stage = partial(rule_name, of=paths.stage(stage))
 
-    if needs_features(paths.config):
+    if stage_features(paths, stage):
 
         # Training depends on this file and not on the manifests, whose paths may change.
         rule:
             name:
-                rule_name("ready", run)
+                rule_of_stage("ready", paths.config.run_name, stage.directory)
             input:
                 manifests=[t.features_manifest for t in paths.teachers],
             output:
-                ready=touch(paths.features_ready),
+                ready=touch(paths.features_ready(stage)),
             priority: urgent
             threads: threads_held
             resources:
                 gpu=gpus_held,
             message:
-                f"Confirm that all teacher features of run {run} exist"
+                f"Confirm that all teacher features of run {paths.config.run_name} exist"
 
-    for stage in stages:
+    rule:
+        name:
+            rule_of_stage("train", paths.config.run_name, stage.directory)
+        input:
+            **stage_inputs(paths, stage),
+            # Only a new teacher or new images cause new training; both are inputs.
+            features=ancient(stage_features(paths, stage)),
+        output:
+            metrics=paths.metrics(stage),
+            checkpoint=paths.checkpoint(stage),
+            best=paths.checkpoint(stage, "best"),
+        log:
+            paths.stage(stage) / "train.log",
+        benchmark:
+            paths.stage_times(stage)
+        priority: urgent
+        conda:
+            "../envs/mobile_sam.yml"
+        threads: threads_each
+        resources:
+            **training_resources(paths.config),
+        params:
+            settings=paths.stage_settings(stage),
+            stage=stage.index,
+        message:
+            f"Train stage {stage.directory} of run {paths.config.run_name}; log: {{log}}"
+        shell:
+            "exec {resources.launcher} python -m mobile_sam train --stage {params.stage} "
+            "--config {params.settings} --log {log}"
 
-        rule:
-            name:
-                rule_name("train", run, stage.directory)
-            input:
-                **stage_inputs(paths, stage),
-                # Only a new teacher or new images cause new training; both are inputs.
-                features=ancient(stage_features(paths, stage)),
-            output:
-                metrics=paths.metrics(stage),
-                checkpoint=paths.checkpoint(stage),
-                best=paths.checkpoint(stage, "best"),
-            log:
-                paths.logs / f"train_{stage.directory}.log",
-            benchmark:
-                paths.benchmarks / f"train_{stage.directory}.tsv"
-            priority: urgent
-            conda:
-                "../envs/mobile_sam.yml"
-            threads: threads_each
-            resources:
-                **training_resources(paths.config),
-            params:
-                settings=paths.settings,
-                stage=stage.directory,
-                depends_on=canonical(paths.config, stage),
-            message:
-                f"Train stage {stage.directory} of run {run}; log: {{log}}"
-            shell:
-                "exec {resources.launcher} python -m mobile_sam train --stage {params.stage} "
-                "--config {params.settings} --log {log}"
+
+# The final weights of each run.
+for paths in PATHS.values():
+    stages = normalise(paths.config)
+    run = paths.config.run_name
+    gpus_held = min(gpus, paths.config.devices)
 
     rule:
         name:

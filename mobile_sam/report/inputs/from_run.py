@@ -62,7 +62,7 @@ def read_run(config: RunConfig) -> ReportData:
         origin=Origin(
             read_versions(config),
             {config.run_name: settings_json(config)},
-            read_times([paths.shared_logs, paths.benchmarks]),
+            pd.concat([read_times(paths.shared_logs), read_run_times(config)], ignore_index=True),
         ),
     )
 
@@ -120,6 +120,16 @@ def _ends_in_its_best(config: RunConfig, stage: Stage) -> bool:
         for kept in get_args(CheckpointKind)
     )
     return last is not None and last == best
+
+
+def read_run_times(config: RunConfig) -> pd.DataFrame:
+    """Read the run times of a run's jobs, like `read_times`, and of the jobs of its stages."""
+    paths = RunPaths(config)
+    stages = [
+        read_times(paths.stage(stage)).assign(rule=f"train_{stage.directory}")
+        for stage in normalise(config)
+    ]
+    return pd.concat([*stages, read_times(paths.benchmarks)], ignore_index=True)
 
 
 def read_training(config: RunConfig) -> Training:

@@ -9,6 +9,7 @@ from mobile_sam.config.run import RunConfig
 from mobile_sam.paths import RunPaths
 from mobile_sam.report.inputs.from_run import (
     main_checkpoint,
+    read_run_times,
     read_training,
     read_versions,
     run_checkpoints,
@@ -182,9 +183,8 @@ def _origin(configs: Sequence[RunConfig]) -> Origin:
         run_versions = read_versions(config).items()
         versions[config.run_name] = ", ".join(f"{name} {value}" for name, value in run_versions)
     settings = {config.run_name: settings_json(config) for config in configs}
-    directories = [RunPaths(configs[0]).shared_logs]
-    times = [read_times(directories)]
+    times = [read_times(RunPaths(configs[0]).shared_logs)]
     for config in configs:
-        run_times = read_times([RunPaths(config).benchmarks])
+        run_times = read_run_times(config)
         times.append(run_times.assign(rule=[f"{config.run_name}: {r}" for r in run_times["rule"]]))
     return Origin(versions, settings, pd.concat(times, ignore_index=True))

@@ -135,15 +135,14 @@ def read_csv(path: Path, columns: Sequence[str], remedy: str) -> pd.DataFrame:
     return frame
 
 
-def read_times(directories: Sequence[Path]) -> pd.DataFrame:
+def read_times(directory: Path) -> pd.DataFrame:
     """Read Snakemake's benchmarks of each rule: columns rule, minutes, memory_mib."""
     rows = []
-    for directory in directories:
-        for path in sorted(directory.glob("*.tsv")):
-            # The report's own benchmark is from its previous run.
-            if path.stem != "report":
-                table = pd.read_csv(path, sep="\t", na_values="-")
-                seconds, memory = (table.get(c, pd.Series(dtype=float)) for c in ("s", "max_rss"))
-                minutes = seconds.sum() / 60
-                rows.append({"rule": path.stem, "minutes": minutes, "memory_mib": memory.max()})
+    for path in sorted(directory.glob("*.tsv")):
+        # The report's own benchmark is from its previous run.
+        if path.stem != "report":
+            table = pd.read_csv(path, sep="\t", na_values="-")
+            seconds, memory = (table.get(c, pd.Series(dtype=float)) for c in ("s", "max_rss"))
+            minutes = seconds.sum() / 60
+            rows.append({"rule": path.stem, "minutes": minutes, "memory_mib": memory.max()})
     return pd.DataFrame(rows, columns=["rule", "minutes", "memory_mib"])
