@@ -21,7 +21,8 @@ def unneeded(project: Path) -> list[Path]:
     shared = project / "shared"
     if not shared.is_dir():
         raise ConfigError(f"{project}: not the directory of a project; it has no {shared.name}/")
-    needed = {path for run in sorted(project.glob("*/run.json")) for path in _needs(run, shared)}
+    needed = {path for names in sorted(project.glob("*/stages.json")) for path in _stages(names)}
+    needed |= {path for run in sorted(project.glob("*/run.json")) for path in _files(run)}
     kept = needed | {ancestor for path in needed for ancestor in path.parents}
     others = {path for path in _results(shared) if path not in kept}
     return sorted(path for path in others if others.isdisjoint(path.parents))
@@ -53,20 +54,22 @@ def _results(shared: Path) -> Iterator[Path]:
         yield from settings.parent.glob("features/*.zarr")
 
 
-def _needs(settings: Path, shared: Path) -> Iterator[Path]:
-    """Yield what a run needs of what the runs of its project share."""
-    config = load_settings(settings)
+def _stages(names: Path) -> Iterator[Path]:
+    """Yield the directories of the stages of a run, from its `stages.json`."""
+    try:
+        stages = json.loads(read_text(names))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{names}: not JSON ({error.msg}); run its workflow again") from None
+    return (names.parents[1] / "shared" / "stages" / name for name in stages.values())
+
+
+def _files(settings: Path) -> Iterator[Path]:
+    """Yield the data set, the feature stores and the start weights of a run."""
+    config, shared = load_settings(settings), settings.parents[1] / "shared"
     paths = RunPaths(config)
-    names = settings.with_name(paths.stages.name)
-    if names.is_file():
-        try:
-            stages = json.loads(read_text(names))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{names}: not JSON ({error.msg}); run its workflow again") from None
-        yield from (shared / "stages" / name for name in stages.values())
-    yield shared / paths.dataset.name
+    dataset = shared / paths.dataset.name
+    yield dataset
     if needs_features(config):
-        for teacher in paths.teachers:
-            yield shared / paths.dataset.name / "features" / f"{teacher.features_name}.zarr"
+        yield from (dataset / "features" / f"{t.features_name}.zarr" for t in paths.teachers)
     if paths.shape_weights is not None:
         yield shared / "shapes" / paths.shape_weights.name

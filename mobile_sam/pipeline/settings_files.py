@@ -1,6 +1,5 @@
 """Settings files that jobs read: one per run, and those of jobs that runs share."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from mobile_sam.paths import RunPaths
 from mobile_sam.pipeline.fingerprints import fingerprint_once
 from mobile_sam.pipeline.rules import stages_of_runs
 from mobile_sam.pipeline.shared_stages import link_stages
-from mobile_sam.system.atomic_files import write_json
+from mobile_sam.system.atomic_files import json_content, update_json
 from mobile_sam.system.directories import mark_output
 
 
@@ -81,7 +80,7 @@ def with_extract_jobs(runs: Runs, gpus: int, remote: bool = False) -> Runs:
 
 def _planned_jobs(store: RunPaths, remote: bool) -> int | None:
     """Return the number of jobs of a finished extraction; None if the store must be extracted."""
-    planned = _content(store.features_jobs)
+    planned = json_content(store.features_jobs)
     if not isinstance(planned, dict) or not isinstance(planned.get("jobs"), int):
         return None
     if remote:
@@ -106,13 +105,4 @@ def write_settings(runs: Runs) -> None:
                 files[owner.stage_settings(stage)] = settings
         link_stages(config)
         for path, content in files.items():
-            if _content(path) != content:
-                write_json(path, content)
-
-
-def _content(path: Path) -> Any:
-    """Return the content of a settings file; None if it is missing or truncated."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+            update_json(path, content)

@@ -16,7 +16,7 @@ from mobile_sam.config.schedule import canonical, normalise
 from mobile_sam.config.stage import Stage
 from mobile_sam.paths import RunPaths
 from mobile_sam.pipeline.fingerprints import validation_settings
-from mobile_sam.system.atomic_files import write_json
+from mobile_sam.system.atomic_files import update_json
 from mobile_sam.system.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def link_stages(config: RunConfig) -> None:
     """
     paths = RunPaths(config)
     stages = {stage.directory: stage for stage in normalise(config)}
-    write_json(paths.stages, {name: paths.stage(stage).name for name, stage in stages.items()})
+    update_json(paths.stages, {name: paths.stage(stage).name for name, stage in stages.items()})
     links = {paths.stage_link(stage): paths.stage(stage) for stage in stages.values()}
     for link in paths.stage_links.glob("*"):
         if link.is_symlink() and link not in links:

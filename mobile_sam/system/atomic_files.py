@@ -152,6 +152,20 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
+def update_json(path: Path, content: Any) -> None:
+    """Write JSON, unless the file has this content: then it keeps its time."""
+    if json_content(path) != content:
+        write_json(path, content)
+
+
+def json_content(path: Path) -> Any:
+    """Return the content of a JSON file; None if it is missing or truncated."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:

@@ -43,9 +43,9 @@ def test_a_damaged_checkpoint_is_named_and_deleted_it_is_made_anew(
     damage: Callable[[Path], None], copy: Copy, undisturbed: Project
 ) -> None:
     project = copy()
-    path = project.run / "stages/00_distill/checkpoint.pt"
+    path = project.stage("00_distill") / "checkpoint.pt"
     damage(path)
-    named = "results/mobile_sam/my/stages/00_distill/checkpoint.pt: "
+    named = f"{path.relative_to(project.directory)}: "
     for arguments in (
         ["train", "--stage", "01_finetune"],
         ["validate", "--checkpoint", "00_distill"],
@@ -68,7 +68,7 @@ def test_a_checkpoint_cut_off_under_snakemake_is_made_anew_once_it_is_deleted(
     project.remove("export")
     ended = project.snakemake()
     assert ended.status == 1
-    assert "01_finetune/checkpoint.pt: not a file of torch.save" in ended.output
+    assert "/checkpoint.pt: not a file of torch.save" in ended.output
     assert "delete it and run the command that made or downloaded it again" in ended.output
     path.unlink()
     before = project.files("train", "export", "validate", "report")
@@ -83,19 +83,21 @@ def test_a_damaged_resume_state_is_named_and_without_it_the_stage_begins_anew(
 ) -> None:
     project = copy(without="train")
     running = project.start("train")
-    resume = project.run / "state/01_finetune/resume.pt"
+    resume = project.stage("01_finetune") / "state" / "resume.pt"
     while not resume.is_file():
         assert running.process.is_alive()
     running.signal(9)
-    first = project.files()["my/stages/00_distill/checkpoint.pt"]
+    checkpoint_of_first = str(project.stage("00_distill") / "checkpoint.pt")
+    name = checkpoint_of_first.removeprefix(f"{project.results}/")
+    first = project.files()[name]
     damage(resume)
     sentence = project.verb("train").sentence
-    assert sentence.startswith("results/mobile_sam/my/state/01_finetune/resume.pt: ")
+    assert sentence.startswith(f"{resume.relative_to(project.directory)}: ")
     assert "delete it" in sentence
     resume.unlink()
     project.finish("train")
     assert project.differing(undisturbed) == project.missing(undisturbed) == []
-    assert project.files()["my/stages/00_distill/checkpoint.pt"] == first
+    assert project.files()[name] == first
 
 
 def test_a_checkpoint_of_another_run_is_refused(copy: Copy, undisturbed: Project) -> None:
@@ -104,19 +106,19 @@ def test_a_checkpoint_of_another_run_is_refused(copy: Copy, undisturbed: Project
     settings = json.loads((other.directory / "my.json").read_text())
     (other.directory / "my.json").write_text(json.dumps(settings | {"learning_rate": 0.5}))
     other.finish("train")
-    path = project.run / "stages/00_distill/checkpoint.pt"
-    shutil.copy(other.run / "stages/00_distill/checkpoint.pt", path)
+    path = project.stage("00_distill") / "checkpoint.pt"
+    shutil.copy(other.stage("00_distill") / "checkpoint.pt", path)
     for arguments in (
         ["train", "--stage", "01_finetune"],
         ["validate", "--checkpoint", "00_distill"],
     ):
         assert project.verb(*arguments).sentence == (
-            "results/mobile_sam/my/stages/00_distill/checkpoint.pt: the checkpoint was trained "
+            f"{path.relative_to(project.directory)}: the checkpoint was trained "
             "with other settings (stage); delete it and run the same command to train the "
             "stage again"
         )
-    last = project.run / "stages/01_finetune/checkpoint.pt"
-    shutil.copy(other.run / "stages/01_finetune/checkpoint.pt", last)
+    last = project.stage("01_finetune") / "checkpoint.pt"
+    shutil.copy(other.stage("01_finetune") / "checkpoint.pt", last)
     assert "was trained with other settings" in project.verb("export").sentence
     for wrong in (path, last):
         wrong.unlink()
@@ -129,7 +131,8 @@ def test_a_resume_state_of_another_run_is_not_used(copy: Copy, undisturbed: Proj
     project = copy(without="train")
     content = checkpoint.load(undisturbed.run / "stages/00_distill/checkpoint.pt")
     checkpoint.save(
-        project.run / "state/00_distill/resume.pt", content | {"key": "other", "progress": {}}
+        project.stage("00_distill") / "state" / "resume.pt",
+        content | {"key": "other", "progress": {}},
     )
     ended = project.verb("train")
     assert "resume.pt belongs to other settings or inputs; starting from scratch" in ended.output
@@ -142,7 +145,7 @@ def test_a_resume_state_of_another_run_is_not_used(copy: Copy, undisturbed: Proj
     [
         ("train", "shared/*/index.parquet", "index"),
         ("report", "my/validation/teacher.parquet", "validate"),
-        ("report", "my/stages/01_finetune/metrics.csv", "train"),
+        ("report", "my/stages/01_finetune/metrics.csv", "train"),  # through its link
     ],
     ids=["index", "table", "metrics"],
 )
@@ -160,7 +163,7 @@ def test_other_damaged_results_are_named_with_what_to_do(
     if path.suffix == ".csv" and damage is cut:
         path.write_text("epoch\n0\n")  # a cut in the middle of a row of numbers is not to be seen
     sentence = project.verb(verb).sentence
-    assert sentence.startswith(f"results/mobile_sam/{path.relative_to(project.results)}: ")
+    assert sentence.startswith(f"{path.resolve().relative_to(project.directory.resolve())}: ")
     assert "again" in sentence
     path.unlink()
     if remade_by == "train":

@@ -17,8 +17,12 @@ from tests.helpers.stopping import POINTS, Stop, stop_at
 pytestmark = pytest.mark.faults
 
 STAGE = "01_finetune"
-TARGET = f"results/mobile_sam/my/stages/{STAGE}/checkpoint.pt"
 EPOCHS = ["3", "4"]
+
+
+def target(project: Project) -> str:
+    """The checkpoint of the last stage, as Snakemake names it."""
+    return str(project.stage(STAGE).relative_to(project.directory) / "checkpoint.pt")
 
 
 def epochs(output: str) -> list[str]:
@@ -86,8 +90,7 @@ def project(copy: Copy) -> Project:
     """One whose last stage is not trained."""
     project = copy()
     (project.run / "weights.pt").unlink()
-    for directory in ("stages", "state"):
-        shutil.rmtree(project.run / directory / STAGE)
+    shutil.rmtree(project.stage(STAGE))
     return project
 
 
@@ -106,9 +109,9 @@ def test_killed_at_one_point_after_the_other_a_stage_is_trained_once(
     output = ""
     for point in POINTS:
         stop = stop_at(tmp_path, point)
-        output += kill(stopped(project, stop, TARGET), stop, "train")
+        output += kill(stopped(project, stop, target(project)), stop, "train")
         project.snakemake("--unlock")
-    last = finish(project, TARGET)
+    last = finish(project, target(project))
     assert "results are restored" in last
     assert epochs(output + last) == EPOCHS
     assert project.differing(undisturbed, "train") == project.missing(undisturbed, "train") == []
@@ -120,8 +123,8 @@ def test_ended_once_a_stage_is_trained_once(
     point: str, end: Victim, project: Project, undisturbed: Project, tmp_path: Path
 ) -> None:
     stop = stop_at(tmp_path, point)
-    output = end(stopped(project, stop, TARGET), stop, "train")
-    output += finish(project, TARGET)
+    output = end(stopped(project, stop, target(project)), stop, "train")
+    output += finish(project, target(project))
     assert epochs(output) == EPOCHS
     assert project.differing(undisturbed, "train") == project.missing(undisturbed, "train") == []
 

@@ -85,19 +85,17 @@ def test_a_clock_that_jumped_back_is_told_before_a_job_is_lost_to_it(
 ) -> None:
     """Snakemake deletes what is older than its input when it is made, were it trained for days."""
     project = copy()
-    path = project.run / "stages/00_distill/checkpoint.pt"
+    path = project.stage("00_distill") / "checkpoint.pt"
     shift(project, 1, "train")
     project.remove("export")
     before = project.files("export", "validate", "report")
     ended = project.snakemake()
     assert ended.status == 1
     assert "Traceback" not in ended.output
-    named = (
-        "error: results/mobile_sam/my/stages/00_distill/checkpoint.pt: was written in the future"
-    )
+    named = f"error: {path.relative_to(project.directory)}: was written in the future"
     assert named in ended.output
     assert project.files("export", "validate", "report") == before
-    for path in sorted(project.run.glob("stages/*/*")):
+    for path in sorted(project.results.glob("shared/stages/*/*")):
         path.touch()
     project.finish_workflow()
     assert project.differing(undisturbed) == project.missing(undisturbed) == []

@@ -36,7 +36,11 @@ def test_snakemake_killed_with_its_jobs_goes_on_after_unlock(
         project.remove(verb)
     others = project.files("train", "export", "validate", "report")
     rng = random.Random(0)
-    for name in ("state/00_distill/resume.pt", "state/01_finetune/resume.pt", "weights.pt"):
+    for name in (
+        "stages/00_distill/state/resume.pt",
+        "stages/01_finetune/state/resume.pt",
+        "weights.pt",
+    ):
         running = project.start_snakemake()
         begun(project, name, running)
         time.sleep(rng.uniform(0, 0.1))
@@ -57,7 +61,7 @@ def test_snakemake_asked_to_end_waits_for_its_job_and_leaves_no_lock(
     project = copy(without="train")
     project.remove("export")
     running = project.start_snakemake(WEIGHTS)
-    begun(project, "state/00_distill/resume.pt", running)
+    begun(project, "stages/00_distill/state/resume.pt", running)
     running.send_signal(signal.SIGTERM)
     running.communicate(timeout=120)
     assert (project.run / "stages/00_distill/checkpoint.pt").is_file()
@@ -70,7 +74,7 @@ def test_a_second_snakemake_in_the_directory_is_refused(copy: Copy, undisturbed:
     project = copy(without="train")
     project.remove("export")
     running = project.start_snakemake(WEIGHTS)
-    begun(project, "state/00_distill", running)
+    begun(project, "stages/00_distill/state", running)
     second = project.snakemake(WEIGHTS)
     assert second.status == 1
     assert "Directory cannot be locked" in second.output
@@ -91,7 +95,7 @@ def test_two_snakemakes_in_two_directories_share_results(copy: Copy, undisturbed
     results = first.directory / "results"
     target = str(results / "mobile_sam/my/weights.pt")
     running = first.start_snakemake(target, output_dir=str(results))
-    begun(first, "state/00_distill/resume.pt", running)
+    begun(first, "stages/00_distill/state/resume.pt", running)
     other = second.snakemake(target, output_dir=str(results))
     output, _ = running.communicate()
     for said in (output, other.output):
@@ -115,10 +119,10 @@ def test_the_same_verb_twice_at_once_leaves_the_same_results(
 def test_a_second_trainer_is_refused_and_harms_nothing(copy: Copy, undisturbed: Project) -> None:
     project = copy(without="train")
     running = project.start("train")
-    begun(project, "state/00_distill/resume.pt", running)
+    begun(project, "stages/00_distill/state/resume.pt", running)
     os.kill(running.process.pid or 0, signal.SIGSTOP)
     sentence = project.verb("train").sentence
     os.kill(running.process.pid or 0, signal.SIGCONT)
     assert running.wait().status == 0
-    assert "another process is training this run" in sentence
+    assert "another process is training this stage" in sentence
     assert project.differing(undisturbed) == project.missing(undisturbed) == []

@@ -37,13 +37,13 @@ SETTINGS: dict[str, Any] = {
 OUTPUTS = {
     "index": ("shared/*/index.*",),
     "extract": ("shared/*/features",),
-    "train": ("my/stages", "my/state"),
-    "export": ("my/weights.pt", "my/state/*/finished"),  # which it may remove
+    "train": tuple(f"shared/stages/*/{n}" for n in ("*.pt", "metrics.csv", "state")),
+    "export": ("my/weights.pt", "shared/stages/*/state/finished"),  # which it may remove
     "validate": ("my/validation", "my/state/validation"),
     "report": ("my/report",),
 }
 # Of times, which no two runs share.
-_TIMES = re.compile(r"(stages|times|epochs)\.csv|index\.kept\..*\.npz")
+_TIMES = re.compile(r"(stages|times|epochs)\.csv|index\.(kept\..*|hashes)\.npz")
 
 
 class Project:
@@ -53,6 +53,11 @@ class Project:
         self.directory = directory
         self.results = directory / "results" / "mobile_sam"
         self.run = self.results / "my"
+
+    def stage(self, name: str) -> Path:
+        """The directory of a stage, `NN_name`."""
+        names = json.loads((self.run / "stages.json").read_text())
+        return self.results / "shared" / "stages" / names[name]
 
     def write(self, scenes: Path, **changes: Any) -> None:
         self.directory.mkdir(exist_ok=True)
@@ -131,6 +136,7 @@ class Project:
             if path.is_file()
             and not left.intersection([path, *path.parents])
             and not {"logs", "benchmarks", "tensorboard"}.intersection(path.parts)
+            and path.name not in {"train.log", "train.tsv"}
             and not path.name.endswith("lock")
             and str(path.relative_to(self.results)) not in hidden
         }

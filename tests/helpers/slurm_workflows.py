@@ -40,7 +40,7 @@ class Long(NamedTuple):
 
     @property
     def resume(self) -> Path:
-        return self.run / "state/00_finetune/resume.pt"
+        return self.run / "stages/00_finetune/state/resume.pt"
 
 
 LONG = Long()
