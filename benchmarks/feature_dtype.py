@@ -2,8 +2,8 @@
 
     python benchmarks/feature_dtype.py DIRECTORY [--images 300] [--epochs 8]
 
-Runs the demo at reduced size below DIRECTORY, where it goes on if it was interrupted: one teacher,
-and three students of it that differ in the features alone, `online` ones being exact.
+Runs the demo on shapes, at reduced size, below DIRECTORY, where it goes on if it was interrupted:
+one teacher, and three students of it that differ in the features alone, `online` ones being exact.
 """
 
 import argparse
@@ -41,10 +41,11 @@ _COMPARED = 32  # images
 
 
 def write_runs(directory: Path, args: argparse.Namespace) -> None:
-    """The demo's teacher and students as files of their own, with less data and fewer epochs."""
+    """The demo's teacher and students as files of their own, with fewer images, on shapes."""
     demo = json.loads((CONFIG_DIR / "overlays" / "demo.json").read_text())
     size = {"train": args.images, "val": 50, "size": 128}
-    common = demo["settings"] | {"synthetic": size, "val_images": 0}
+    batches = {"batch_size": 8, "objects_per_image": 4}
+    common = demo["settings"] | batches | {"synthetic": size, "val_images": 0}
     teacher = demo["runs"]["demo_teacher"] | {"num_epochs": args.teacher_epochs}
     entries = [(0, args.epochs // 2, True), (args.epochs // 2, args.epochs, False)]
     weights = {"focal": 0.0, "dice": 0.0, "iou": 0.0}

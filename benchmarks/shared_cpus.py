@@ -28,7 +28,13 @@ from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.paths import RunPaths
 
 SPINNING = {"default": "300000", "GOMP_SPINCOUNT=1000": "1000", "one thread": "1000"}
-LITTLE = {"num_epochs": 2, "val_images": 0, "num_workers": 0}
+LITTLE = {
+    "num_epochs": 2,
+    "batch_size": 8,
+    "objects_per_image": 4,
+    "val_images": 0,
+    "num_workers": 0,
+}
 
 
 def main() -> None:

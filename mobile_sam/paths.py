@@ -387,7 +387,9 @@ def _dataset_name(config: RunConfig) -> str:
         scenes = config.synthetic
         if scenes is None:
             raise ValueError(f"run {config.run_name!r}: neither directories nor synthetic data")
-        name = f"synthetic-{scenes.train}-{scenes.val}-{scenes.size}px-seed{scenes.seed}"
+        kind = "" if scenes.objects == "shapes" else f"-{scenes.objects}"
+        counts = f"{scenes.train}-{scenes.val}-{scenes.size}px"
+        name = f"synthetic{kind}-{counts}-seed{scenes.seed}"
         return f"{name}-{_digest(json.dumps(options))}" if options else name
     given = [getattr(config, key) for key in DIRECTORY_KEYS]
     directories = [value and str(Path(value).resolve()) for value in given]

@@ -254,6 +254,11 @@ def test_places_stay_where_there_are_no_images_without_masks(scenes: Path) -> No
     assert paths(**own, unlabelled_img_dir="/d/u").sources["unlabelled"] == (Path("/d/u"),)
 
 
+def test_scenes_of_cells_have_a_place_of_their_own() -> None:
+    cells = BASE.synthetic.model_copy(update={"objects": "cells"})
+    assert paths(synthetic=cells).dataset.name == "synthetic-cells-12-4-64px-seed0"
+
+
 def test_settings_of_shared_jobs_name_images_without_masks() -> None:
     config = BASE.model_copy(update={"unlabelled_img_dir": "other"})
     of = shared_settings(config)

@@ -1,4 +1,4 @@
-"""Screenshots of the report, the app and the web page of a finished demo, for the documentation.
+"""Screenshots of the report, the app and the web page of a finished demo, and masks by stage.
 
     make demo && python docs/building/pictures.py docs/images
 
@@ -13,22 +13,35 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from mobile_sam.config.load import load_settings
+from mobile_sam.report.inputs.from_run import read_run
+from mobile_sam.report.sections.gallery import SelectedImage, load_images, write_sheet
+from mobile_sam.report.tables import by_image
+
 RUN = Path("results/mobile_sam/distill_then_finetune-demo")
 CHROMIUM = "/usr/bin/chromium"
+PERCENTILES = (95, 70, 50)  # of the mean IoU of an image; a row of masks.png for each
+HEADINGS = {
+    "start": "before training",
+    "00_distill": "after distillation",
+    "01_finetune": "after fine-tuning",
+}
 
 
 def main() -> None:
-    """Write report.png, app.png and web.png."""
+    """Write masks.png, report.png, app.png and web.png."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--browser", default=CHROMIUM)
     args = parser.parse_args()
+    masks(args.directory / "masks.png")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=args.browser, args=["--no-sandbox", "--disable-gpu"]
@@ -36,9 +49,34 @@ def main() -> None:
         for name, picture in (("report", report), ("app", app), ("web", web_page)):
             target = args.directory / f"{name}.png"
             picture(browser, target)
-            Image.open(target).convert("RGB").quantize(256).save(target, optimize=True)
-            print(target)
+            reduce_colours(target)
         browser.close()
+
+
+def reduce_colours(target: Path) -> None:
+    """Store a picture with 256 colours, in place; pure white stays, and gradients are dithered."""
+    picture = Image.open(target).convert("RGB")
+    palette = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1)
+    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(
+        target, optimize=True
+    )
+    print(target)
+
+
+def masks(target: Path) -> None:
+    """Save validation images with the masks of each checkpoint, a row for each percentile."""
+    run = read_run(load_settings(RUN / "run.json"))
+    means = by_image(run.objects, run.first_prompt)[run.main]
+    images = [(means - means.quantile(p / 100)).abs().idxmin() for p in PERCENTILES]
+    rows = [SelectedImage(str(image), "", run.main) for image in images]
+    shots = [
+        replace(
+            shot, layers=tuple(replace(x, name=HEADINGS.get(x.name, x.name)) for x in shot.layers)
+        )
+        for shot in load_images(run, {"rows": rows})["rows"]
+    ]
+    write_sheet(shots, target, "masks by stage")
+    reduce_colours(target)
 
 
 def report(browser: Browser, target: Path) -> None:

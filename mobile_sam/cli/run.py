@@ -34,7 +34,7 @@ def synthesize(config: RunConfig, args: Arguments) -> None:
         raise ConfigError(f"run {config.run_name!r}: synthetic is null; set it to draw images")
     for number, (split, count) in enumerate((("train", scenes.train), ("val", scenes.val))):
         seed = 2 * scenes.seed + number
-        write_scenes(paths.image_dir(split).parent, count, scenes.size, seed)
+        write_scenes(paths.image_dir(split).parent, count, scenes.size, seed, scenes.objects)
         log.info("%s: %d scenes in %s", split, count, paths.image_dir(split).parent)
     write_json(paths.synthetic_manifest, scenes.model_dump())
 

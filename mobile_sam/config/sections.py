@@ -44,6 +44,7 @@ def _plain_path(path: str) -> str:
 SafeName = Annotated[str, AfterValidator(_safe_name)]
 PlainPath = Annotated[str, AfterValidator(_plain_path)]
 Name = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]
+SceneObjects = Literal["shapes", "cells"]
 ClickTarget = Literal["truth", "teacher"]
 CheckpointKind = Literal["last", "best"]
 SelectionMetric = Literal["box", "point", "mean", "clicks"]
@@ -414,6 +415,9 @@ class Synthetic(Strict):
     train: int = Field(600, ge=1, description="training images")
     val: int = Field(100, ge=1, description="validation images")
     size: int = Field(128, ge=32, description="side of an image in pixels")
+    objects: SceneObjects = Field(
+        "shapes", description="what the scenes show: `shapes` with textures, or `cells`: bent rods"
+    )
     seed: int = Field(
         0, ge=0, lt=2**31, description="random seed of the scenes; it is separate from `seed`"
     )

@@ -61,7 +61,7 @@ def test_precedence_is_run_overlay_command_line() -> None:
     demo = resolve("mobileSAM", "demo", {}).named[0]
     given = resolve("mobileSAM", "demo", {"batch_size": 3}).named[0]
     assert (plain.img_size, demo.img_size) == (1024, 128)
-    assert (demo.batch_size, given.batch_size) == (8, 3)
+    assert (demo.batch_size, given.batch_size) == (4, 3)
 
 
 def test_a_teacher_run_joins_and_comes_first() -> None:

@@ -32,6 +32,10 @@ from tests.helpers.commands import ROOT
             {"distill_feature_level": [2, 2]},
             "distill_feature_level.*: list each level once",
         ),
+        (
+            {"synthetic": {"objects": "x"}},
+            r"synthetic.objects: .*'shapes' or 'cells' \(it is \"x\"",
+        ),
         ({"distill_feature_level": []}, "list each level once, and at least one"),
         ({"distill_feature_level": "nek"}, r"level: give 'neck', .* or a list of these \(it is "),
         ({"distill_feature_level": ["neck", -1]}, "level: give 'neck', the number of a block"),

@@ -20,6 +20,7 @@ def test_every_stage_of_the_demo_helps(tmp_path: Path) -> None:
     table = pd.read_csv(run / "report/summary.csv")
     boxes = table[table["prompt"] == "box"].set_index("checkpoint")["miou"]
     assert boxes["00_distill"] >= boxes["start"] + 0.15
+    assert boxes["00_distill"] >= boxes["box_filled"] + 0.05
     assert boxes["01_finetune"] >= boxes["00_distill"]
-    assert boxes["01_finetune"] > boxes["box_filled"]
+    assert boxes["01_finetune"] >= boxes["box_filled"] + 0.1
     assert str(Path("distill_then_finetune-demo/report/index.html")) in result.stdout

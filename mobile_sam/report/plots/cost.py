@@ -2,11 +2,10 @@
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mobile_sam.report.inputs.report_data import ReportData
 from mobile_sam.report.labels import with_prompt
-from mobile_sam.report.plots.figures import ReportFigure, styles
+from mobile_sam.report.plots.figures import ReportFigure, label_plainly, styles
 
 
 def cost_table(report: ReportData, summary: pd.DataFrame) -> pd.DataFrame:
@@ -47,9 +46,7 @@ def plot_cost(report: ReportData, table: pd.DataFrame) -> ReportFigure:
             axes.plot([low, high], [row["miou"]] * 2, color=line.colour, linewidth=1)
             axes.plot(row["total_ms"], row["miou"], line.marker, color=line.colour, markersize=8)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        label_plainly(axes.xaxis)
         axes.set(xlabel="milliseconds per image with one prompt", ylabel=f"mean IoU, {label}")
         axes.margins(0.12)
 

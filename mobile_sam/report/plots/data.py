@@ -6,12 +6,12 @@ from textwrap import fill
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from mobile_sam.data.index.summary import Summary, relative_size
 from mobile_sam.data.index.table import SPLITS
 from mobile_sam.data.overlays import COLOURS
-from mobile_sam.report.plots.figures import ReportFigure, line_style
+from mobile_sam.report.plots.figures import ReportFigure, label_plainly, line_style
 
 _BINS = 30
 _MAX_BARS = 12
@@ -62,9 +62,7 @@ def _object_sizes(axes: Axes, data: Summary) -> None:
     edges = np.geomspace(size.min() * 0.999, max(size.max(), size.min() * 1.5) * 1.001, _BINS + 1)
     _histograms(axes, {split: size[used["split"] == split] for split in SPLITS}, edges)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    label_plainly(axes.xaxis)
     axes.set(xlabel="√area of an object / longest side of its image", ylabel="objects")
     axes.xaxis.label.set_fontsize(8)
 

@@ -14,8 +14,10 @@ import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mobile_sam.data.overlays import COLOURS
 from mobile_sam.report.inputs.report_data import Checkpoint
@@ -135,6 +137,13 @@ class ReportFigure:
         """Legend of the page: label, colour, and the dash array of SVG."""
         arrays = {"-": "none", "--": "6 3", ":": "2 2", "-.": "6 2 2 2", "": "none"}
         return [(label, style.colour, arrays[style.dashes]) for label, style in self.key.items()]
+
+
+def label_plainly(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers, such as 0.1, 0.2 and 0.5."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _handle(style: Style, label: str) -> Line2D:

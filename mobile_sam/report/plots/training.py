@@ -6,7 +6,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mobile_sam.report.plots.figures import GREY, Panel, ReportFigure, Style, line_style
+from mobile_sam.report.plots.figures import (
+    GREY,
+    Panel,
+    ReportFigure,
+    Style,
+    label_plainly,
+    line_style,
+)
 
 _SHADES = (0.06, 0.16)
 _OVERLAPS = {
@@ -56,6 +63,7 @@ def _panel(
         axes.set_ylim(0, 1)
     elif (rows[list(lines)] > 0).any(axis=None):
         axes.set_yscale("log")
+        label_plainly(axes.yaxis)
     axes.set_title(title, pad=18)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
