@@ -11,7 +11,11 @@ from snakemake.utils import min_version
 
 min_version("9.17")
 
-from mobile_sam.config.checkpoints import BOX_FILLED, exported_checkpoint
+from mobile_sam.config.checkpoints import (
+    BOX_FILLED,
+    checkpoint_names,
+    exported_checkpoint,
+)
 from mobile_sam.config.load import DEFAULT_OVERLAY, DEFAULT_RUN, resolve
 from mobile_sam.config.schedule import needs_features, normalise
 from mobile_sam.paths import (
@@ -26,7 +30,12 @@ from mobile_sam.pipeline.fingerprints import (
     fingerprint_once,
     validation_settings,
 )
-from mobile_sam.pipeline.handlers import add_handlers_of_module, after_jobs, before_jobs
+from mobile_sam.pipeline.handlers import (
+    add_handlers_of_module,
+    after_failure,
+    after_jobs,
+    before_jobs,
+)
 from mobile_sam.pipeline.inputs import check_inputs, fetched_files
 from mobile_sam.pipeline.resources import (
     is_local,
@@ -44,7 +53,9 @@ from mobile_sam.pipeline.rules import (
     stage_features,
     stage_inputs,
     stages_of_runs,
+    sweep_inputs,
     teacher_inputs,
+    variant_checkpoints,
     with_detections,
 )
 from mobile_sam.pipeline.settings_files import with_extract_jobs
@@ -69,6 +80,9 @@ except (UserError, OSError) as error:
     sys.exit(f"error: {machine_fault(error) or path_problem(error) or error}")
 
 os.environ.update(job_environment(os.environ))
+if RUNS.variants and workflow.execution_settings:  # which a dry run lacks
+    # A variant that fails does not stop the others.
+    workflow.execution_settings.keep_going = True
 
 PATHS = {settings.run_name: RunPaths(settings) for settings in RUNS.all}
 rule_name = RuleNames()
@@ -90,11 +104,12 @@ localrules:
 
 rule all:
     input:
-        reports=[PATHS[run.run_name].report / "index.html" for run in RUNS.named],
+        reports=[PATHS[run.run_name].report / "index.html" for run in RUNS.alone],
+        sweeps=[RunPaths(group.config).report / "index.html" for group in RUNS.variants],
         weights=[PATHS[run.run_name].weights for run in RUNS.named],
         comparisons=[
             comparison_directory(runs) / "index.html"
-            for runs in comparable_runs(RUNS.named)
+            for runs in comparable_runs(RUNS.alone)
         ],
     message:
         "Finish the reports and weights of all runs"
@@ -119,6 +134,10 @@ onstart:
 
 onsuccess:
     after_jobs(RUNS)
+
+
+onerror:
+    after_failure(RUNS)
 
 
 add_handlers_of_module(workflow, RUNS)

@@ -218,6 +218,11 @@ class RunPaths:
         return self.finished_tables / table.stem
 
     @property
+    def sweep(self) -> Path:
+        """Variants of a run, and the values in which they differ."""
+        return self.run / "sweep.json"
+
+    @property
     def weights(self) -> Path:
         """State dict of the student, with the original names of MobileSAM."""
         return run_files(self.run)[1]

@@ -169,6 +169,16 @@ def _where_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def sweep(args: Arguments) -> None:
+    from mobile_sam.report.write import write_sweep
+
+    print(write_sweep(existing_path(args.manifest)))
+
+
+def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", type=path, help="sweep.json, in the directory of the run")
+
+
 def prune(args: Arguments) -> None:
     from mobile_sam.extraction.plan import format_bytes
 
@@ -203,6 +213,12 @@ COMMANDS = {
     ),
     "fetch": Command(
         fetch, "download known checkpoints and data sets", "fetch mobile_sam", _fetch_arguments
+    ),
+    "sweep": Command(
+        sweep,
+        "write the report that compares the variants of a run",
+        "sweep results/mobile_sam/my_sweep/sweep.json",
+        _sweep_arguments,
     ),
     "prune": Command(
         prune,

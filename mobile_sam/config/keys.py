@@ -17,6 +17,7 @@ Affects = Literal[
     "validation",
     "report",
     "execution",
+    "variants",
 ]
 # Jobs that Snakemake runs again after a change of such a key.
 AFFECTS: dict[Affects, str] = {
@@ -30,6 +31,7 @@ AFFECTS: dict[Affects, str] = {
     "validation": "validation and the report",
     "report": "the report",
     "execution": "nothing: speed and safety only",
+    "variants": "new variants, and the comparison",
 }
 
 

@@ -4,6 +4,7 @@ Precedence: defaults < the run's JSON < overlay < command line.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +17,15 @@ from mobile_sam.config.catalog import KNOWN_CHECKPOINTS
 from mobile_sam.config.parsing import parse_config
 from mobile_sam.config.renames import with_new_names
 from mobile_sam.config.run import SHARED_KEYS, RunConfig
-from mobile_sam.config.schedule import any_distillation, normalise, scale
+from mobile_sam.config.schedule import any_distillation, normalise
+from mobile_sam.config.sweep import Combination, variant_names
 from mobile_sam.config.teachers import random_number, teacher_configs, teacher_key
+from mobile_sam.config.variants import (
+    has_variants,
+    variant_combinations,
+    with_combination,
+    with_layer,
+)
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.system.package_data import CONFIG_DIR
 from mobile_sam.system.paths import existing_file, read_text
@@ -27,11 +35,32 @@ Weights = tuple[str, str | None]  # checkpoint and model_type of a teacher
 
 
 @dataclass(frozen=True)
+class Variants:
+    """Variants of a run with `sweep` or `replicates`.
+
+    values: for the name of each variant, its values of the keys that differ between variants.
+    """
+
+    config: RunConfig
+    values: dict[str, Combination]
+
+
+@dataclass(frozen=True)
 class Runs:
-    """All runs of one workflow, teachers before the runs that use them."""
+    """All runs of one workflow, teachers before the runs that use them.
+
+    named: those that the command names, with each variant in place of a run that has variants.
+    """
 
     all: tuple[RunConfig, ...]
     named: tuple[RunConfig, ...]
+    variants: tuple[Variants, ...] = ()
+
+    @property
+    def alone(self) -> tuple[RunConfig, ...]:
+        """Return the named runs that are no variants."""
+        names = {name for group in self.variants for name in group.values}
+        return tuple(config for config in self.named if config.run_name not in names)
 
     def __getitem__(self, run_name: str) -> RunConfig:
         return next(config for config in self.all if config.run_name == run_name)
@@ -58,7 +87,13 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
     compared: dict[str, None] = {}  # runs in `compare` of the requested runs
 
     def load(name: str) -> RunConfig:
-        return _load(name, overlay, overrides if name in requested else shared)
+        config = _load(name, overlay, overrides if name in requested else shared)
+        if has_variants(config):
+            raise ConfigError(
+                f"run:{name}: the run has variants, and none of them is meant; name a run without "
+                "sweep and replicates"
+            )
+        return config
 
     def compared_weights(weights: str) -> str:
         if not weights.startswith("run:"):
@@ -69,8 +104,9 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
     def visit(name: str, students: tuple[str, ...] = ()) -> RunConfig:
         if name in students:
             raise ConfigError(f"{' -> '.join([*students, name])}: a run cannot teach itself")
-        config = load(name)
+        return complete(load(name), name, students)
 
+    def complete(config: RunConfig, name: str, students: tuple[str, ...]) -> RunConfig:
         def teacher_of_run(number: int, checkpoint: str, model_type: str | None) -> Weights:
             if not checkpoint.startswith("run:"):
                 return checkpoint, model_type
@@ -88,11 +124,17 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
             )
         return config
 
-    named = tuple(visit(name) for name in dict.fromkeys(requested))
+    named: list[RunConfig] = []
+    groups: list[Variants] = []
+    for name in dict.fromkeys(requested):
+        merged, source = _merged(name, overlay, overrides)
+        configs, variants = _with_variants(merged, source)
+        named += (complete(config, name, ()) for config in configs)
+        groups += [variants] if variants else []
     for name in compared:
         visit(name)
     _check_unlabelled(tuple(resolved.values()), "unlabelled_img_dir" in shared)
-    return Runs(all=tuple(resolved.values()), named=named)
+    return Runs(tuple(resolved.values()), tuple(named), tuple(groups))
 
 
 def load_settings(path: Path) -> RunConfig:
@@ -171,6 +213,40 @@ def known_overlays() -> list[str]:
 
 
 def _load(name: str | Path, overlay: str | None, overrides: dict[str, Any]) -> RunConfig:
+    return _parse(*_merged(name, overlay, overrides))
+
+
+def _parse(merged: dict[str, Any], source: str) -> RunConfig:
+    """Return validated settings. Raises ConfigError."""
+    config = _with_teachers(parse_config(merged, source), partial(_known_architecture, source))
+    normalise(config, source)
+    check_teachers(config)
+    return config
+
+
+def _with_variants(merged: dict[str, Any], source: str) -> tuple[list[RunConfig], Variants | None]:
+    """Return the run with these settings, or its variants. Raises ConfigError that names one."""
+    config = _parse(merged, source)
+    if not has_variants(config):
+        return [config], None
+    combinations = variant_combinations(config)
+    values, configs = {}, []
+    for name, combination in zip(variant_names(combinations), combinations, strict=True):
+        run_name = f"{config.run_name}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}"
+        if run_name in values:
+            raise ConfigError(f"{source}: sweep: two variants have the values {combination}")
+        settings = merged | {"run_name": run_name, "sweep": None, "replicates": 1}
+        where = f"{source}: variant {run_name}"
+        settings = with_combination(settings, combination, where)
+        configs.append(_parse(settings, where))
+        values[run_name] = combination
+    return configs, Variants(config, values)
+
+
+def _merged(
+    name: str | Path, overlay: str | None, overrides: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Return the settings of a run from its layers, and the names of the layers."""
     path = _settings_file(name)
     settings = {"run_name": path.stem} | with_new_names(_read_object(path), str(path))
     layers = [(str(path), settings)]
@@ -179,19 +255,8 @@ def _load(name: str | Path, overlay: str | None, overrides: dict[str, Any]) -> R
     layers.append(("--config", overrides))
     merged: dict[str, Any] = {}
     for source, layer in layers:
-        if merged.get("stage_schedule") and "num_epochs" in layer and "stage_schedule" not in layer:
-            lower = parse_config(merged, source)  # the schedule must be valid before it is scaled
-            normalise(lower, source)
-            new = parse_config(merged | layer | {"stage_schedule": []}, source).num_epochs
-            layer = layer | {  # noqa: PLW2901
-                "stage_schedule": scale(merged["stage_schedule"], lower.num_epochs, new, source)
-            }
-        merged |= layer
-    source = " + ".join(source for source, layer in layers if layer)
-    config = _with_teachers(parse_config(merged, source), partial(_known_architecture, source))
-    normalise(config, source)
-    check_teachers(config)
-    return config
+        merged = with_layer(merged, layer, source)
+    return merged, " + ".join(source for source, layer in layers if layer)
 
 
 def _settings_file(name: str | Path) -> Path:

@@ -26,6 +26,7 @@ from mobile_sam.config.sections import (
     Views,
 )
 from mobile_sam.config.stage import StageEntry, StageSettings
+from mobile_sam.config.sweep import Sweep
 
 
 class RunConfig(StageSettings):
@@ -65,6 +66,16 @@ class RunConfig(StageSettings):
     data: Data = run_key(Data, "data", "which images and objects are used, and how files are read")
     synthetic: Synthetic | None = run_key(
         None, "data", "synthetic scenes, drawn and used if all four directories are null"
+    )
+
+    sweep: Sweep | None = run_key(
+        None,
+        "variants",
+        "values of keys; the run stands for its variants, one for each combination of values "
+        "([experiments](../docs/experiments.md))",
+    )
+    replicates: int = run_key(
+        1, "variants", "number of variants of each combination, with `seed`, `seed` + 1, ...", ge=1
     )
 
     model_type: str = run_key("vit_t", "training", "architecture of the student")

@@ -1,6 +1,7 @@
 """Handlers of the workflow, which run before its first job and after its last."""
 
 import os
+import subprocess
 import sys
 import time
 from datetime import datetime
@@ -39,13 +40,26 @@ def before_jobs(workflow: Any, runs: Runs) -> None:
 def after_jobs(runs: Runs) -> None:
     """Print the results of the runs that have a report; a workflow can have other targets."""
     forget_second_names(known_checkpoints(runs))
-    for config in runs.named:
+    for config in runs.alone:
         if (RunPaths(config).report / "summary.csv").is_file():
             print(results_table(config))
-    for configs in comparable_runs(runs.named):
-        page = comparison_directory(configs) / "index.html"
-        if page.is_file():
-            print(f"comparison: {page}")
+    pages = {
+        "comparison": [comparison_directory(configs) for configs in comparable_runs(runs.alone)],
+        "variants": [RunPaths(group.config).report for group in runs.variants],
+    }
+    for kind, directories in pages.items():
+        for page in (directory / "index.html" for directory in directories):
+            if page.is_file():
+                print(f"{kind}: {page}")
+
+
+def after_failure(runs: Runs) -> None:
+    """Write the reports of variants from those that have results, and name the others."""
+    for group in runs.variants:
+        manifest = RunPaths(group.config).sweep
+        if manifest.is_file():
+            command = [sys.executable, "-m", "mobile_sam", "sweep", str(manifest)]
+            subprocess.run(command, check=False)
 
 
 def add_handlers_of_module(workflow: Any, runs: Runs) -> None:
@@ -56,6 +70,7 @@ def add_handlers_of_module(workflow: Any, runs: Runs) -> None:
     if workflow.modifier.is_main_snakefile():
         return
     outer_start, outer_success = workflow._onstart, workflow._onsuccess
+    outer_error = workflow._onerror
 
     def start(log: Any) -> None:
         before_jobs(workflow, runs)
@@ -65,7 +80,11 @@ def add_handlers_of_module(workflow: Any, runs: Runs) -> None:
         after_jobs(runs)
         outer_success(log)
 
-    workflow._onstart, workflow._onsuccess = start, success
+    def error(log: Any) -> None:
+        after_failure(runs)
+        outer_error(log)
+
+    workflow._onstart, workflow._onsuccess, workflow._onerror = start, success, error
 
 
 def _check_times(configs: tuple[RunConfig, ...]) -> None:

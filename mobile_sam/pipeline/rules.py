@@ -3,11 +3,18 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from mobile_sam.config.catalog import known_dataset
-from mobile_sam.config.checkpoints import BOX_FILLED, START, checkpoint_names, stage_checkpoints
+from mobile_sam.config.checkpoints import (
+    BOX_FILLED,
+    START,
+    checkpoint_names,
+    exported_checkpoint,
+    stage_checkpoints,
+)
+from mobile_sam.config.load import Runs, Variants
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import needs_features, normalise
 from mobile_sam.config.stage import Stage
@@ -90,8 +97,8 @@ def stage_features(paths: RunPaths, stage: Stage) -> list[Path]:
     return [paths.features_ready(stage)] if reads_features else []
 
 
-def checkpoint_inputs(paths: RunPaths) -> dict[str, Inputs]:
-    """Return the inputs of the validation of each checkpoint of a run, by its name in tables."""
+def checkpoint_inputs(paths: RunPaths, names: Collection[str]) -> dict[str, Inputs]:
+    """Return the inputs of the validation of checkpoints of a run, by their names in tables."""
     config = paths.config
     teacher = teacher_inputs(paths)["teacher"] if config.decoder_from_teacher else []
     start = [paths.start_weights] if paths.start_weights else []
@@ -99,11 +106,12 @@ def checkpoint_inputs(paths: RunPaths) -> dict[str, Inputs]:
     for name, (stage, kind) in stage_checkpoints(config).items():
         weights[name] = [paths.checkpoint(stage, kind)]
         # If the best epoch is the last one, its table exists and is not measured again.
-        weights[name] += [paths.validation(stage.directory)] if kind == "best" else []
+        if kind == "best" and stage.directory in names:
+            weights[name].append(paths.validation(stage.directory))
     for name, teacher_config in named_teachers(config).items():
         weights[name] = teacher_inputs(RunPaths(teacher_config))["teacher"]
     weights |= {name: [path] for name, path in extra_checkpoints(config).items()}
-    return {name: {"index": [paths.index], "weights": files} for name, files in weights.items()}
+    return {name: {"index": [paths.index], "weights": weights[name]} for name in names}
 
 
 def report_inputs(paths: RunPaths) -> Inputs:
@@ -116,6 +124,36 @@ def report_inputs(paths: RunPaths) -> Inputs:
         "metrics": [paths.metrics(stage) for stage in normalise(config)],
         "average_precision": [paths.average_precision(name) for name in with_detections(config)],
         "cost": [paths.cost] if config.benchmark_repeats else [],
+    }
+
+
+def variant_checkpoints(runs: Runs) -> dict[str, list[str]]:
+    """Return the checkpoints that are validated of each variant, by the name of its run.
+
+    These are its final weights. The filled box and the teachers, which are baselines, are
+    validated for the first variant with each data set.
+    """
+    names: dict[str, list[str]] = {}
+    for group in runs.variants:
+        datasets: set[Path] = set()
+        for config in map(runs.__getitem__, group.values):
+            names[config.run_name] = [exported_checkpoint(config)]
+            dataset = RunPaths(config).dataset
+            if dataset not in datasets:
+                datasets.add(dataset)
+                names[config.run_name] += [BOX_FILLED, *named_teachers(config)]
+    return names
+
+
+def sweep_inputs(runs: Runs, group: Variants) -> Inputs:
+    """Return the files from which the report of the variants of a run is made."""
+    measured = variant_checkpoints(runs)
+    paths = [RunPaths(runs[name]) for name in group.values]
+    return {
+        "validation": [
+            each.validation(name) for each in paths for name in measured[each.config.run_name]
+        ],
+        "metrics": [each.metrics(stage) for each in paths for stage in normalise(each.config)],
     }
 
 

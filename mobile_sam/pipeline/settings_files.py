@@ -1,5 +1,6 @@
 """Settings files that jobs read: one per run, and those of jobs that runs share."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def with_extract_jobs(runs: Runs, gpus: int, remote: bool = False) -> Runs:
         return config.model_copy(update={"extract_jobs": jobs})
 
     configs = {config.run_name: with_jobs(config) for config in runs.all}
-    return Runs(tuple(configs.values()), tuple(configs[config.run_name] for config in runs.named))
+    named = tuple(configs[config.run_name] for config in runs.named)
+    return replace(runs, all=tuple(configs.values()), named=named)
 
 
 def _planned_jobs(store: RunPaths, remote: bool) -> int | None:
@@ -106,3 +108,5 @@ def write_settings(runs: Runs) -> None:
         link_stages(config)
         for path, content in files.items():
             update_json(path, content)
+    for group in runs.variants:
+        update_json(RunPaths(group.config).sweep, {"variants": group.values})

@@ -1,17 +1,20 @@
 """HTML page: one file that needs no network, with its PNG and CSV files beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
+from mobile_sam.report.inputs.from_sweep import SweepData
 from mobile_sam.report.inputs.report_data import ReportData
 from mobile_sam.report.sections import accuracy, prompts, training_cost_data
 from mobile_sam.report.sections.blocks import FigureBlock, Section, Table
 from mobile_sam.report.sections.gallery import gallery
-from mobile_sam.report.sections.verdict import tiles, verdict
+from mobile_sam.report.sections.sweep import sections as sweep_sections
+from mobile_sam.report.sections.verdict import Tile, tiles, verdict
+from mobile_sam.report.sweep_statistics import verdict as sweep_verdict
 from mobile_sam.report.tables import ReportTables
 from mobile_sam.system.atomic_files import atomic_write_files
 
@@ -25,32 +28,49 @@ def write_page(report: ReportData, directory: Path) -> None:
         _write(ReportTables(report), unfinished)
 
 
+def write_sweep_page(sweep: SweepData, directory: Path) -> None:
+    """Write the page about the variants of a run, like `write_page`."""
+    with atomic_write_files(directory, last="index.html") as unfinished:
+        sections = sweep_sections(sweep)
+        _write_files(sections, unfinished)
+        page = _html(sweep.title, sweep_verdict(sweep), (), sections)
+        (unfinished / "index.html").write_text(page, encoding="utf-8")
+
+
 def _write(tables: ReportTables, directory: Path) -> None:
-    tables.summary.to_csv(directory / "summary.csv", index=False)
+    report, summary = tables.report, tables.summary
+    summary.to_csv(directory / "summary.csv", index=False)
     sections = [section for make in SECTIONS if (section := make(tables, directory)) is not None]
+    _write_files(sections, directory)
+    sentences = verdict(report, summary, tables.differences)
+    page = _html(report.title, sentences, tiles(report, summary, tables.differences), sections)
+    (directory / "index.html").write_text(page, encoding="utf-8")
+
+
+def _write_files(sections: Sequence[Section], directory: Path) -> None:
+    """Write the CSV and PNG files of sections."""
     for section in sections:
         for block in section.blocks:
             if isinstance(block, FigureBlock):
                 block.figure.write(directory)
             elif isinstance(block, Table) and block.name:
                 block.frame.to_csv(directory / f"{block.name}.csv", index=False)
-    (directory / "index.html").write_text(_html(tables, sections), encoding="utf-8")
 
 
-def _html(tables: ReportTables, sections: list[Section]) -> str:
-    report = tables.report
+def _html(
+    title: str, sentences: Sequence[str], numbers: Sequence[Tile], sections: Sequence[Section]
+) -> str:
     environment = jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         loader=jinja2.PackageLoader("mobile_sam.report", "."),
     )
-    sentences = verdict(report, tables.summary, tables.differences)
     return environment.get_template("page.html").render(
-        title=report.title,
+        title=title,
         verdict=sentences[0],
         reasons=sentences[1:],
-        tiles=tiles(report, tables.summary, tables.differences),
+        tiles=numbers,
         sections=sections,
         style=_own("page.css"),
         script=_own("page.js"),

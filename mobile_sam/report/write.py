@@ -9,6 +9,7 @@ from mobile_sam.paths import RunPaths
 from mobile_sam.pipeline.results_table import results_table
 from mobile_sam.report.inputs.from_run import read_run
 from mobile_sam.report.inputs.from_runs import read_runs
+from mobile_sam.report.inputs.from_sweep import read_sweep_runs
 from mobile_sam.report.inputs.reading import (
     concat_objects,
     read_average_precision,
@@ -19,8 +20,9 @@ from mobile_sam.report.inputs.reading import (
 )
 from mobile_sam.report.inputs.report_data import Checkpoint, ReportData
 from mobile_sam.report.labels import FILLED_BOX, prompt_label
-from mobile_sam.report.page import write_page
+from mobile_sam.report.page import write_page, write_sweep_page
 from mobile_sam.report.plots.accuracy import main_prompts
+from mobile_sam.report.sweep_statistics import verdict
 from mobile_sam.report.tables import summary
 from mobile_sam.system.directories import mark_output
 from mobile_sam.system.errors import UserError
@@ -104,6 +106,19 @@ def write_comparison(configs: Sequence[RunConfig], target: Path) -> str:
     mark_output(target)
     write_page(report, target)
     return _for_terminal(report, target)
+
+
+def write_sweep(manifest: Path) -> str:
+    """Write the report of the variants in a `sweep.json`, beside it, of those that have results.
+
+    Returns the verdict for a terminal. Raises UserError if no variant has results.
+    """
+    sweep, target = read_sweep_runs(manifest), manifest.with_name("report")
+    mark_output(target)
+    write_sweep_page(sweep, target)
+    failed = [f"without results: {', '.join(sweep.missing)}"] if sweep.missing else []
+    lines = [sweep.title, *verdict(sweep), *failed, f"report: {target / 'index.html'}"]
+    return "\n".join(lines)
 
 
 def write_evaluation(

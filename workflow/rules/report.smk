@@ -3,12 +3,15 @@
 # GPUs by the first word of a rule's name. A cluster assigns resources by that word, so rules
 # without a GPU do not begin with `validate`.
 gpus_by_word = {"validate": 1, "baseline": 0, "join": 0}
+measured_of_variant = variant_checkpoints(RUNS)
 
 for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
     settings = paths.config
     run = settings.run_name
     jobs = settings.validate_jobs
-    checkpoints = checkpoint_inputs(paths)
+    checkpoints = checkpoint_inputs(
+        paths, measured_of_variant.get(run) or checkpoint_names(settings)
+    )
 
     for checkpoint_name, files in checkpoints.items():
         measure_word = "baseline" if checkpoint_name == BOX_FILLED else "validate"
@@ -74,6 +77,8 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
                 "exec python -m mobile_sam validate --what {params.what} {params.step} "
                 "--config {params.settings} --log {log}"
 
+    if run in measured_of_variant:
+        continue  # all variants have one report
     for checkpoint_name in with_detections(settings):
 
         rule:
@@ -175,8 +180,44 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             "exec python -m mobile_sam report --config {params.settings} --log {log} > /dev/null"
 
 
+# One report for the variants of each run.
+for group in RUNS.variants:
+    group_paths = RunPaths(group.config)
+
+    rule:
+        name:
+            rule_name("sweep", group.config.run_name)
+        input:
+            **sweep_inputs(RUNS, group),
+        output:
+            page=report(
+                group_paths.report / "index.html",
+                category=group.config.run_name,
+                caption="../report/index.rst",
+                labels={"part": "whole report"},
+            ),
+            table=report(
+                group_paths.report / "variants.csv",
+                category=group.config.run_name,
+                caption="../report/summary.rst",
+                labels={"part": "variants"},
+            ),
+        log:
+            group_paths.logs / "sweep.log",
+        benchmark:
+            group_paths.benchmarks / "sweep.tsv"
+        conda:
+            "../envs/mobile_sam.yml"
+        params:
+            manifest=group_paths.sweep,
+        message:
+            f"Compare the variants of {group.config.run_name}; log: {{log}}"
+        shell:
+            "exec python -m mobile_sam sweep {params.manifest} --log {log} > /dev/null"
+
+
 # One report for runs on the same data, which can be compared.
-for configs in comparable_runs(RUNS.named):
+for configs in comparable_runs(RUNS.alone):
     target = comparison_directory(configs)
     compared_paths = [PATHS[settings.run_name] for settings in configs]
 

@@ -1,0 +1,142 @@
+"""Variants of a run: every combination of the values in `sweep`, with several seeds and folds."""
+
+import itertools
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, JsonValue, model_validator
+
+from mobile_sam.config.keys import Strict
+
+Values = Annotated[list[JsonValue], Field(min_length=1)]
+Combination = dict[str, Any]  # value of each key
+
+
+class Range(Strict):
+    """Interval from which `random` draws a number, rounded to 4 significant digits."""
+
+    min: float = Field(description="smallest value")
+    max: float = Field(description="largest value")
+    log: bool = Field(False, description="whether the logarithm is uniform, not the value")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Range":
+        if not self.min < self.max:
+            raise ValueError("min must be less than max")
+        if self.log and self.min <= 0:
+            raise ValueError("log needs a min above 0")
+        return self
+
+    def draw(self, rng: random.Random) -> float:
+        """Return a number of the interval."""
+        if self.log:
+            value = math.exp(rng.uniform(math.log(self.min), math.log(self.max)))
+        else:
+            value = rng.uniform(self.min, self.max)
+        return float(f"{value:.4g}")
+
+
+class RandomSample(Strict):
+    """Combinations that are drawn at random."""
+
+    samples: int = Field(ge=1, description="number of combinations")
+    seed: int = Field(0, ge=0, description="random seed of the combinations")
+    keys: dict[str, Range | Values] = Field(
+        min_length=1, description="range or list of values of each key"
+    )
+
+
+class Sweep(Strict):
+    """Values of keys to combine; an object of keys and lists alone is a `grid`.
+
+    A key is one of a run, `learning_rate` or `augment.flip`, or one of a stage, with the name of
+    the stage first: `finetune.learning_rate`.
+    """
+
+    grid: dict[str, Values] = Field(
+        default_factory=dict, description="values of each key; all combinations are variants"
+    )
+    zip: dict[str, Values] = Field(
+        default_factory=dict, description="lists of equal length, combined value by value"
+    )
+    random: RandomSample | None = Field(None, description="a random sample of combinations")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grid_alone(cls, value: Any) -> Any:
+        is_grid = isinstance(value, Mapping) and not cls.model_fields.keys() & value.keys()
+        return {"grid": value} if is_grid else value
+
+    @model_validator(mode="after")
+    def _check(self) -> "Sweep":
+        if not (self.grid or self.zip or self.random):
+            raise ValueError("it is empty; give keys with lists of values, or leave it out")
+        lengths = {key: len(values) for key, values in self.zip.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"zip: the lists must have equal lengths, not {lengths}")
+        keys = [*self.grid, *self.zip, *(self.random.keys if self.random else ())]
+        repeated = {key for key in keys if keys.count(key) > 1}
+        if repeated:
+            raise ValueError(f"{min(repeated)!r} occurs twice")
+        return self
+
+    def combinations(self) -> list[Combination]:
+        """Return all variants: each of `grid` with each of `zip` and each of `random`."""
+        grid = [
+            dict(zip(self.grid, row, strict=True)) for row in itertools.product(*self.grid.values())
+        ]
+        zipped = [
+            dict(zip(self.zip, row, strict=True)) for row in zip(*self.zip.values(), strict=True)
+        ]
+        parts = [grid, zipped or [{}], self._samples()]
+        return [a | b | c for a, b, c in itertools.product(*parts)]
+
+    def _samples(self) -> list[Combination]:
+        if self.random is None:
+            return [{}]
+        rng = random.Random(self.random.seed)
+        return [
+            {
+                key: values.draw(rng) if isinstance(values, Range) else rng.choice(values)
+                for key, values in self.random.keys.items()
+            }
+            for _ in range(self.random.samples)
+        ]
+
+
+def variant_names(combinations: Sequence[Combination]) -> list[str]:
+    """Return a short name of each combination, such as `lr0.001-dice2`, for paths and figures.
+
+    A key is shortened to its last part, or to the initials of its words, unless two keys would have
+    the same name. Lists, objects and null have their number among the values of the key.
+    """
+    keys = list(combinations[0])
+    short = {key: _initials(key.split(".")[-1]) for key in keys}
+    if len(set(short.values())) < len(keys):
+        short = {key: key for key in keys}
+    seen: dict[str, list[str]] = {key: [] for key in keys}
+    names = []
+    for combination in combinations:
+        parts = []
+        for key, value in combination.items():
+            text = json.dumps(value, sort_keys=True)
+            if text not in seen[key]:
+                seen[key].append(text)
+            parts.append(short[key] + _readable(value, seen[key].index(text)))
+        names.append("-".join(parts))
+    return names
+
+
+def _initials(key: str) -> str:
+    return "".join(word[0] for word in key.split("_")) if "_" in key else key
+
+
+def _readable(value: Any, number: int) -> str:
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return f"_{value}"
+    return f"_{number}"

@@ -1,0 +1,102 @@
+"""Settings of the variants of a run, from its settings and a combination of values."""
+
+from typing import Any
+
+from mobile_sam.config.parsing import parse_config
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise, scale
+from mobile_sam.config.sweep import Combination
+from mobile_sam.system.errors import ConfigError
+
+Settings = dict[str, Any]
+
+
+def has_variants(config: RunConfig) -> bool:
+    """Return whether a run stands for several ones."""
+    return config.sweep is not None or config.replicates > 1
+
+
+def variant_combinations(config: RunConfig) -> list[Combination]:
+    """Return the values of each variant: each combination of the sweep with each seed."""
+    combinations = config.sweep.combinations() if config.sweep else [{}]
+    if config.replicates == 1:
+        return combinations
+    seeds = range(config.seed, config.seed + config.replicates)
+    return [combination | {"seed": seed} for combination in combinations for seed in seeds]
+
+
+def with_layer(settings: Settings, layer: Settings, source: str) -> Settings:
+    """Return settings with those of a layer above them.
+
+    `num_epochs` without a schedule scales the schedule. source: the layer, for messages.
+    """
+    if settings.get("stage_schedule") and "num_epochs" in layer and "stage_schedule" not in layer:
+        lower = parse_config(settings, source)  # the schedule must be valid before it is scaled
+        normalise(lower, source)
+        new = parse_config(settings | layer | {"stage_schedule": []}, source).num_epochs
+        schedule = scale(settings["stage_schedule"], lower.num_epochs, new, source)
+        layer = layer | {"stage_schedule": schedule}
+    return settings | layer
+
+
+def with_combination(settings: Settings, combination: Combination, source: str) -> Settings:
+    """Return settings with the values of a variant. Raises ConfigError for an unknown key."""
+    config = parse_config(settings, source)
+    stages = _entries_of_stages(config, settings, source)
+    of_run = {key: v for key, v in combination.items() if key.split(".")[0] not in stages}
+    for key, value in of_run.items():
+        first, *rest = key.split(".")
+        if first not in RunConfig.model_fields or first in _FIXED:
+            known = ", ".join(sorted(stages)) or "none, because stage_schedule is empty"
+            raise ConfigError(
+                f"{source}: sweep: {key!r} is neither a key of a run nor a stage with its key; the "
+                f"stages are {known}"
+            )
+        layer = {first: _replaced(settings.get(first), rest, value, f"{source}: sweep: {key!r}")}
+        settings = with_layer(settings, layer, source)
+    schedule = [dict(entry) for entry in settings.get("stage_schedule", [])]
+    for key in combination.keys() - of_run.keys():
+        first, *rest = key.split(".")
+        if not rest:
+            raise ConfigError(
+                f"{source}: sweep: {key!r} is a stage; add a key, {key}.learning_rate"
+            )
+        where = f"{source}: sweep: {key!r}"
+        entry = schedule[stages[first]]
+        entry[rest[0]] = _replaced(entry.get(rest[0]), rest[1:], combination[key], where)
+    return settings | ({"stage_schedule": schedule} if schedule else {})
+
+
+# A sweep gives these itself, or could not compare its variants.
+_FIXED = {"sweep", "replicates", "run_name", "project_name", "output_dir"}
+
+
+def _entries_of_stages(config: RunConfig, settings: Settings, source: str) -> dict[str, int]:
+    """Return the position in `stage_schedule` of each stage with an entry, by name and directory.
+
+    Names of two stages are left out, as are those of keys of a run.
+    """
+    starts = (
+        {e["start_epoch"]: number for number, e in enumerate(settings["stage_schedule"])}
+        if settings.get("stage_schedule")
+        else {}
+    )
+    found: dict[str, int] = {}
+    names = [stage.name for stage in normalise(config, source)]
+    for stage in normalise(config, source):
+        if stage.start_epoch in starts:
+            found[stage.directory] = starts[stage.start_epoch]
+            if names.count(stage.name) == 1 and stage.name not in RunConfig.model_fields:
+                found[stage.name] = starts[stage.start_epoch]
+    return found
+
+
+def _replaced(value: Any, path: list[str], new: Any, where: str) -> Any:
+    """Return a setting with a new value at `path` within it, or as a whole if the path is empty."""
+    if not path:
+        return new
+    if value is not None and not isinstance(value, dict):
+        raise ConfigError(f"{where}: the setting has no parts, because it is {value!r}")
+    inner = dict(value or {})
+    inner[path[0]] = _replaced(inner.get(path[0]), path[1:], new, where)
+    return inner

@@ -1,0 +1,204 @@
+"""Report data of the variants of a run."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mobile_sam.config.checkpoints import BOX_FILLED
+from mobile_sam.config.load import load_settings
+from mobile_sam.config.run import RunConfig
+from mobile_sam.config.teachers import named_teachers
+from mobile_sam.data.index.groups import assign_groups
+from mobile_sam.metrics.crossed import CrossedMean, crossed_mean
+from mobile_sam.paths import RunPaths, run_files
+from mobile_sam.report.inputs.from_run import main_checkpoint, read_training
+from mobile_sam.report.inputs.reading import read_objects
+from mobile_sam.report.labels import sort_prompts
+from mobile_sam.system.errors import ConfigError, UserError
+from mobile_sam.system.paths import read_text
+
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """IoU of one combination of values.
+
+    sums: (S, N) sums over the objects of N images, or groups of images, for each of S seeds.
+    counts: (N,) numbers of objects.
+    """
+
+    sums: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+    @property
+    def estimate(self) -> CrossedMean:
+        return crossed_mean(self.sums, self.counts)
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """Results of the variants of a run.
+
+    keys: those with several values, without the seed. combinations: values of each combination, by
+    its name. scores: by prompt, then by name of the combination. epochs: columns combination, seed,
+    epoch, iou. cost: columns combination, minutes (of training, mean over seeds).
+    baselines: mean IoU of the filled box and of the teachers, by name and prompt.
+    missing: why a variant has no results, by name.
+    """
+
+    title: str
+    keys: tuple[str, ...]
+    combinations: dict[str, dict[str, Any]]
+    scores: dict[str, dict[str, Scores]]
+    epochs: pd.DataFrame
+    cost: pd.DataFrame
+    baselines: dict[tuple[str, str], float]
+    missing: dict[str, str]
+
+    @property
+    def seeds(self) -> int:
+        """Largest number of seeds of a combination."""
+        return max(len(scores.sums) for scores in self.scores[self.first_prompt].values())
+
+    @property
+    def first_prompt(self) -> str:
+        return next(iter(self.scores))
+
+
+def read_sweep_runs(manifest: Path) -> SweepData:
+    """Read the results of the variants in a `sweep.json`.
+
+    Variants without results are listed. Raises UserError if none has results, or if two were
+    validated on different objects.
+    """
+    values = _variants(manifest)
+    configs: dict[str, RunConfig] = {}
+    missing: dict[str, str] = {}
+    for name in values:
+        settings, _ = run_files(manifest.parent.with_name(name))
+        config = load_settings(settings)
+        problem = _problem(config)
+        if problem is None:
+            configs[name] = config
+        else:
+            missing[name] = problem
+    if not configs:
+        raise UserError(f"{manifest}: no variant has results; see their logs, and run it again")
+    keys = tuple(dict.fromkeys(key for row in values.values() for key in row if key != SEED))
+    members: dict[str, list[str]] = {}
+    for name in configs:
+        combination = name.removeprefix(f"{manifest.parent.name}-")
+        members.setdefault(_without_seed(combination, values[name]), []).append(name)
+    first = next(iter(configs.values()))
+    return SweepData(
+        title=f"{first.project_name} / {manifest.parent.name}: {len(values)} variants",
+        keys=keys,
+        combinations={
+            name: {key: values[runs[0]][key] for key in keys} for name, runs in members.items()
+        },
+        scores=_scores(configs, members),
+        epochs=_epochs(configs, members, values),
+        cost=_cost(configs, members),
+        baselines=_baselines(configs.values()),
+        missing=missing,
+    )
+
+
+def _variants(manifest: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(read_text(manifest))
+        return dict(content["variants"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ConfigError(f"{manifest}: not the list of variants of a run ({error})") from None
+
+
+def _problem(config: RunConfig) -> str | None:
+    """Return why a variant has no results; None if it has."""
+    paths = RunPaths(config)
+    if not paths.validation(main_checkpoint(config)).is_file():
+        return f"no results; its logs are below {paths.run}/stages and {paths.logs}"
+    return None
+
+
+def _without_seed(name: str, values: dict[str, Any]) -> str:
+    parts = [part for part in name.split("-") if part != f"{SEED}{values.get(SEED)}"]
+    return "-".join(parts) or "all seeds"
+
+
+def _scores(
+    configs: dict[str, RunConfig], members: dict[str, list[str]]
+) -> dict[str, dict[str, Scores]]:
+    tables = {name: _by_image(config) for name, config in configs.items()}
+    reference = next(iter(tables.values()))
+    for name, table in tables.items():
+        if not reference["size"].equals(table["size"]):
+            raise UserError(
+                f"{name} was validated on other objects than {next(iter(tables))}; variants are "
+                "comparable only on the same validation images and prompts"
+            )
+    prompts = sort_prompts(set(reference.index.get_level_values("prompt")))
+    return {
+        prompt: {
+            combination: Scores(
+                np.stack([tables[name].loc[prompt]["sum"].to_numpy() for name in names]),
+                reference.loc[prompt]["size"].to_numpy(float),
+            )
+            for combination, names in members.items()
+        }
+        for prompt in prompts
+        if prompt in {"box", "point"} or not {"box", "point"} & set(prompts)
+    }
+
+
+def _by_image(config: RunConfig) -> pd.DataFrame:
+    """Return the sum of IoU and the number of objects, by prompt and image or group."""
+    table = read_objects(RunPaths(config).validation(main_checkpoint(config)), config.run_name)
+    unit_of = assign_groups(map(str, table["image_id"].unique()), config.data.groups)
+    unit = table["image_id"].astype(str).map(unit_of)
+    rows = table.assign(unit=unit, prompt=table["prompt"].astype(str))
+    return rows.groupby(["prompt", "unit"], observed=True)["iou"].agg(["sum", "size"]).sort_index()
+
+
+def _epochs(
+    configs: dict[str, RunConfig],
+    members: dict[str, list[str]],
+    values: dict[str, dict[str, Any]],
+) -> pd.DataFrame:
+    frames = []
+    for combination, names in members.items():
+        for name in names:
+            epochs = read_training(configs[name]).epochs
+            if "val_box_iou" in epochs:
+                rows = epochs[["epoch", "val_box_iou"]].rename(columns={"val_box_iou": "iou"})
+                seed = values[name].get(SEED, configs[name].seed)
+                frames.append(rows.assign(combination=combination, seed=seed))
+    columns = ["epoch", "iou", "combination", "seed"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _cost(configs: dict[str, RunConfig], members: dict[str, list[str]]) -> pd.DataFrame:
+    rows = []
+    for combination, names in members.items():
+        minutes = [read_training(configs[name]).epochs["seconds"].sum() / 60 for name in names]
+        rows.append({"combination": combination, "minutes": float(np.mean(minutes))})
+    return pd.DataFrame(rows)
+
+
+def _baselines(configs: Iterable[RunConfig]) -> dict[tuple[str, str], float]:
+    """Return mean IoU of the tables of the filled box and the teachers that the variants have."""
+    found: dict[tuple[str, str], float] = {}
+    for config in configs:
+        for name in (BOX_FILLED, *named_teachers(config)):
+            path = RunPaths(config).validation(name)
+            if path.is_file():
+                means = read_objects(path, name).groupby("prompt", observed=True)["iou"].mean()
+                for prompt, mean in means.items():
+                    found.setdefault((name, str(prompt)), float(mean))
+    return found

@@ -1,0 +1,124 @@
+"""Page about the variants of a run."""
+
+import pandas as pd
+
+from mobile_sam.metrics.intervals import LEVEL
+from mobile_sam.report.inputs.from_sweep import SweepData
+from mobile_sam.report.labels import with_prompt
+from mobile_sam.report.plots.sweep import (
+    plot_learning,
+    plot_main_effects,
+    plot_ranking,
+    plot_time,
+)
+from mobile_sam.report.sections.blocks import (
+    Block,
+    Column,
+    Definitions,
+    FigureBlock,
+    Section,
+    Table,
+)
+from mobile_sam.report.sweep_statistics import interactions, main_effects, ranking
+
+_MOST_LINES = 8  # learning curves
+
+
+def sections(sweep: SweepData) -> list[Section]:
+    """Return the sections of the page; those without data are left out."""
+    tables = {prompt: ranking(sweep, prompt) for prompt in sweep.scores}
+    made = [
+        _results(sweep, tables),
+        _effects(sweep),
+        _time(sweep, tables[sweep.first_prompt]),
+        _learning(sweep, tables[sweep.first_prompt]),
+        _missing(sweep),
+    ]
+    return [section for section in made if section is not None]
+
+
+def _results(sweep: SweepData, tables: dict[str, pd.DataFrame]) -> Section:
+    blocks: list[Block] = [FigureBlock(plot_ranking(sweep, tables))]
+    for prompt, table in tables.items():
+        shown = table.assign(**{key: table[key].map(str) for key in sweep.keys})
+        shown["verdict"] = [_verdict(p) for p in table["adjusted_p"].astype(float)]
+        columns = [Column("combination", "combination"), *(Column(k, k) for k in sweep.keys)]
+        columns += [Column("seeds", "seeds", "{:d}"), Column("miou", "mIoU", "{:.3f}")]
+        columns += [Column("low", "from", "{:.3f}"), Column("high", "to", "{:.3f}")]
+        columns += [
+            Column("difference", "vs. best", "{:+.3f}"),
+            Column("adjusted_p", "adjusted p", "{:.2g}"),
+            Column("verdict", "difference"),
+        ]
+        note = (
+            f"Mean IoU with {with_prompt(prompt)}, with 95 % intervals over seeds and images, and "
+            "paired differences to the best combination. p-values are adjusted after Holm for all "
+            "pairs of combinations."
+        )
+        name = "variants" if prompt == sweep.first_prompt else f"variants_{prompt}"
+        collapsed = "" if prompt == sweep.first_prompt else f"Table of {with_prompt(prompt)}"
+        best = str(table["combination"].iloc[0])
+        blocks.append(Table(name, columns, shown, note, marked=best, collapsed=collapsed))
+    return Section("results", "Results", _how_measured(sweep), blocks)
+
+
+def _verdict(adjusted_p: float) -> str:
+    if pd.isna(adjusted_p):
+        return "the best"
+    return "significant" if adjusted_p <= LEVEL else "not significant"
+
+
+def _how_measured(sweep: SweepData) -> str:
+    scores = next(iter(sweep.scores[sweep.first_prompt].values()))
+    seeds = f"{sweep.seeds} seeds" if sweep.seeds > 1 else "one seed"
+    only = "" if sweep.seeds > 1 else " Intervals are over images only."
+    return (
+        f"{len(sweep.combinations)} combinations with {seeds}, evaluated on "
+        f"{len(scores.counts)} images or groups with {int(scores.counts.sum())} objects.{only}"
+    )
+
+
+def _effects(sweep: SweepData) -> Section | None:
+    effects = main_effects(sweep, sweep.first_prompt)
+    if effects.empty:
+        return None
+    blocks: list[Block] = [FigureBlock(plot_main_effects(sweep, effects))]
+    pairs = interactions(sweep, sweep.first_prompt)
+    if len(pairs):
+        columns = [Column("keys", "keys"), Column("values", "values")]
+        columns += [Column("deviation", "deviation", "{:+.3f}")]
+        columns += [Column("low", "from", "{:+.3f}"), Column("high", "to", "{:+.3f}")]
+        columns += [Column("adjusted_p", "adjusted p", "{:.2g}")]
+        note = (
+            "For each pair of keys, the values whose mean IoU deviates most from the sum of both "
+            "effects. A large deviation means that the best value of one key depends on the other."
+        )
+        blocks.append(Table("interactions", columns, pairs, note))
+    return Section("effects", "Effect of each key", "", blocks)
+
+
+def _time(sweep: SweepData, table: pd.DataFrame) -> Section:
+    rows = sweep.cost.merge(table[["combination", "miou"]], on="combination")
+    better = [
+        ((rows["minutes"] < row.minutes) & (rows["miou"] >= row.miou)).any()
+        or ((rows["minutes"] <= row.minutes) & (rows["miou"] > row.miou)).any()
+        for row in rows.itertuples()
+    ]
+    rows["front"] = [not each for each in better]
+    return Section("time", "Accuracy and training time", "", [FigureBlock(plot_time(rows))])
+
+
+def _learning(sweep: SweepData, table: pd.DataFrame) -> Section | None:
+    if sweep.epochs.empty:
+        return None
+    shown = [str(name) for name in table["combination"][:_MOST_LINES]]
+    left_out = len(table) - len(shown)
+    note = f"The best {len(shown)} combinations." if left_out else ""
+    return Section("learning", "Learning curves", note, [FigureBlock(plot_learning(sweep, shown))])
+
+
+def _missing(sweep: SweepData) -> Section | None:
+    if not sweep.missing:
+        return None
+    note = "They are not in the tables and figures. Run the same command again to continue them."
+    return Section("missing", "Variants without results", note, [Definitions(sweep.missing)])
