@@ -80,9 +80,6 @@ except (UserError, OSError) as error:
     sys.exit(f"error: {machine_fault(error) or path_problem(error) or error}")
 
 os.environ.update(job_environment(os.environ))
-if RUNS.variants and workflow.execution_settings:  # which a dry run lacks
-    # A variant that fails does not stop the others.
-    workflow.execution_settings.keep_going = True
 
 PATHS = {settings.run_name: RunPaths(settings) for settings in RUNS.all}
 rule_name = RuleNames()
@@ -105,7 +102,10 @@ localrules:
 rule all:
     input:
         reports=[PATHS[run.run_name].report / "index.html" for run in RUNS.alone],
-        sweeps=[RunPaths(group.config).report / "index.html" for group in RUNS.variants],
+        sweeps=[
+            RunPaths(group.config).sweep.parent / "report" / "index.html"
+            for group in RUNS.variants
+        ],
         weights=[PATHS[run.run_name].weights for run in RUNS.named],
         comparisons=[
             comparison_directory(runs) / "index.html"

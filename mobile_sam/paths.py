@@ -219,8 +219,8 @@ class RunPaths:
 
     @property
     def sweep(self) -> Path:
-        """Variants of a run, and the values in which they differ."""
-        return self.run / "sweep.json"
+        """Variants of a run, and the values in which they differ; the report is beside it."""
+        return self.project / "sweeps" / self.config.run_name / "sweep.json"
 
     @property
     def weights(self) -> Path:
@@ -289,7 +289,7 @@ class RunPaths:
         checkpoint = self.config.checkpoint
         if checkpoint is None or checkpoint == "imagenet":
             return None
-        return self.shape_weights or weights_path(checkpoint)
+        return self.shape_weights or self.weights_of(checkpoint)
 
     @property
     def shape_weights(self) -> Path | None:

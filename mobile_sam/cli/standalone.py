@@ -176,7 +176,7 @@ def sweep(args: Arguments) -> None:
 
 
 def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", type=path, help="sweep.json, in the directory of the run")
+    parser.add_argument("manifest", type=path, help="sweep.json, in sweeps/<run> of the project")
 
 
 def prune(args: Arguments) -> None:
@@ -217,7 +217,7 @@ COMMANDS = {
     "sweep": Command(
         sweep,
         "write the report that compares the variants of a run",
-        "sweep results/mobile_sam/my_sweep/sweep.json",
+        "sweep results/mobile_sam/sweeps/my_run/sweep.json",
         _sweep_arguments,
     ),
     "prune": Command(

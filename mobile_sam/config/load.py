@@ -4,7 +4,6 @@ Precedence: defaults < the run's JSON < overlay < command line.
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -103,7 +102,7 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
 
     def visit(name: str, students: tuple[str, ...] = ()) -> RunConfig:
         if name in students:
-            raise ConfigError(f"{' -> '.join([*students, name])}: a run cannot teach itself")
+            raise ConfigError(f"{' -> '.join([*students, name])}: a run cannot need itself")
         return complete(load(name), name, students)
 
     def complete(config: RunConfig, name: str, students: tuple[str, ...]) -> RunConfig:
@@ -115,6 +114,11 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
 
         config = _with_teachers(config, teacher_of_run)
         check_teachers(config)
+        start = config.checkpoint or ""
+        if start.startswith("run:"):
+            before = visit(start.removeprefix("run:"), (*students, name))
+            _check_same_architecture(config, before)
+            config = config.model_copy(update={"checkpoint": f"run:{before.run_name}"})
         if name in requested:
             weights = tuple(map(compared_weights, config.compare))
             config = config.model_copy(update={"compare": weights})
@@ -159,6 +163,17 @@ def _check_unlabelled(configs: tuple[RunConfig, ...], given: bool) -> None:
             "no stage distils, and only distillation uses images without masks; set distillation "
             "of a stage to true, or unlabelled_img_dir to null"
         )
+
+
+def _check_same_architecture(config: RunConfig, start: RunConfig) -> None:
+    """Raise ConfigError for a run whose weights do not fit a run that starts from them."""
+    for key in ("model_type", "iou_head_depth", "iou_head_hidden_dim"):
+        own, other = getattr(config, key), getattr(start, key)
+        if own != other:
+            raise ConfigError(
+                f"run {config.run_name!r}: checkpoint: 'run:{start.run_name}' has the {key} "
+                f"{other!r}, and this run {own!r}; give both runs the same"
+            )
 
 
 def check_teachers(config: RunConfig) -> None:
@@ -230,17 +245,23 @@ def _with_variants(merged: dict[str, Any], source: str) -> tuple[list[RunConfig]
     if not has_variants(config):
         return [config], None
     combinations = variant_combinations(config)
-    values, configs = {}, []
+    values: dict[str, Combination] = {}
+    configs: dict[str, RunConfig] = {}  # by their settings without the name
     for name, combination in zip(variant_names(combinations), combinations, strict=True):
-        run_name = f"{config.run_name}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}"
-        if run_name in values:
-            raise ConfigError(f"{source}: sweep: two variants have the values {combination}")
-        settings = merged | {"run_name": run_name, "sweep": None, "replicates": 1}
+        run_name = f"{config.run_name}-{name}"
         where = f"{source}: variant {run_name}"
-        settings = with_combination(settings, combination, where)
-        configs.append(_parse(settings, where))
+        if run_name in values:
+            raise ConfigError(f"{where}: two variants have this name; give values that differ more")
+        settings = merged | {"run_name": run_name, "sweep": None, "replicates": 1}
+        variant = _parse(with_combination(settings, combination, where), where)
+        other = configs.setdefault(variant.model_dump_json(exclude={"run_name"}), variant)
+        if other is not variant:
+            raise ConfigError(
+                f"{where}: has the same settings as {other.run_name}, because parts that a value "
+                "leaves out have their defaults; give all parts of the values, or remove one"
+            )
         values[run_name] = combination
-    return configs, Variants(config, values)
+    return list(configs.values()), Variants(config, values)
 
 
 def _merged(

@@ -82,7 +82,8 @@ class RunConfig(StageSettings):
     checkpoint: str | None = run_key(
         "mobile_sam",
         "start",
-        "initial weights: a path, a known name, `imagenet` (weights of a timm encoder), `shapes` "
+        "initial weights: a path, a known name, `run:<name>` for the final weights of another run, "
+        "`imagenet` (weights of a timm encoder), `shapes` "
         "(random weights whose decoder has learned what a box means; `shapes:<steps>`), or null "
         "for random weights",
     )

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 from pydantic import Field, JsonValue, model_validator
 
 from mobile_sam.config.keys import Strict
+from mobile_sam.config.sections import clean_name
 
 Values = Annotated[list[JsonValue], Field(min_length=1)]
 Combination = dict[str, Any]  # value of each key
+_ATTEMPTS = 100  # to draw a combination that differs from those before
 
 
 class Range(Strict):
@@ -81,6 +83,7 @@ class Sweep(Strict):
         repeated = {key for key in keys if keys.count(key) > 1}
         if repeated:
             raise ValueError(f"{min(repeated)!r} occurs twice")
+        self._samples()  # raises ValueError for too few
         return self
 
     def combinations(self) -> list[Combination]:
@@ -98,13 +101,19 @@ class Sweep(Strict):
         if self.random is None:
             return [{}]
         rng = random.Random(self.random.seed)
-        return [
-            {
+        drawn: dict[str, Combination] = {}
+        for _ in range(_ATTEMPTS * self.random.samples):
+            combination = {
                 key: values.draw(rng) if isinstance(values, Range) else rng.choice(values)
                 for key, values in self.random.keys.items()
             }
-            for _ in range(self.random.samples)
-        ]
+            drawn.setdefault(json.dumps(combination, sort_keys=True), combination)
+            if len(drawn) == self.random.samples:
+                return list(drawn.values())
+        raise ValueError(
+            f"random: samples: {self.random.samples} is more than the {len(drawn)} combinations "
+            "that were found"
+        )
 
 
 def variant_names(combinations: Sequence[Combination]) -> list[str]:
@@ -126,7 +135,7 @@ def variant_names(combinations: Sequence[Combination]) -> list[str]:
             if text not in seen[key]:
                 seen[key].append(text)
             parts.append(short[key] + _readable(value, seen[key].index(text)))
-        names.append("-".join(parts))
+        names.append("-".join(parts) or "all")
     return names
 
 
@@ -135,8 +144,8 @@ def _initials(key: str) -> str:
 
 
 def _readable(value: Any, number: int) -> str:
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool):
         return json.dumps(value)
-    if isinstance(value, str):
-        return f"_{value}"
-    return f"_{number}"
+    if isinstance(value, int | float):
+        return f"{value:g}".replace("+", "")
+    return f"_{clean_name(value)}" if isinstance(value, str) else f"_{number}"

@@ -46,7 +46,12 @@ def with_combination(settings: Settings, combination: Combination, source: str) 
     of_run = {key: v for key, v in combination.items() if key.split(".")[0] not in stages}
     for key, value in of_run.items():
         first, *rest = key.split(".")
-        if first not in RunConfig.model_fields or first in _FIXED:
+        if key in _FIXED or first in _FIXED:
+            raise ConfigError(
+                f"{source}: sweep: {key!r} cannot differ between variants, which have one project "
+                "and the same validation images; make runs of their own"
+            )
+        if first not in RunConfig.model_fields:
             known = ", ".join(sorted(stages)) or "none, because stage_schedule is empty"
             raise ConfigError(
                 f"{source}: sweep: {key!r} is neither a key of a run nor a stage with its key; the "
@@ -55,7 +60,7 @@ def with_combination(settings: Settings, combination: Combination, source: str) 
         layer = {first: _replaced(settings.get(first), rest, value, f"{source}: sweep: {key!r}")}
         settings = with_layer(settings, layer, source)
     schedule = [dict(entry) for entry in settings.get("stage_schedule", [])]
-    for key in combination.keys() - of_run.keys():
+    for key in (key for key in combination if key not in of_run):
         first, *rest = key.split(".")
         if not rest:
             raise ConfigError(
@@ -67,8 +72,11 @@ def with_combination(settings: Settings, combination: Combination, source: str) 
     return settings | ({"stage_schedule": schedule} if schedule else {})
 
 
-# A sweep gives these itself, or could not compare its variants.
-_FIXED = {"sweep", "replicates", "run_name", "project_name", "output_dir"}
+# The sweep itself, the place of the variants, and what they are validated on.
+_FIXED = {
+    *("sweep", "replicates", "run_name", "project_name", "output_dir", "synthetic", "protocols"),
+    *("val_img_dir", "val_mask_dir", "data.val_fraction", "data.split_seed", "data.groups"),
+}
 
 
 def _entries_of_stages(config: RunConfig, settings: Settings, source: str) -> dict[str, int]:
@@ -76,11 +84,8 @@ def _entries_of_stages(config: RunConfig, settings: Settings, source: str) -> di
 
     Names of two stages are left out, as are those of keys of a run.
     """
-    starts = (
-        {e["start_epoch"]: number for number, e in enumerate(settings["stage_schedule"])}
-        if settings.get("stage_schedule")
-        else {}
-    )
+    entries = settings.get("stage_schedule") or []
+    starts = {entry["start_epoch"]: number for number, entry in enumerate(entries)}
     found: dict[str, int] = {}
     names = [stage.name for stage in normalise(config, source)]
     for stage in normalise(config, source):

@@ -1,11 +1,13 @@
 """Means over seeds and images, with intervals that generalise to other seeds and other images."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtr, stdtrit
+from scipy.optimize import brentq
+from scipy.special import stdtrit
 
 from mobile_sam.metrics.intervals import LEVEL
 
@@ -35,9 +37,10 @@ def crossed_mean(sums: ArrayLike, counts: ArrayLike) -> CrossedMean:
 
     Seeds and images are both random, and crossed: the variance is the sum of the variance between
     seeds and of that between images (Owen and Eckles 2012, "Bootstrapping data arrays of arbitrary
-    order", Ann. Appl. Stat. 6, show that this sum is not too small). The interval is Student's,
-    with degrees of freedom after Satterthwaite 1946, because there are few seeds. With one seed,
-    it generalises to other images only.
+    order", Ann. Appl. Stat. 6, show that this sum is not too small). There are few seeds, so the
+    interval is Student's, with the mean of both critical values, weighted by the variances
+    (Cochran 1964, "Approximate significance levels of the Behrens-Fisher test", Biometrics 20),
+    which is on the safe side. With one seed, it generalises to other images only.
     Raises ValueError if shapes differ, a value is not finite, or an image has no object.
     """
     values, objects = np.asarray(sums, float), np.asarray(counts, float)
@@ -58,15 +61,31 @@ def crossed_mean(sums: ArrayLike, counts: ArrayLike) -> CrossedMean:
     if variance == 0:
         p_value = 1.0 if mean == 0 else 0.0
         return CrossedMean(float(mean), float(mean), float(mean), p_value, 0.0, 0.0)
-    weight = of_images**2 / (images - 1) + (of_seeds**2 / (seeds - 1) if seeds > 1 else 0)
-    freedom = variance**2 / weight
     error = math.sqrt(variance)
-    half = error * float(stdtrit(freedom, 1 - LEVEL / 2))
+    parts = ((images - 1, of_images / variance), (seeds - 1, of_seeds / variance))
+
+    def critical(level: float) -> float:
+        """Return the half width of an interval of this level, in standard errors."""
+        return sum(float(stdtrit(n, 1 - level / 2)) * share for n, share in parts if share)
+
+    half = error * critical(LEVEL)
     return CrossedMean(
         float(mean),
         float(mean - half),
         float(mean + half),
-        float(2 * stdtr(freedom, -abs(mean) / error)),
+        _level_of(abs(mean) / error, critical),
         float(of_seeds),
         float(of_images),
     )
+
+
+_SMALLEST_P = 1e-12
+
+
+def _level_of(distance: float, critical: Callable[[float], float]) -> float:
+    """Return the level of the interval that ends at a distance from its mean."""
+    if distance >= critical(_SMALLEST_P):
+        return _SMALLEST_P
+    if distance == 0:
+        return 1.0
+    return float(brentq(lambda level: critical(level) - distance, _SMALLEST_P, 1.0))

@@ -34,6 +34,8 @@ def before_jobs(workflow: Any, runs: Runs) -> None:
         sys.exit(f"error: {error}")
     if is_forced(workflow.dag_settings):
         os.environ[FORCED] = "1"
+    if runs.variants:
+        workflow.scheduler.keepgoing = True  # a variant that fails does not stop the others
     write_settings(runs)
 
 
@@ -45,7 +47,7 @@ def after_jobs(runs: Runs) -> None:
             print(results_table(config))
     pages = {
         "comparison": [comparison_directory(configs) for configs in comparable_runs(runs.alone)],
-        "variants": [RunPaths(group.config).report for group in runs.variants],
+        "variants": [RunPaths(group.config).sweep.parent / "report" for group in runs.variants],
     }
     for kind, directories in pages.items():
         for page in (directory / "index.html" for directory in directories):

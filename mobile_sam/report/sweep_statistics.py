@@ -1,5 +1,6 @@
 """Comparisons between the variants of a run: with the best one, by key, and of pairs of keys."""
 
+import json
 from collections.abc import Sequence
 from itertools import combinations as pairs_of
 
@@ -116,12 +117,12 @@ def verdict(sweep: SweepData) -> list[str]:
     second = table.iloc[1]
     similar = int((~(table["adjusted_p"][1:] <= LEVEL)).sum())
     if not similar:
-        margin = f"{-second['difference']:.3f}"
+        margin = f"{abs(second['difference']):.3f}"
         return [*sentences, f"It is significantly better than all {others} others, by {margin}."]
     return [
         *sentences,
         f"{similar} of the {others} others do not differ significantly from it. The next one, "
-        f"{second['combination']}, is {-second['difference']:.3f} below it "
+        f"{second['combination']}, is {abs(second['difference']):.3f} below it "
         f"(adjusted p = {second['adjusted_p']:.2g}).",
         _more(sweep, str(best["combination"]), str(second["combination"])),
     ]
@@ -151,12 +152,13 @@ def _more(sweep: SweepData, best: str, second: str) -> str:
 def _by_value(sweep: SweepData, key: str) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name, values in sweep.combinations.items():
-        groups.setdefault(_text(values[key]), []).append(name)
+        groups.setdefault(value_text(values[key]), []).append(name)
     return groups
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else str(value).replace("'", "")
+def value_text(value: object) -> str:
+    """Return a value as it stands in the run's file; text without quotes."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _cells(

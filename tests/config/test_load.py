@@ -118,7 +118,7 @@ def test_unknown_names_list_those_that_exist(name: str, overlay: str | None, mes
 
 def test_a_run_cannot_teach_itself(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", teacher_checkpoint=f"run:{tmp_path / 'a.json'}")
-    with pytest.raises(ConfigError, match="a run cannot teach itself"):
+    with pytest.raises(ConfigError, match="a run cannot need itself"):
         resolve(path, None, {})
 
 

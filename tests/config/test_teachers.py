@@ -124,7 +124,7 @@ def test_a_run_by_hand_finds_the_architecture_of_its_teacher_run(tmp_path: Path)
 
 
 def test_a_run_is_not_its_own_second_teacher(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a run cannot teach itself"):
+    with pytest.raises(ConfigError, match="a run cannot need itself"):
         run(tmp_path, [{"checkpoint": f"run:{tmp_path / 'my.json'}"}])
 
 

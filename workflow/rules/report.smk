@@ -182,7 +182,8 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
 
 # One report for the variants of each run.
 for group in RUNS.variants:
-    group_paths = RunPaths(group.config)
+    manifest = RunPaths(group.config).sweep
+    target = manifest.parent / "report"
 
     rule:
         name:
@@ -191,25 +192,25 @@ for group in RUNS.variants:
             **sweep_inputs(RUNS, group),
         output:
             page=report(
-                group_paths.report / "index.html",
+                target / "index.html",
                 category=group.config.run_name,
                 caption="../report/index.rst",
                 labels={"part": "whole report"},
             ),
             table=report(
-                group_paths.report / "variants.csv",
+                target / "variants.csv",
                 category=group.config.run_name,
                 caption="../report/summary.rst",
                 labels={"part": "variants"},
             ),
         log:
-            group_paths.logs / "sweep.log",
+            manifest.with_name("sweep.log"),
         benchmark:
-            group_paths.benchmarks / "sweep.tsv"
+            manifest.with_name("sweep.tsv")
         conda:
             "../envs/mobile_sam.yml"
         params:
-            manifest=group_paths.sweep,
+            manifest=manifest,
         message:
             f"Compare the variants of {group.config.run_name}; log: {{log}}"
         shell:

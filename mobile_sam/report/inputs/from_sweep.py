@@ -82,7 +82,7 @@ def read_sweep_runs(manifest: Path) -> SweepData:
     configs: dict[str, RunConfig] = {}
     missing: dict[str, str] = {}
     for name in values:
-        settings, _ = run_files(manifest.parent.with_name(name))
+        settings, _ = run_files(manifest.parents[2] / name)
         config = load_settings(settings)
         problem = _problem(config)
         if problem is None:

@@ -19,7 +19,7 @@ from mobile_sam.report.sections.blocks import (
     Section,
     Table,
 )
-from mobile_sam.report.sweep_statistics import interactions, main_effects, ranking
+from mobile_sam.report.sweep_statistics import interactions, main_effects, ranking, value_text
 
 _MOST_LINES = 8  # learning curves
 
@@ -40,7 +40,7 @@ def sections(sweep: SweepData) -> list[Section]:
 def _results(sweep: SweepData, tables: dict[str, pd.DataFrame]) -> Section:
     blocks: list[Block] = [FigureBlock(plot_ranking(sweep, tables))]
     for prompt, table in tables.items():
-        shown = table.assign(**{key: table[key].map(str) for key in sweep.keys})
+        shown = table.assign(**{key: table[key].map(value_text) for key in sweep.keys})
         shown["verdict"] = [_verdict(p) for p in table["adjusted_p"].astype(float)]
         columns = [Column("combination", "combination"), *(Column(k, k) for k in sweep.keys)]
         columns += [Column("seeds", "seeds", "{:d}"), Column("miou", "mIoU", "{:.3f}")]

@@ -1,0 +1,116 @@
+"""Variants of a run, from the plan to the report: shared stages, failures, and one value more."""
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from mobile_sam.config.load import load_settings
+from mobile_sam.config.schedule import normalise
+from mobile_sam.paths import RunPaths
+from mobile_sam.training import checkpoint
+from tests.helpers.commands import snakemake
+from tests.helpers.equality import equal_states
+from tests.helpers.workflow_projects import Project
+
+RATES = [0.001, 0.01]
+# Each variant validates one prompt, so that the test is short.
+COMMON: dict[str, Any] = {"protocols": ["box"], "unlabelled_img_dir": None, "replicates": 2}
+
+
+def swept(directory: Path, scenes: Path, rates: list[float], **changes: Any) -> Project:
+    project = Project(directory, scenes)
+    settings = project.settings | COMMON | {"sweep": {"finetune.learning_rate": rates}}
+    project.write(settings | changes)
+    return project
+
+
+def planned(project: Project) -> list[str]:
+    """The trainings that a dry run lists."""
+    said = snakemake(project.directory, "-n", "--config", f"run={project.file}")
+    assert said.returncode == 0, said.stderr
+    names = re.findall(r"^rule (train_\w+):", said.stdout + said.stderr, re.M)
+    return sorted(name.removeprefix("train_my_") for name in names)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Project:
+    """A sweep of two values and two seeds, killed once with all its processes."""
+    project = swept(tmp_path_factory.mktemp("sweep") / "p", scenes, RATES)
+    assert planned(project) == [
+        *("lr0_001_seed0_00_distill", "lr0_001_seed0_01_finetune"),
+        *("lr0_001_seed1_00_distill", "lr0_001_seed1_01_finetune"),
+        *("lr0_01_seed0_01_finetune", "lr0_01_seed1_01_finetune"),
+    ]
+    running = project.start()
+    while not project.trainers(running):
+        assert running.poll() is None
+        time.sleep(0.05)
+    processes = [*psutil.Process(running.pid).children(recursive=True), running]
+    for process in processes:
+        process.send_signal(signal.SIGKILL)
+    running.wait()
+    snakemake(project.directory, "--unlock", "--config", f"run={project.file}")
+    project.run()
+    return project
+
+
+def test_common_stages_are_trained_once_for_each_seed(finished: Project) -> None:
+    project = finished.directory / "results" / "mobile_sam"
+    stages = [path.resolve() for path in project.glob("my-lr*/stages/*")]
+    assert len(stages) == 8
+    assert len(set(stages)) == 6
+    assert len(list((project / "shared" / "stages").iterdir())) == 6
+
+
+def test_a_variant_has_the_weights_of_a_run_of_its_own(
+    finished: Project, scenes: Path, tmp_path: Path
+) -> None:
+    variant = load_settings(finished.directory / "results/mobile_sam/my-lr0.01-seed1/run.json")
+    alone = Project(tmp_path / "alone", scenes)
+    schedule = [entry.model_dump(exclude_none=True) for entry in variant.stage_schedule]
+    settings = COMMON | {"replicates": 1, "seed": 1, "stage_schedule": schedule}
+    alone.write(alone.settings | settings)
+    alone.run("--until", "train_my_01_finetune")
+    own = alone.directory / "results/mobile_sam/my/stages/01_finetune/checkpoint.pt"
+    shared = RunPaths(variant).checkpoint(normalise(variant)[1])
+    assert equal_states(checkpoint.load(own)["learner"], checkpoint.load(shared)["learner"])
+
+
+def test_the_report_ranks_the_combinations(finished: Project) -> None:
+    report = finished.directory / "results/mobile_sam/sweeps/my/report"
+    table = pd.read_csv(report / "variants.csv")
+    assert sorted(table["combination"]) == ["lr0.001", "lr0.01"]
+    assert list(table["seeds"]) == [2, 2]
+    assert list(table["miou"]) == sorted(table["miou"], reverse=True)
+    page = (report / "index.html").read_text()
+    assert "has the highest mean IoU" in page
+    for name in ("ranking", "main_effects", "time", "learning"):
+        assert (report / f"{name}.png").is_file()
+
+
+def test_one_more_value_trains_its_own_variants_only(finished: Project) -> None:
+    settings = json.loads(finished.file.read_text())
+    settings["sweep"]["finetune.learning_rate"] = [*RATES, 0.1]
+    finished.write(settings)
+    assert planned(finished) == ["lr0_1_seed0_01_finetune", "lr0_1_seed1_01_finetune"]
+
+
+def test_a_variant_that_fails_stops_no_other_and_is_named(scenes: Path, tmp_path: Path) -> None:
+    """A rate of 1e30 ends in a loss that is not finite."""
+    project = swept(tmp_path / "p", scenes, [0.001, 1e30], replicates=1)
+    done = snakemake(project.directory, "--config", f"run={project.file}")
+    assert done.returncode == 1
+    results = project.directory / "results" / "mobile_sam"
+    assert (results / "my-lr0.001" / "weights.pt").is_file()
+    assert not (results / "my-lr1e30" / "weights.pt").exists()
+    assert "without results: my-lr1e30" in done.stdout + done.stderr
+    page = (results / "sweeps" / "my" / "report" / "index.html").read_text()
+    assert "Variants without results" in page
+    assert "my-lr1e30" in page
