@@ -120,3 +120,8 @@ def _finish_the_run() -> None:
         more = ["--workers", "1"] if verb == "index" else []
         assert main([verb, "--config", str(RUN / "run.json"), *more]) == 0
     copy_run("distill_then_finetune-demo")
+    copy_run("my_run-lr0.001-seed2")
+    manifest = RUN.parent / "sweeps" / "my_run" / "sweep.json"
+    manifest.parent.mkdir(parents=True)
+    values = {"my_run-lr0.001-seed2": {"learning_rate": 0.001, "seed": 2}}
+    manifest.write_text(json.dumps({"variants": values}))
