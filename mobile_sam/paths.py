@@ -85,7 +85,9 @@ class RunPaths:
     def features(self) -> Path:
         """Zarr store of teacher features; undeclared, so that Snakemake never deletes it."""
         given = self.config.train_img_dir_teacher_features
-        derived = self.dataset / "features" / f"{feature_key(self.config)}.zarr"
+        # Folds have the same images in other roles.
+        home = self.project / "shared" / _dataset_name(self.config, with_fold=False)
+        derived = home / "features" / f"{feature_key(self.config)}.zarr"
         return _resolve_store(derived if given is None else Path(given))
 
     @property
@@ -379,10 +381,11 @@ def feature_key(config: RunConfig) -> str:
     return f"{teacher}-{levels}-{config.img_size}px-{config.feature_dtype}{views}"
 
 
-def _dataset_name(config: RunConfig) -> str:
+def _dataset_name(config: RunConfig, with_fold: bool = True) -> str:
     # Only what differs from the defaults enters, so that names stay when keys are added.
     # Of another version, only what changed is read: its index takes the place of the one before.
     no_content = {"revision", "val_fraction", "split_seed", "duplicates"}
+    no_content |= set() if with_fold else {"fold"}
     options: dict[str, Any] = config.data.model_dump(exclude_defaults=True, exclude=no_content)
     if splits_by_fraction(config):
         options |= {"val_fraction": config.data.val_fraction, "seed": config.data.split_seed}

@@ -252,7 +252,7 @@ def _with_variants(merged: dict[str, Any], source: str) -> tuple[list[RunConfig]
         where = f"{source}: variant {run_name}"
         if run_name in values:
             raise ConfigError(f"{where}: two variants have this name; give values that differ more")
-        settings = merged | {"run_name": run_name, "sweep": None, "replicates": 1}
+        settings = merged | {"run_name": run_name}
         variant = _parse(with_combination(settings, combination, where), where)
         other = configs.setdefault(variant.model_dump_json(exclude={"run_name"}), variant)
         if other is not variant:

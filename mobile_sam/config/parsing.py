@@ -64,6 +64,12 @@ def _check_combination(config: RunConfig, source: str) -> None:
         )
     if not any(given) and config.synthetic is None:
         raise ConfigError(f"{source}: train_img_dir is null; set it, or `synthetic`")
+    if (config.folds or config.data.fold) and given != [True, True, False, False]:
+        key = "folds" if config.folds else "data.fold"
+        raise ConfigError(
+            f"{source}: {key}: parts of the training images take turns in validation, so set "
+            "val_img_dir and val_mask_dir to null, and the directories of training"
+        )
     if config.early_stopping is not None and config.val_images == 0:
         raise ConfigError(
             f"{source}: early_stopping: {config.early_stopping} needs val_images > 0; raise "

@@ -78,6 +78,14 @@ class RunConfig(StageSettings):
         1, "variants", "number of variants of each combination, with `seed`, `seed` + 1, ...", ge=1
     )
 
+    folds: int | None = run_key(
+        None,
+        "variants",
+        "number of parts of the training images, by image or `data.groups`; a variant for each "
+        "part validates on it and trains on the others",
+        ge=2,
+    )
+
     model_type: str = run_key("vit_t", "training", "architecture of the student")
     checkpoint: str | None = run_key(
         "mobile_sam",

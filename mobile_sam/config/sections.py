@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from mobile_sam.config.keys import Strict, Weight
 
@@ -324,6 +324,19 @@ class MaskOptions(Strict):
     )
 
 
+class Fold(Strict):
+    """One part of the images, of several that each image is in once."""
+
+    number: int = Field(ge=0, description="number of the part, counted from 0")
+    of: int = Field(ge=2, description="number of parts")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Fold":
+        if self.number >= self.of:
+            raise ValueError(f"number must be less than {self.of}, because parts count from 0")
+        return self
+
+
 class Data(ImageOptions, MaskOptions):
     """Choice of images and objects, and options for reading their files."""
 
@@ -362,6 +375,13 @@ class Data(ImageOptions, MaskOptions):
         description=(
             "random seed that chooses the images of `val_fraction`; it is separate from "
             "`seed`, so that runs with other seeds validate on the same images"
+        ),
+    )
+    fold: Fold | None = Field(
+        None,
+        description=(
+            "part of the training images used for validation instead of `val_fraction`, "
+            '`{"number": 0, "of": 5}`; the key `folds` of a run makes a variant for each part'
         ),
     )
     groups: str | None = Field(

@@ -1,5 +1,6 @@
 """Settings of the variants of a run, from its settings and a combination of values."""
 
+import itertools
 from typing import Any
 
 from mobile_sam.config.parsing import parse_config
@@ -9,20 +10,22 @@ from mobile_sam.config.sweep import Combination
 from mobile_sam.system.errors import ConfigError
 
 Settings = dict[str, Any]
+FOLD = "fold"  # among the values of a variant, number of its fold
 
 
 def has_variants(config: RunConfig) -> bool:
     """Return whether a run stands for several ones."""
-    return config.sweep is not None or config.replicates > 1
+    return config.sweep is not None or config.replicates > 1 or config.folds is not None
 
 
 def variant_combinations(config: RunConfig) -> list[Combination]:
-    """Return the values of each variant: each combination of the sweep with each seed."""
+    """Return the values of each variant: each combination of the sweep, with each seed and fold."""
     combinations = config.sweep.combinations() if config.sweep else [{}]
-    if config.replicates == 1:
-        return combinations
-    seeds = range(config.seed, config.seed + config.replicates)
-    return [combination | {"seed": seed} for combination in combinations for seed in seeds]
+    seeds: list[Combination] = [{}]
+    if config.replicates > 1:
+        seeds = [{"seed": config.seed + number} for number in range(config.replicates)]
+    folds: list[Combination] = [{FOLD: number} for number in range(config.folds or 0)] or [{}]
+    return [a | b | c for a, b, c in itertools.product(combinations, seeds, folds)]
 
 
 def with_layer(settings: Settings, layer: Settings, source: str) -> Settings:
@@ -42,6 +45,11 @@ def with_layer(settings: Settings, layer: Settings, source: str) -> Settings:
 def with_combination(settings: Settings, combination: Combination, source: str) -> Settings:
     """Return settings with the values of a variant. Raises ConfigError for an unknown key."""
     config = parse_config(settings, source)
+    settings = settings | {"sweep": None, "replicates": 1, "folds": None}
+    combination = dict(combination)
+    if FOLD in combination:
+        fold = {"number": combination.pop(FOLD), "of": config.folds}
+        settings["data"] = (settings.get("data") or {}) | {"fold": fold}
     stages = _entries_of_stages(config, settings, source)
     of_run = {key: v for key, v in combination.items() if key.split(".")[0] not in stages}
     for key, value in of_run.items():
@@ -74,7 +82,17 @@ def with_combination(settings: Settings, combination: Combination, source: str) 
 
 # The sweep itself, the place of the variants, and what they are validated on.
 _FIXED = {
-    *("sweep", "replicates", "run_name", "project_name", "output_dir", "synthetic", "protocols"),
+    *(
+        "sweep",
+        "replicates",
+        "folds",
+        "data.fold",
+        "run_name",
+        "project_name",
+        "output_dir",
+        "synthetic",
+        "protocols",
+    ),
     *("val_img_dir", "val_mask_dir", "data.val_fraction", "data.split_seed", "data.groups"),
 }
 

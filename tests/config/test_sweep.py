@@ -133,3 +133,20 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path: Path) -> None:
     first.write_text(json.dumps(settings | {"checkpoint": f"run:{second}"}))
     with pytest.raises(ConfigError, match="a run cannot need itself"):
         resolve(str(second), None, {})
+
+
+def test_folds_take_turns_with_each_seed(tmp_path: Path, scenes: Path) -> None:
+    data = {
+        "train_img_dir": str(scenes / "train/image"),
+        "train_mask_dir": str(scenes / "train/mask"),
+    }
+    settings = data | {"val_img_dir": None, "val_mask_dir": None, "folds": 3, "replicates": 2}
+    path = tmp_path / "my.json"
+    path.write_text(json.dumps(settings | {"checkpoint": None, "model_type": "tiny_sam"}))
+    found = resolve(str(path), None, {}).named
+    assert [config.run_name for config in found] == [
+        f"my-seed{seed}-fold{fold}" for seed in range(2) for fold in range(3)
+    ]
+    assert [config.data.fold and config.data.fold.number for config in found] == [0, 1, 2] * 2
+    with pytest.raises(ConfigError, match="folds: parts of the training images take turns"):
+        resolve(str(path), None, {"val_img_dir": "x", "val_mask_dir": "y"})

@@ -114,3 +114,23 @@ def test_a_variant_that_fails_stops_no_other_and_is_named(scenes: Path, tmp_path
     page = (results / "sweeps" / "my" / "report" / "index.html").read_text()
     assert "Variants without results" in page
     assert "my-lr1e30" in page
+
+
+def test_folds_validate_each_image_once_and_share_features(scenes: Path, tmp_path: Path) -> None:
+    project = Project(tmp_path / "p", scenes)
+    settings = COMMON | {"replicates": 1, "folds": 2, "val_img_dir": None, "val_mask_dir": None}
+    project.write(project.settings | settings)
+    project.run()
+    results = project.directory / "results" / "mobile_sam"
+    images = {path.stem for path in (project.data / "train" / "image").iterdir()}
+    validated: list[str] = []
+    for fold in range(2):
+        table = pd.read_parquet(results / f"my-fold{fold}" / "validation" / "01_finetune.parquet")
+        validated += table["image_id"].unique().tolist()
+    assert sorted(validated) == sorted(images)
+    assert len(list(results.glob("shared/*/features/*.zarr"))) == 1
+    said = snakemake(project.directory, "-n", "--config", f"run={project.file}")
+    assert "Nothing to be done" in said.stdout + said.stderr
+    table = pd.read_csv(results / "sweeps" / "my" / "report" / "variants.csv")
+    assert list(table["combination"]) == ["the run"]
+    assert f"{len(images)} images" in (results / "sweeps/my/report/index.html").read_text()

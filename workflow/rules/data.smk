@@ -80,12 +80,15 @@ for name, fetched in fetched_files(RUNS).items():
 # One extraction for each store and data set, for all runs that read them. The Zarr store itself is
 # not declared, because Snakemake would delete it with a killed job. Its manifest is declared, and
 # every reader checks it.
-for paths in {
+extractions = {
     teacher.features_manifest: teacher
     for run in PATHS.values()
     if needs_features(run.config)
     for teacher in run.teachers
-}.values():
+}
+stores = {}  # the manifests of the data sets that share a store, which extract in turns
+for paths in extractions.values():
+    before = stores.setdefault(paths.features, [])
     store = (paths.dataset.name, paths.features_name)
     rule_of_store = partial(rule_name, of=paths.features_manifest)
     jobs = paths.config.extract_jobs
@@ -97,6 +100,7 @@ for paths in {
         input:
             **teacher_inputs(paths),
             index=paths.index,
+            turn=ancient(before[-1:]),
         output:
             plan=paths.features_plan,
         log:
@@ -116,6 +120,7 @@ for paths in {
         shell:
             "exec python -m mobile_sam extract --step plan --config {params.settings} --log {log}"
 
+    before.append(paths.features_manifest)
     for part in range(jobs):
 
         rule:

@@ -3,9 +3,10 @@
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from mobile_sam.config.sections import Data
+from mobile_sam.config.sections import Data, Fold
 from mobile_sam.data.formats.text_files import read_lines
 from mobile_sam.data.images import IMAGE_SUFFIXES, RecordError
 from mobile_sam.data.index.groups import assign_groups
@@ -46,7 +47,15 @@ def find_splits(sources: Sources, options: Data, seed: int) -> tuple[Records, li
     image_ids = [record.image_id for of_split in records.values() for record in of_split]
     groups = assign_groups(image_ids, options.groups)
     if "val" not in records:
-        records = _split_by_fraction(records["train"], options.val_fraction, seed, groups)
+        sizes = Counter(groups[record.image_id] for record in records["train"])
+        if options.fold is None:
+            drawn = _groups_of_fraction(sizes, options.val_fraction, seed)
+        else:
+            drawn = _groups_of_fold(sizes, options.fold, seed)
+        records = {
+            "train": [each for each in records["train"] if groups[each.image_id] not in drawn],
+            "val": [each for each in records["train"] if groups[each.image_id] in drawn],
+        }
     elif options.groups is not None:
         problems += _groups_in_both_splits(records, groups)
     return (
@@ -85,28 +94,44 @@ def _parse_image_id(line: str, known: set[str]) -> str:
     return name
 
 
-def _split_by_fraction(
-    records: list[Record], val_fraction: float, seed: int, groups: dict[str, str]
-) -> Records:
+def _groups_of_fraction(sizes: Counter[str], val_fraction: float, seed: int) -> set[str]:
     """Draw whole groups for validation until they have `val_fraction` of the images.
 
-    Each split gets at least one group. When images are added, most others stay in their split.
+    sizes: number of images of each group. Each split gets at least one group. When images are
+    added, most others stay in their split.
     """
-
-    def rank(group: str) -> bytes:
-        return hashlib.sha256(f"{seed}/{group}".encode()).digest()
-
-    sizes = Counter(groups[record.image_id] for record in records)
-    target, drawn, count = max(round(len(records) * val_fraction), 1), set(), 0
-    for group in sorted(sizes, key=rank)[: max(len(sizes) - 1, 0)]:
+    target, drawn, count = max(round(sizes.total() * val_fraction), 1), set(), 0
+    for group in _shuffled(sizes, seed)[: max(len(sizes) - 1, 0)]:
         if count >= target:
             break
         drawn.add(group)
         count += sizes[group]
-    return {
-        "train": [record for record in records if groups[record.image_id] not in drawn],
-        "val": [record for record in records if groups[record.image_id] in drawn],
-    }
+    return drawn
+
+
+def _groups_of_fold(sizes: Counter[str], fold: Fold, seed: int) -> set[str]:
+    """Return the groups of one part of the images; each group is in one of `fold.of` parts.
+
+    The largest group goes first, each to the part that has the fewest images so far.
+    Raises DatasetError for fewer groups than parts.
+    """
+    if len(sizes) < fold.of:
+        raise DatasetError(
+            f"data.fold: of: {fold.of}, but there are {len(sizes)} images or groups of images; "
+            "lower the number of folds"
+        )
+    parts: list[set[str]] = [set() for _ in range(fold.of)]
+    counts = [0] * fold.of
+    for group in sorted(_shuffled(sizes, seed), key=lambda group: -sizes[group]):
+        smallest = counts.index(min(counts))
+        parts[smallest].add(group)
+        counts[smallest] += sizes[group]
+    return parts[fold.number]
+
+
+def _shuffled(groups: Iterable[str], seed: int) -> list[str]:
+    """Return groups in an order that depends on the seed and on each name alone."""
+    return sorted(groups, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())
 
 
 def _groups_in_both_splits(records: Records, groups: dict[str, str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Report data of the variants of a run."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mobile_sam.config.checkpoints import BOX_FILLED
 from mobile_sam.config.load import load_settings
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.teachers import named_teachers
+from mobile_sam.config.variants import FOLD
 from mobile_sam.data.index.groups import assign_groups
 from mobile_sam.metrics.crossed import CrossedMean, crossed_mean
 from mobile_sam.paths import RunPaths, run_files
@@ -23,7 +24,7 @@ from mobile_sam.report.labels import sort_prompts
 from mobile_sam.system.errors import ConfigError, UserError
 from mobile_sam.system.paths import read_text
 
-SEED = "seed"
+REPLICATES = ("seed", FOLD)  # what repeats a combination
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Scores:
 class SweepData:
     """Results of the variants of a run.
 
-    keys: those with several values, without the seed. combinations: values of each combination, by
-    its name. scores: by prompt, then by name of the combination. epochs: columns combination, seed,
+    keys: those that vary, without seed and fold. combinations: values of each combination, by its
+    name. scores: by prompt, then by name of the combination. epochs: columns combination, variant,
     epoch, iou. cost: columns combination, minutes (of training, mean over seeds).
     baselines: mean IoU of the filled box and of the teachers, by name and prompt.
     missing: why a variant has no results, by name.
@@ -91,11 +92,13 @@ def read_sweep_runs(manifest: Path) -> SweepData:
             missing[name] = problem
     if not configs:
         raise UserError(f"{manifest}: no variant has results; see their logs, and run it again")
-    keys = tuple(dict.fromkeys(key for row in values.values() for key in row if key != SEED))
+    keys = tuple(
+        dict.fromkeys(key for row in values.values() for key in row if key not in REPLICATES)
+    )
     members: dict[str, list[str]] = {}
     for name in configs:
         combination = name.removeprefix(f"{manifest.parent.name}-")
-        members.setdefault(_without_seed(combination, values[name]), []).append(name)
+        members.setdefault(_without_replicates(combination, values[name]), []).append(name)
     first = next(iter(configs.values()))
     return SweepData(
         title=f"{first.project_name} / {manifest.parent.name}: {len(values)} variants",
@@ -104,7 +107,7 @@ def read_sweep_runs(manifest: Path) -> SweepData:
             name: {key: values[runs[0]][key] for key in keys} for name, runs in members.items()
         },
         scores=_scores(configs, members),
-        epochs=_epochs(configs, members, values),
+        epochs=_epochs(configs, members),
         cost=_cost(configs, members),
         baselines=_baselines(configs.values()),
         missing=missing,
@@ -127,34 +130,46 @@ def _problem(config: RunConfig) -> str | None:
     return None
 
 
-def _without_seed(name: str, values: dict[str, Any]) -> str:
-    parts = [part for part in name.split("-") if part != f"{SEED}{values.get(SEED)}"]
-    return "-".join(parts) or "all seeds"
+def _without_replicates(name: str, values: dict[str, Any]) -> str:
+    left_out = {f"{key}{values.get(key)}" for key in REPLICATES}
+    return "-".join(part for part in name.split("-") if part not in left_out) or "the run"
 
 
 def _scores(
     configs: dict[str, RunConfig], members: dict[str, list[str]]
 ) -> dict[str, dict[str, Scores]]:
-    tables = {name: _by_image(config) for name, config in configs.items()}
-    reference = next(iter(tables.values()))
-    for name, table in tables.items():
+    tables = {
+        combination: _by_seed([configs[name] for name in names])
+        for combination, names in members.items()
+    }
+    every = [(name, table) for name, of_seed in tables.items() for table in of_seed]
+    first, reference = every[0]
+    for name, table in every:
         if not reference["size"].equals(table["size"]):
             raise UserError(
-                f"{name} was validated on other objects than {next(iter(tables))}; variants are "
-                "comparable only on the same validation images and prompts"
+                f"{name} was validated on other objects than {first}; variants are comparable only "
+                "on the same validation images and prompts, and with the same folds"
             )
     prompts = sort_prompts(set(reference.index.get_level_values("prompt")))
     return {
         prompt: {
             combination: Scores(
-                np.stack([tables[name].loc[prompt]["sum"].to_numpy() for name in names]),
+                np.stack([table.loc[prompt]["sum"].to_numpy() for table in of_seed]),
                 reference.loc[prompt]["size"].to_numpy(float),
             )
-            for combination, names in members.items()
+            for combination, of_seed in tables.items()
         }
         for prompt in prompts
         if prompt in {"box", "point"} or not {"box", "point"} & set(prompts)
     }
+
+
+def _by_seed(configs: Sequence[RunConfig]) -> list[pd.DataFrame]:
+    """Return the table of each seed; that of several folds has the images of all of them."""
+    folds: dict[int, list[pd.DataFrame]] = {}
+    for config in configs:
+        folds.setdefault(config.seed, []).append(_by_image(config))
+    return [pd.concat(tables).groupby(level=[0, 1]).sum() for tables in folds.values()]
 
 
 def _by_image(config: RunConfig) -> pd.DataFrame:
@@ -166,20 +181,15 @@ def _by_image(config: RunConfig) -> pd.DataFrame:
     return rows.groupby(["prompt", "unit"], observed=True)["iou"].agg(["sum", "size"]).sort_index()
 
 
-def _epochs(
-    configs: dict[str, RunConfig],
-    members: dict[str, list[str]],
-    values: dict[str, dict[str, Any]],
-) -> pd.DataFrame:
+def _epochs(configs: dict[str, RunConfig], members: dict[str, list[str]]) -> pd.DataFrame:
     frames = []
     for combination, names in members.items():
         for name in names:
             epochs = read_training(configs[name]).epochs
             if "val_box_iou" in epochs:
                 rows = epochs[["epoch", "val_box_iou"]].rename(columns={"val_box_iou": "iou"})
-                seed = values[name].get(SEED, configs[name].seed)
-                frames.append(rows.assign(combination=combination, seed=seed))
-    columns = ["epoch", "iou", "combination", "seed"]
+                frames.append(rows.assign(combination=combination, variant=name))
+    columns = ["epoch", "iou", "combination", "variant"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
