@@ -77,9 +77,9 @@ def run(directory: Path, settings: dict[str, Any], overlay: str) -> float:
     subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
-            *("--directory", str(directory), "--cores", "1", "--quiet", "all"),
+            *("--directory", str(directory), "--cores", "1"),
             *(str(project / name / "weights.pt") for name in names),
-            *("--config", f"run={path}", f"overlay={overlay}"),
+            *("--quiet", "all", "--config", f"run={path}", f"overlay={overlay}"),
         ],
         check=True,
         capture_output=True,
