@@ -53,6 +53,7 @@ from mobile_sam.pipeline.rules import (
     stage_features,
     stage_inputs,
     stages_of_runs,
+    start_stages,
     sweep_inputs,
     teacher_inputs,
     variant_checkpoints,

@@ -15,7 +15,7 @@ from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
 from mobile_sam.config.schedule import canonical, normalise
 from mobile_sam.config.sections import CheckpointKind, clean_name
 from mobile_sam.config.stage import Stage
-from mobile_sam.config.teachers import random_number, shape_steps, teacher_configs
+from mobile_sam.config.teachers import random_number, shape_steps, start_reference, teacher_configs
 from mobile_sam.download.files import weights_path
 
 
@@ -291,7 +291,15 @@ class RunPaths:
         checkpoint = self.config.checkpoint
         if checkpoint is None or checkpoint == "imagenet":
             return None
+        run, stage = start_reference(self.config)
+        if stage:
+            directory = self.project / referenced_run(self.config, f"run:{run}")
+            return directory / "stage_weights" / f"{stage}.pt"
         return self.shape_weights or self.weights_of(checkpoint)
+
+    def stage_weights(self, stage: Stage) -> Path:
+        """State dict of the student after a stage, like `weights`; for runs that start from it."""
+        return self.run / "stage_weights" / f"{stage.directory}.pt"
 
     @property
     def shape_weights(self) -> Path | None:

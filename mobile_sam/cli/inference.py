@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 def export(args: Arguments) -> None:
     config = load_settings(args.config) if args.config else None
     directory = args.onnx or args.web
+    if args.stage and (directory or config is None):
+        raise ConfigError("--stage needs --config, and neither --onnx nor --web")
     if args.runtime and not args.web:
         raise ConfigError("--runtime needs --web DIRECTORY")
     if args.images:
@@ -61,10 +63,13 @@ def export(args: Arguments) -> None:
             "--weights, --float16, --int8 and --images need --onnx DIRECTORY or --web DIRECTORY"
         )
     else:
-        from mobile_sam.training.export import export_weights
+        from mobile_sam.training.export import export_stage, export_weights
 
         end_with_parent()
-        export_weights(config)
+        if args.stage:
+            export_stage(config, args.stage)
+        else:
+            export_weights(config)
 
 
 def predict(args: Arguments) -> None:
@@ -158,6 +163,9 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument(
         "--model-type", help="architecture of --weights; default: detected from the tensors"
+    )
+    model.add_argument(
+        "--stage", help="write the weights after a stage, NN_name, not the final ones"
     )
     output = parser.add_argument_group("output")
     target = output.add_mutually_exclusive_group()

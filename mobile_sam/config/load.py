@@ -18,7 +18,12 @@ from mobile_sam.config.renames import with_new_names
 from mobile_sam.config.run import SHARED_KEYS, RunConfig
 from mobile_sam.config.schedule import any_distillation, normalise
 from mobile_sam.config.sweep import Combination, variant_names
-from mobile_sam.config.teachers import random_number, teacher_configs, teacher_key
+from mobile_sam.config.teachers import (
+    random_number,
+    start_reference,
+    teacher_configs,
+    teacher_key,
+)
 from mobile_sam.config.variants import (
     has_variants,
     variant_combinations,
@@ -114,11 +119,12 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
 
         config = _with_teachers(config, teacher_of_run)
         check_teachers(config)
-        start = config.checkpoint or ""
-        if start.startswith("run:"):
-            before = visit(start.removeprefix("run:"), (*students, name))
+        start, stage = start_reference(config)
+        if start is not None:
+            before = visit(start, (*students, name))
             _check_same_architecture(config, before)
-            config = config.model_copy(update={"checkpoint": f"run:{before.run_name}"})
+            reference = f"run:{before.run_name}" + (stage and f":{stage_named(before, stage)}")
+            config = config.model_copy(update={"checkpoint": reference})
         if name in requested:
             weights = tuple(map(compared_weights, config.compare))
             config = config.model_copy(update={"compare": weights})
@@ -163,6 +169,18 @@ def _check_unlabelled(configs: tuple[RunConfig, ...], given: bool) -> None:
             "no stage distils, and only distillation uses images without masks; set distillation "
             "of a stage to true, or unlabelled_img_dir to null"
         )
+
+
+def stage_named(config: RunConfig, name: str) -> str:
+    """Return the directory of the stage with a name, or with this directory."""
+    stages = normalise(config)
+    found = [stage.directory for stage in stages if name in {stage.name, stage.directory}]
+    if len(found) != 1:
+        raise ConfigError(
+            f"checkpoint: 'run:{config.run_name}:{name}': the run has {len(found)} stages of this "
+            f"name; its stages are {', '.join(stage.directory for stage in stages)}"
+        )
+    return found[0]
 
 
 def _check_same_architecture(config: RunConfig, start: RunConfig) -> None:

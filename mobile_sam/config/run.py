@@ -91,6 +91,7 @@ class RunConfig(StageSettings):
         "mobile_sam",
         "start",
         "initial weights: a path, a known name, `run:<name>` for the final weights of another run, "
+        "`run:<name>:<stage>` for those after one of its stages, "
         "`imagenet` (weights of a timm encoder), `shapes` "
         "(random weights whose decoder has learned what a box means; `shapes:<steps>`), or null "
         "for random weights",

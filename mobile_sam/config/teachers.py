@@ -67,6 +67,17 @@ def random_number(checkpoint: str | None) -> int | None:
     return int(match[1] or 0) if match else None
 
 
+def start_reference(config: RunConfig) -> tuple[str | None, str]:
+    """Return the run in `checkpoint`, and the stage if it names one: `run:<name>:<stage>`.
+
+    The run is None for other checkpoints, the stage empty for the final weights.
+    """
+    if not (config.checkpoint or "").startswith("run:"):
+        return None, ""
+    run, _, stage = (config.checkpoint or "").removeprefix("run:").partition(":")
+    return run, stage
+
+
 def shape_steps(checkpoint: str | None) -> int | None:
     """Return the steps of `shapes` or `shapes:<steps>`; None for other weights."""
     match = re.fullmatch(r"shapes(?::([1-9][0-9]*))?", checkpoint or "")

@@ -18,7 +18,7 @@ from mobile_sam.config.load import Runs, Variants
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import needs_features, normalise
 from mobile_sam.config.stage import Stage
-from mobile_sam.config.teachers import named_teachers
+from mobile_sam.config.teachers import named_teachers, start_reference
 from mobile_sam.paths import RunPaths, extra_checkpoints
 
 Inputs = dict[str, list[Path]]  # by their names in the rule
@@ -89,6 +89,18 @@ def stages_of_runs(runs: Iterable[RunPaths]) -> dict[Path, tuple[RunPaths, Stage
         for stage in normalise(paths.config):
             stages.setdefault(paths.stage(stage), (paths, stage))
     return stages
+
+
+def start_stages(runs: Runs) -> dict[Path, tuple[RunPaths, Stage]]:
+    """Return the stages from which runs start, with their runs, by the file of their weights."""
+    found: dict[Path, tuple[RunPaths, Stage]] = {}
+    for config in runs.all:
+        run, directory = start_reference(config)
+        if run is not None and directory:
+            paths = RunPaths(runs[run])
+            stage = next(s for s in normalise(paths.config) if s.directory == directory)
+            found[paths.stage_weights(stage)] = paths, stage
+    return found
 
 
 def stage_features(paths: RunPaths, stage: Stage) -> list[Path]:

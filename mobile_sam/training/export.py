@@ -10,6 +10,7 @@ from mobile_sam.models.sam import Sam
 from mobile_sam.models.student_teacher import start_student
 from mobile_sam.models.weights import write_weights
 from mobile_sam.paths import RunPaths
+from mobile_sam.system.errors import ConfigError
 from mobile_sam.system.finished_results import retire
 from mobile_sam.training import checkpoint
 
@@ -25,6 +26,19 @@ def load_student(model: Sam, config: RunConfig, stage: Stage, kept: CheckpointKi
     )
     weights = {key: value for key, value in state.items() if key.startswith(prefix)}
     model.load_state_dict({key.removeprefix(prefix): value for key, value in weights.items()})
+
+
+def export_stage(config: RunConfig, directory: str) -> None:
+    """Write the student after the last epoch of a stage, `NN_name`, to `stage_weights`.
+
+    Raises ConfigError if there is no such stage.
+    """
+    stages = {stage.directory: stage for stage in normalise(config)}
+    if directory not in stages:
+        raise ConfigError(f"--stage: there is no {directory!r}; there are {', '.join(stages)}")
+    model = start_student(config)
+    load_student(model, config, stages[directory], "last")
+    write_weights(model, RunPaths(config).stage_weights(stages[directory]))
 
 
 def export_weights(config: RunConfig) -> None:

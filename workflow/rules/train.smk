@@ -109,3 +109,33 @@ for paths in PATHS.values():
             f"Export the weights of run {run}; log: {{log}}"
         shell:
             "exec python -m mobile_sam export --config {params.settings} --log {log}"
+
+
+# The weights of a stage, for runs that start from it.
+for weights, (paths, stage) in start_stages(RUNS).items():
+
+    rule:
+        name:
+            rule_name("export", paths.config.run_name, stage.directory, of=weights)
+        input:
+            checkpoint=paths.checkpoint(stage),
+        output:
+            weights=weights,
+        log:
+            paths.logs / f"export_{stage.directory}.log",
+        benchmark:
+            paths.benchmarks / f"export_{stage.directory}.tsv"
+        priority: urgent
+        conda:
+            "../envs/mobile_sam.yml"
+        threads: threads_held
+        resources:
+            gpu=min(gpus, paths.config.devices),
+        params:
+            settings=paths.settings,
+            stage=stage.directory,
+        message:
+            f"Export stage {stage.directory} of run {paths.config.run_name}; log: {{log}}"
+        shell:
+            "exec python -m mobile_sam export --config {params.settings} "
+            "--stage {params.stage} --log {log}"
