@@ -30,6 +30,11 @@ def checkpoint_names(config: RunConfig) -> list[str]:
     ]
 
 
+def baselines(config: RunConfig) -> list[str]:
+    """Return the names of checkpoints that are equal for all variants of a run."""
+    return [BOX_FILLED, *named_teachers(config), *extra_weights(config)]
+
+
 def stage_checkpoints(config: RunConfig) -> dict[str, tuple[Stage, CheckpointKind]]:
     """Return the checkpoints of all stages by their names in tables, `NN_name` and `NN_name_best`.
 

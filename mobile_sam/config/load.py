@@ -95,7 +95,7 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
         if has_variants(config):
             raise ConfigError(
                 f"run:{name}: the run has variants, and none of them is meant; name a run without "
-                "sweep and replicates"
+                "sweep, replicates and folds"
             )
         return config
 
@@ -150,6 +150,11 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
 def load_settings(path: Path) -> RunConfig:
     """Return the settings in `path`: a resolved `run.json`, or a run's own JSON without overlay."""
     config = _load(path, None, {})
+    if has_variants(config):
+        raise ConfigError(
+            f"{path}: the run stands for its variants (sweep, replicates, folds), which the "
+            "workflow trains; give the run.json of one of them"
+        )
     if any(teacher.teacher_model_type is None for teacher in teacher_configs(config)):
         return resolve(str(path), None, {}).named[0]
     return config

@@ -10,6 +10,7 @@ from mobile_sam.config.catalog import known_dataset
 from mobile_sam.config.checkpoints import (
     BOX_FILLED,
     START,
+    baselines,
     checkpoint_names,
     exported_checkpoint,
     stage_checkpoints,
@@ -142,8 +143,7 @@ def report_inputs(paths: RunPaths) -> Inputs:
 def variant_checkpoints(runs: Runs) -> dict[str, list[str]]:
     """Return the checkpoints that are validated of each variant, by the name of its run.
 
-    These are its final weights. The filled box and the teachers, which are baselines, are
-    validated for the first variant with each data set.
+    These are its final weights, and all baselines for the first variant with each data set.
     """
     names: dict[str, list[str]] = {}
     for group in runs.variants:
@@ -153,7 +153,7 @@ def variant_checkpoints(runs: Runs) -> dict[str, list[str]]:
             dataset = RunPaths(config).dataset
             if dataset not in datasets:
                 datasets.add(dataset)
-                names[config.run_name] += [BOX_FILLED, *named_teachers(config)]
+                names[config.run_name] += baselines(config)
     return names
 
 

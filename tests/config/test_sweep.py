@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mobile_sam.config.load import Runs, resolve
+from mobile_sam.config.load import Runs, load_settings, resolve
 from mobile_sam.config.sweep import Sweep, variant_names
 from mobile_sam.system.errors import ConfigError
 
@@ -108,6 +108,13 @@ def test_wrong_sweeps_are_named(sweep: Any, message: str | None, tmp_path: Path)
     with pytest.raises(ConfigError, match=message) as error:
         runs(tmp_path, sweep)
     assert "\n" not in str(error.value)
+
+
+def test_commands_take_one_variant_only(tmp_path: Path) -> None:
+    path = tmp_path / "my.json"
+    path.write_text(json.dumps({"replicates": 2}))
+    with pytest.raises(ConfigError, match=r"my\.json: the run stands for its variants"):
+        load_settings(path)
 
 
 def test_other_runs_cannot_refer_to_a_run_with_variants(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mobile_sam.config.checkpoints import BOX_FILLED
+from mobile_sam.config.checkpoints import baselines
 from mobile_sam.config.load import load_settings
 from mobile_sam.config.run import RunConfig
-from mobile_sam.config.teachers import named_teachers
 from mobile_sam.config.variants import FOLD
 from mobile_sam.data.index.groups import assign_groups
 from mobile_sam.metrics.crossed import CrossedMean, crossed_mean
@@ -50,7 +49,7 @@ class SweepData:
     keys: those that vary, without seed and fold. combinations: values of each combination, by its
     name. scores: by prompt, then by name of the combination. epochs: columns combination, variant,
     epoch, iou. cost: columns combination, minutes (of training, mean over seeds).
-    baselines: mean IoU of the filled box and of the teachers, by name and prompt.
+    baselines: mean IoU of the filled box, the teachers and others, by name and prompt.
     missing: why a variant has no results, by name.
     """
 
@@ -202,10 +201,10 @@ def _cost(configs: dict[str, RunConfig], members: dict[str, list[str]]) -> pd.Da
 
 
 def _baselines(configs: Iterable[RunConfig]) -> dict[tuple[str, str], float]:
-    """Return mean IoU of the tables of the filled box and the teachers that the variants have."""
+    """Return mean IoU of the baselines whose tables the variants have, by name and prompt."""
     found: dict[tuple[str, str], float] = {}
     for config in configs:
-        for name in (BOX_FILLED, *named_teachers(config)):
+        for name in baselines(config):
             path = RunPaths(config).validation(name)
             if path.is_file():
                 means = read_objects(path, name).groupby("prompt", observed=True)["iou"].mean()
