@@ -41,11 +41,11 @@ def main() -> None:
         settings = json.loads((ROOT / "configs" / "distill_then_finetune.json").read_text())
         del settings["$schema"]
         swept = settings | {"run_name": "swept", "sweep": SWEEP, "replicates": SEEDS}
-        together = run(directory, swept, args.overlay)
+        together = run(directory, swept, args.overlay, "swept")
         separate = 0.0
         for number, variant in enumerate(variants(directory, args.overlay)):
-            project = settings | variant | {"run_name": "alone", "project_name": f"project{number}"}
-            separate += run(directory, project, args.overlay)
+            alone = settings | variant | {"run_name": "alone"}
+            separate += run(directory, alone, args.overlay, f"project{number}")
         jobs = job_seconds(directory / "results")
     counts = {"synthesize": 1, "index": 1, "teacher": 1, "features": 1}
     counts |= {"distill": len(LOSSES) * SEEDS, "finetune": 18, "export": 18}
@@ -67,19 +67,19 @@ def variants(directory: Path, overlay: str) -> list[dict[str, Any]]:
     ]
 
 
-def run(directory: Path, settings: dict[str, Any], overlay: str) -> float:
-    """Train the runs of a file up to their weights; return seconds."""
+def run(directory: Path, settings: dict[str, Any], overlay: str, project: str) -> float:
+    """Train the runs of a file up to their weights, and their teacher; return seconds."""
     path = directory / "run.json"
     path.write_text(json.dumps(settings))
     names = [config.run_name for config in resolve(str(path), overlay, {}).named]
-    project = Path("results") / settings.get("project_name", "mobile_sam")
     began = time.perf_counter()
     subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
             *("--directory", str(directory), "--cores", "1"),
-            *(str(project / name / "weights.pt") for name in names),
-            *("--quiet", "all", "--config", f"run={path}", f"overlay={overlay}"),
+            *(f"results/{project}/{name}/weights.pt" for name in names),
+            *("--quiet", "all", "--config", f"run={path}"),
+            *(f"overlay={overlay}", f"project_name={project}"),
         ],
         check=True,
         capture_output=True,
