@@ -31,6 +31,11 @@ class Long(NamedTuple):
         return (*named, "val_images=0", "save_every_minutes=0.02")
 
     @property
+    def target(self) -> tuple[str, str]:
+        """What Snakemake is to make, and no more."""
+        return "--until", "train_mobileSAM_tiny_00_finetune"
+
+    @property
     def checkpoint(self) -> Path:
         return self.run / "stages/00_finetune/checkpoint.pt"
 

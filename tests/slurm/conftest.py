@@ -44,7 +44,7 @@ def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
     def train(epochs: int) -> Path:
         directory = tmp_path_factory.mktemp("undisturbed") / "project"
         shutil.copytree(prepared, directory)
-        run_locally(directory, LONG.checkpoint, *LONG.arguments(epochs))
+        run_locally(directory, *LONG.target, *LONG.arguments(epochs))
         return directory
 
     return train

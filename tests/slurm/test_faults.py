@@ -24,7 +24,7 @@ def interrupt(submitted: Submitted, epochs: int) -> None:
     submitted.training()
     submitted.interrupt()
     wait_until(lambda: not jobs(), "the job has ended")
-    submitted.start(LONG.checkpoint, *LONG.arguments(epochs))
+    submitted.start(*LONG.target, *LONG.arguments(epochs))
 
 
 def displace(submitted: Submitted, epochs: int = 0) -> str:
@@ -46,7 +46,7 @@ def test_asked_to_end_a_job_saves_and_another_goes_on(
     undisturbed: Undisturbed,
     epochs: int,
 ) -> None:
-    submitted.start(LONG.checkpoint, *LONG.arguments(epochs))
+    submitted.start(*LONG.target, *LONG.arguments(epochs))
     disturb(submitted, epochs)
     submitted.wait()
     first, second = submitted.attempts()
@@ -65,7 +65,7 @@ def test_a_job_at_its_time_limit_saves_and_goes_on(
     epochs *= 2
     limit = ("train:runtime=1", "train:slurm_extra='--signal=TERM@30'")
     many = ("--retries", "12")
-    submitted.start(LONG.checkpoint, *many, "--set-resources", *limit, *LONG.arguments(epochs))
+    submitted.start(*LONG.target, *many, "--set-resources", *limit, *LONG.arguments(epochs))
     submitted.wait(900)
     attempts = submitted.attempts()
     assert any(ASKED in attempt for attempt in attempts)
@@ -99,7 +99,7 @@ def test_a_job_that_ends_when_its_stage_is_finished_trains_nothing_again(
     tmp_path: Path,
 ) -> None:
     stop = stop_at(tmp_path, point)
-    submitted.start(LONG.checkpoint, *LONG.arguments(30), **stop.environment)
+    submitted.start(*LONG.target, *LONG.arguments(30), **stop.environment)
     stop.wait(submitted.alive)
     trainer = submitted.trainer()
     end(submitted)
@@ -117,7 +117,7 @@ def test_a_job_that_ends_when_its_stage_is_finished_trains_nothing_again(
 def test_slurmctld_restarts_in_the_middle(
     submitted: Submitted, cluster: Cluster, undisturbed: Undisturbed, epochs: int
 ) -> None:
-    submitted.start(LONG.checkpoint, *LONG.arguments(epochs))
+    submitted.start(*LONG.target, *LONG.arguments(epochs))
     submitted.training()
     cluster.stop_controller()
     cluster.start_controller()
@@ -130,7 +130,7 @@ def test_slurmctld_restarts_in_the_middle(
 def test_a_node_that_goes_down_loses_its_job_to_the_other(
     submitted: Submitted, cluster: Cluster, undisturbed: Undisturbed, epochs: int
 ) -> None:
-    submitted.start(LONG.checkpoint, *LONG.arguments(epochs))
+    submitted.start(*LONG.target, *LONG.arguments(epochs))
     job = submitted.training()
     node = node_of(job)
     query("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
@@ -149,7 +149,7 @@ def test_displaced_without_a_grace_time_it_is_queued_again(
     submitted: Submitted, undisturbed: Undisturbed, epochs: int
 ) -> None:
     ungraceful = ("--set-resources", "train:slurm_partition=cpu")
-    submitted.start(LONG.checkpoint, *ungraceful, *LONG.arguments(epochs))
+    submitted.start(*LONG.target, *ungraceful, *LONG.arguments(epochs))
     job = displace(submitted)
     wait_until(lambda: restarts(job) == 1, "SLURM queues the job again")
     submitted.wait()

@@ -56,7 +56,7 @@ EXACT = (
 def one_process(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("one_process") / "project"
     shutil.copytree(prepared, directory)
-    run_locally(directory, LONG.checkpoint, *EXACT)
+    run_locally(directory, *LONG.target, *EXACT)
     return directory
 
 
@@ -69,7 +69,7 @@ def test_several_processes_learn_what_one_learns(
 ) -> None:
     ranks = (f"devices={devices}", f"num_nodes={num_nodes}")
     # The nodes of the test are one machine, whose names for them nobody resolves.
-    submitted.start(LONG.checkpoint, *EXACT, *ranks, MASTER_ADDR="127.0.0.1")
+    submitted.start(*LONG.target, *EXACT, *ranks, MASTER_ADDR="127.0.0.1")
     submitted.wait()
     (log,) = submitted.attempts()
     assert log.count(f"MEMBER: {devices * num_nodes}/{devices * num_nodes}") >= 1
