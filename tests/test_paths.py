@@ -202,10 +202,11 @@ def test_data_split_by_fraction_has_an_index_for_each_split(scenes: Path) -> Non
         given = directories(scenes) | {"val_img_dir": None, "val_mask_dir": None} | changes
         return RunPaths(resolve("mobileSAM", None, given).named[0]).index
 
-    no_content = {"val_fraction", "split_seed", "revision", "duplicates"}
+    no_content = {"val_fraction", "split_seed", "revision", "duplicates", "fold"}
     assert set(OPTIONS) | no_content == set(Data.model_fields)
     others = {index(data={"val_fraction": 0.2}), index(data={"split_seed": 1})}
-    assert len({index()} | others) == 3
+    others |= {index(data={"fold": {"number": number, "of": 2}}) for number in range(2)}
+    assert len({index()} | others) == 5
     assert index(seed=1) == index()
     assert paths(data=Data(split_seed=1)).index == paths().index  # there is nothing to split
 

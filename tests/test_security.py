@@ -61,6 +61,7 @@ FILLED = {
     "params.target": "below output_dir, of run names, which are SafeNames",
     "params.stage": "a number and a SafeName",
     "params.what": "a stage, a cleaned file name, or a SafeName",
+    "params.manifest": "below output_dir, of a run name, which is a SafeName",
     "params.step": "written in the rule",
     "resources.launcher": "srun with numbers, or nothing",
     "params.part": "a number",
@@ -84,6 +85,13 @@ def test_references_to_runs_stay_in_the_project(name: str, scenes: Path, tmp_pat
     config = parse_config(tiny_settings(scenes, tmp_path) | taught, "test")
     with pytest.raises(UserError, match=r"'run:.*' is not the name of a run; give run:<run"):
         _ = RunPaths(config).teacher_weights
+    started = tiny_settings(scenes, tmp_path, checkpoint=f"run:{name}:00_a")
+    with pytest.raises(UserError, match=r"'run:.*' is not the name of a run; give run:<run"):
+        _ = RunPaths(parse_config(started, "test")).start_weights
+    if name:
+        started = tiny_settings(scenes, tmp_path, checkpoint=f"run:x:{name}")
+        with pytest.raises(UserError, match="is not the name of a stage"):
+            _ = RunPaths(parse_config(started, "test")).start_weights
     config = parse_config(tiny_settings(scenes, tmp_path, compare=(f"run:{name}",)), "test")
     with pytest.raises(UserError, match=r"'run:.*' is not the name of a run; give run:<run"):
         checkpoint_names(config)
@@ -137,7 +145,8 @@ def test_results_stay_below_output_dir_whatever_data_and_teacher_are_called(
     config = parse_config(tiny_settings(scenes, tmp_path, **hostile), "test")
     paths = RunPaths(config)
     (stage,) = normalise(config)
-    places = [paths.index, paths.features, paths.features_plan, paths.shared_logs, paths.lock]
+    places = [paths.index, paths.features, paths.features_plan, paths.shared_logs]
+    places += [paths.lock(stage), paths.sweep, paths.stage_weights(stage), paths.stage_link(stage)]
     places += [paths.checkpoint(stage), paths.state(stage), paths.validation("x"), paths.weights]
     for place in places:
         below = place.relative_to(tmp_path).as_posix()

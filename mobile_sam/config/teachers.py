@@ -4,7 +4,8 @@ import re
 
 from mobile_sam.config.architectures import feature_channels
 from mobile_sam.config.run import RunConfig
-from mobile_sam.config.sections import level_name, teacher_level
+from mobile_sam.config.sections import is_safe_name, level_name, teacher_level
+from mobile_sam.system.errors import ConfigError
 
 _FIRST = {
     "checkpoint": "teacher_checkpoint",
@@ -70,11 +71,17 @@ def random_number(checkpoint: str | None) -> int | None:
 def start_reference(config: RunConfig) -> tuple[str | None, str]:
     """Return the run in `checkpoint`, and the stage if it names one: `run:<name>:<stage>`.
 
-    The run is None for other checkpoints, the stage empty for the final weights.
+    The run is None for other checkpoints, the stage empty for the final weights. Raises ConfigError
+    for a stage whose name could lead to another directory.
     """
     if not (config.checkpoint or "").startswith("run:"):
         return None, ""
     run, _, stage = (config.checkpoint or "").removeprefix("run:").partition(":")
+    if stage and not is_safe_name(stage):
+        raise ConfigError(
+            f"checkpoint: {config.checkpoint!r}: {stage!r} is not the name of a stage; give "
+            "run:<name>:<stage>"
+        )
     return run, stage
 
 

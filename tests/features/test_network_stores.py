@@ -133,7 +133,7 @@ def test_embeddings_that_cannot_be_read_now_are_not_computed_anew(
 ) -> None:
     frozen: dict[str, Any] = {"freeze": {"image_encoder": True}}
     train_run(tiny(**frozen))
-    other = tiny(run_name="other", **frozen)
+    other = tiny(**frozen, learning_rate=0.01)
     (store,) = RunPaths(other).embeddings("x", "y").parent.glob("*.zarr")
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
     failing(f"{store.name}/zarr.json", getattr(errno, name), monkeypatch)

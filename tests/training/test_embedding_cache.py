@@ -70,16 +70,16 @@ def test_each_image_is_encoded_once(tiny: Make, encoded: list[int]) -> None:
     train_run(tiny(**FROZEN))
     assert sum(encoded) == 10 + 2  # training, and validation after each epoch
     encoded.clear()
-    train_run(tiny(run_name="other", **FROZEN, learning_rate=0.01))
+    train_run(tiny(**FROZEN, learning_rate=0.01))
     assert encoded == []  # a run that starts from the same weights
-    train_run(tiny(run_name="third", **FROZEN, seed=3))
+    train_run(tiny(**FROZEN, seed=3))
     assert sum(encoded) == 10 + 2
 
 
 def test_each_precision_has_a_store_of_its_own(tiny: Make, encoded: list[int]) -> None:
     """So that runs on a GPU and on a CPU do not take it from each other."""
-    for number, precision in enumerate(("32-true", "bf16-mixed", "auto")):
-        train_run(tiny(run_name=f"run{number}", **FROZEN, precision=precision))
+    for precision in ("32-true", "bf16-mixed", "auto"):
+        train_run(tiny(**FROZEN, precision=precision))
     assert sum(encoded) == 2 * 12  # on a CPU, `auto` is 32-true
     names = [path.name for path in store_directory(tiny()).glob("*.zarr")]
     assert len(names) == 2
@@ -189,9 +189,10 @@ def test_the_images_themselves_are_no_longer_read(
     train_run(config)
     for path in data.rglob("image/*.png"):
         path.unlink()
-    again = tiny(run_name="again", **FROZEN, **places, num_workers=workers)
-    train_run(again)
-    assert equal_states(weights(again), weights(config))
+    before = weights(config)
+    shutil.rmtree(RunPaths(config).stage(normalise(config)[0]))
+    train_run(config.model_copy(update={"num_workers": workers}))
+    assert equal_states(weights(config), before)
 
 
 def test_an_image_that_changed_since_it_was_indexed_is_refused(
@@ -213,9 +214,9 @@ def test_damage_is_named_with_what_to_do(tiny: Make) -> None:
     content[100] ^= 1
     shard.write_bytes(content)
     with pytest.raises(FeatureError, match=r"scene_.* are damaged .*; delete .*embeddings"):
-        train_run(tiny(run_name="other", **FROZEN))
+        train_run(tiny(**FROZEN, learning_rate=0.01))
     shutil.rmtree(store(config))
-    train_run(tiny(run_name="other", **FROZEN))
+    train_run(tiny(**FROZEN, learning_rate=0.01))
 
 
 def test_asked_to_end_while_embeddings_are_computed_it_goes_on_from_there(

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mobile_sam.config.run import RunConfig
+from mobile_sam.config.schedule import normalise
 from mobile_sam.models.mask_decoder import Decoded, MaskDecoder
 from mobile_sam.paths import RunPaths
 from mobile_sam.training import checkpoint
@@ -133,5 +133,5 @@ def test_a_run_goes_on(
 
 
 def weights(config: RunConfig) -> dict[str, Tensor]:
-    path: Path = next(RunPaths(config).run.glob("**/checkpoint.pt"))
-    return checkpoint.load(path)["learner"]
+    (stage,) = normalise(config)
+    return checkpoint.load(RunPaths(config).checkpoint(stage))["learner"]

@@ -1,5 +1,6 @@
 """How a stage is watched: metrics, TensorBoard, and lines in the log."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -64,14 +65,17 @@ def test_after_a_kill_no_curve_doubles_or_has_a_hole(tiny: Make) -> None:
     assert [step for step, _ in curves(config)["epoch/loss"]] == [3, 6, 9, 12, 15, 18]
 
 
-def test_other_settings_begin_the_curves_anew(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_from_its_start_begins_the_curves_anew(
+    tiny: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress, "_LOG_SECONDS", 0)
     config = tiny(num_epochs=2)
     train_run(config)
     (stage,) = normalise(config)
     RunPaths(config).checkpoint(stage).unlink()
-    train_run(config.model_copy(update={"num_epochs": 1}))
-    assert [step for step, _ in curves(config)["step/loss"]] == [1, 2, 3]
+    shutil.rmtree(RunPaths(config).finished_stage(stage))
+    train_run(config)
+    assert [step for step, _ in curves(config)["step/loss"]] == [1, 2, 3, 4, 5, 6]
 
 
 def test_without_tensorboard_there_are_metrics(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +83,7 @@ def test_without_tensorboard_there_are_metrics(tiny: Make, monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     config = tiny()
     train_run(config)
-    assert not RunPaths(config).run.joinpath("tensorboard").exists()
+    assert not RunPaths(config).tensorboard(normalise(config)[0]).exists()
     assert len(metrics(config)) == 1
 
 
