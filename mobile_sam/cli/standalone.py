@@ -183,14 +183,13 @@ def prune(args: Arguments) -> None:
     from mobile_sam.extraction.plan import format_bytes
 
     paths = pruning.unneeded(existing_directory(args.project))
-    total = 0
-    for each in paths:
-        total += pruning.size(each)
-        print(f"{format_bytes(pruning.size(each)):>10}  {each}")
+    sizes = {each: pruning.size(each) for each in paths}
+    for each, size in sizes.items():
+        print(f"{format_bytes(size):>10}  {each}")
     if args.remove:
         pruning.remove(paths)
     done = "removed" if args.remove else "not needed by any run; --remove removes them"
-    print(f"{format_bytes(total):>10}  {len(paths)} results {done}")
+    print(f"{format_bytes(sum(sizes.values())):>10}  {len(paths)} results {done}")
 
 
 def _prune_arguments(parser: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ Weights = tuple[str, str | None]  # checkpoint and model_type of a teacher
 
 @dataclass(frozen=True)
 class Variants:
-    """Variants of a run with `sweep` or `replicates`.
+    """Variants of a run with `sweep`, `replicates` or `folds`.
 
     values: for the name of each variant, its values of the keys that differ between variants.
     """

@@ -157,9 +157,11 @@ def variant_checkpoints(runs: Runs) -> dict[str, list[str]]:
     return names
 
 
-def sweep_inputs(runs: Runs, group: Variants) -> Inputs:
-    """Return the files from which the report of the variants of a run is made."""
-    measured = variant_checkpoints(runs)
+def sweep_inputs(runs: Runs, group: Variants, measured: dict[str, list[str]]) -> Inputs:
+    """Return the files from which the report of the variants of a run is made.
+
+    measured: as `variant_checkpoints` returns it.
+    """
     paths = [RunPaths(runs[name]) for name in group.values]
     return {
         "validation": [

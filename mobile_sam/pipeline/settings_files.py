@@ -91,22 +91,23 @@ def _planned_jobs(store: RunPaths, remote: bool) -> int | None:
     return planned["jobs"] if is_current and store.features_manifest.is_file() else None
 
 
+def _run_settings(config: RunConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"schema_file"})
+
+
 def write_settings(runs: Runs) -> None:
     """Write `run.json` of each run, the settings of shared jobs, and the names of its stages."""
-    owners = stages_of_runs(map(RunPaths, runs.all))
     for config in runs.all:
         mark_output(RunPaths(config).project)
         files = shared_settings(config)
         for store in RunPaths(config).teachers if needs_features(config) else ():
             planned = {"jobs": config.extract_jobs, "files": fingerprint_once(config)}
             files[store.features_jobs] = planned
-        settings = config.model_dump(mode="json", exclude={"schema_file"})
-        files[RunPaths(config).settings] = settings
-        for owner, stage in owners.values():
-            if owner.config is config:
-                files[owner.stage_settings(stage)] = settings
+        files[RunPaths(config).settings] = _run_settings(config)
         link_stages(config)
         for path, content in files.items():
             update_json(path, content)
+    for paths, stage in stages_of_runs(map(RunPaths, runs.all)).values():
+        update_json(paths.stage_settings(stage), _run_settings(paths.config))
     for group in runs.variants:
         update_json(RunPaths(group.config).sweep, {"variants": group.values})

@@ -14,6 +14,7 @@ from mobile_sam.report.sections.blocks import FigureBlock, Section, Table
 from mobile_sam.report.sections.gallery import gallery
 from mobile_sam.report.sections.sweep import sections as sweep_sections
 from mobile_sam.report.sections.verdict import Tile, tiles, verdict
+from mobile_sam.report.sweep_statistics import Rankings
 from mobile_sam.report.sweep_statistics import verdict as sweep_verdict
 from mobile_sam.report.tables import ReportTables
 from mobile_sam.system.atomic_files import atomic_write_files
@@ -28,12 +29,12 @@ def write_page(report: ReportData, directory: Path) -> None:
         _write(ReportTables(report), unfinished)
 
 
-def write_sweep_page(sweep: SweepData, directory: Path) -> None:
+def write_sweep_page(sweep: SweepData, tables: Rankings, directory: Path) -> None:
     """Write the page about the variants of a run, like `write_page`."""
     with atomic_write_files(directory, last="index.html") as unfinished:
-        sections = sweep_sections(sweep)
+        sections = sweep_sections(sweep, tables)
         _write_files(sections, unfinished)
-        page = _html(sweep.title, sweep_verdict(sweep), (), sections)
+        page = _html(sweep.title, sweep_verdict(sweep, tables), (), sections)
         (unfinished / "index.html").write_text(page, encoding="utf-8")
 
 

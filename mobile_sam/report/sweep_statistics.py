@@ -11,6 +11,13 @@ from mobile_sam.metrics.crossed import CrossedMean, crossed_mean
 from mobile_sam.metrics.intervals import LEVEL, holm
 from mobile_sam.report.inputs.from_sweep import Scores, SweepData
 
+Rankings = dict[str, pd.DataFrame]  # by prompt
+
+
+def rankings(sweep: SweepData) -> Rankings:
+    """Return `ranking` for each prompt; it takes a test for each pair of combinations."""
+    return {prompt: ranking(sweep, prompt) for prompt in sweep.scores}
+
 
 def ranking(sweep: SweepData, prompt: str) -> pd.DataFrame:
     """Return a row for each combination, the best first.
@@ -103,9 +110,9 @@ def interactions(sweep: SweepData, prompt: str) -> pd.DataFrame:
     return frame.loc[largest].reset_index(drop=True)
 
 
-def verdict(sweep: SweepData) -> list[str]:
+def verdict(sweep: SweepData, tables: Rankings) -> list[str]:
     """Return sentences: which setting wins, by how much, and what would make it more certain."""
-    table = ranking(sweep, sweep.first_prompt)
+    table = tables[sweep.first_prompt]
     best = table.iloc[0]
     sentences = [
         f"{best['combination']} has the highest mean IoU, {best['miou']:.3f} with "

@@ -22,7 +22,7 @@ from mobile_sam.report.inputs.report_data import Checkpoint, ReportData
 from mobile_sam.report.labels import FILLED_BOX, prompt_label
 from mobile_sam.report.page import write_page, write_sweep_page
 from mobile_sam.report.plots.accuracy import main_prompts
-from mobile_sam.report.sweep_statistics import verdict
+from mobile_sam.report.sweep_statistics import rankings, verdict
 from mobile_sam.report.tables import summary
 from mobile_sam.system.directories import mark_output
 from mobile_sam.system.errors import UserError
@@ -115,9 +115,10 @@ def write_sweep(manifest: Path) -> str:
     """
     sweep, target = read_sweep_runs(manifest), manifest.with_name("report")
     mark_output(target)
-    write_sweep_page(sweep, target)
+    tables = rankings(sweep)
+    write_sweep_page(sweep, tables, target)
     failed = [f"without results: {', '.join(sweep.missing)}"] if sweep.missing else []
-    lines = [sweep.title, *verdict(sweep), *failed, f"report: {target / 'index.html'}"]
+    lines = [sweep.title, *verdict(sweep, tables), *failed, f"report: {target / 'index.html'}"]
     return "\n".join(lines)
 
 

@@ -6,7 +6,13 @@ import pytest
 
 from mobile_sam.report.inputs.from_sweep import Scores, SweepData
 from mobile_sam.report.page import write_sweep_page
-from mobile_sam.report.sweep_statistics import interactions, main_effects, ranking, verdict
+from mobile_sam.report.sweep_statistics import (
+    interactions,
+    main_effects,
+    ranking,
+    rankings,
+    verdict,
+)
 
 IMAGES = np.array([-0.1, -0.05, 0.05, 0.1])  # effect of each image, of one object each
 SEEDS = np.array([-0.01, 0.0, 0.01])
@@ -71,7 +77,7 @@ def test_an_interaction_is_the_deviation_from_the_sum_of_effects() -> None:
 
 
 def test_the_verdict_says_who_wins_and_what_would_help() -> None:
-    first, second = verdict(sweep(ADDITIVE))
+    first, second = verdict(sweep(ADDITIVE), rankings(sweep(ADDITIVE)))
     assert first.startswith("0.2-b has the highest mean IoU, 0.650 with box prompts (95 % interval")
     assert second == "It is significantly better than all 3 others, by 0.050."
     noisy = sweep(ADDITIVE)
@@ -79,14 +85,14 @@ def test_the_verdict_says_who_wins_and_what_would_help() -> None:
     scores = noisy.scores["box"]
     for name in scores:
         scores[name] = Scores(scores[name].sums + rng.normal(0, 0.3, (3, 1)), np.ones(4))
-    sentences = verdict(noisy)
+    sentences = verdict(noisy, rankings(noisy))
     assert "do not differ significantly from it" in sentences[1]
     assert sentences[2].startswith("More seeds would help")
     one_seed = {name: Scores(each.sums[:1], each.counts) for name, each in scores.items()}
     for each in one_seed.values():
         each.sums[:] += rng.normal(0, 0.3, (1, 4))
     scores.update(one_seed)
-    assert verdict(noisy)[-1].endswith("set replicates to 3 or more.")
+    assert verdict(noisy, rankings(noisy))[-1].endswith("set replicates to 3 or more.")
 
 
 def test_the_page_has_its_figures_and_names_what_is_missing(
@@ -95,11 +101,11 @@ def test_the_page_has_its_figures_and_names_what_is_missing(
     data = sweep(ADDITIVE)
     data.missing["0.3-a"] = "no results; its logs are below x"
     directory = tmp_path_factory.mktemp("page")
-    write_sweep_page(data, directory)
+    write_sweep_page(data, rankings(data), directory)
     page = (directory / "index.html").read_text()
     for text in ("0.2-b", "Effect of each key", "Variants without results", "0.3-a", "box_filled"):
         assert text in page
     first = {path.name: path.read_bytes() for path in directory.iterdir()}
     assert {"ranking.png", "variants.csv", "main_effects.csv", "interactions.csv"} <= first.keys()
-    write_sweep_page(data, directory)
+    write_sweep_page(data, rankings(data), directory)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == first

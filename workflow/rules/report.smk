@@ -189,7 +189,7 @@ for group in RUNS.variants:
         name:
             rule_name("sweep", group.config.run_name)
         input:
-            **sweep_inputs(RUNS, group),
+            **sweep_inputs(RUNS, group, measured_of_variant),
         output:
             page=report(
                 target / "index.html",

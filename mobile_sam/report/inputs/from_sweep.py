@@ -99,6 +99,7 @@ def read_sweep_runs(manifest: Path) -> SweepData:
         combination = name.removeprefix(f"{manifest.parent.name}-")
         members.setdefault(_without_replicates(combination, values[name]), []).append(name)
     first = next(iter(configs.values()))
+    histories = {name: read_training(config).epochs for name, config in configs.items()}
     return SweepData(
         title=f"{first.project_name} / {manifest.parent.name}: {len(values)} variants",
         keys=keys,
@@ -106,8 +107,8 @@ def read_sweep_runs(manifest: Path) -> SweepData:
             name: {key: values[runs[0]][key] for key in keys} for name, runs in members.items()
         },
         scores=_scores(configs, members),
-        epochs=_epochs(configs, members),
-        cost=_cost(configs, members),
+        epochs=_epochs(histories, members),
+        cost=_cost(histories, members),
         baselines=_baselines(configs.values()),
         missing=missing,
     )
@@ -180,11 +181,11 @@ def _by_image(config: RunConfig) -> pd.DataFrame:
     return rows.groupby(["prompt", "unit"], observed=True)["iou"].agg(["sum", "size"]).sort_index()
 
 
-def _epochs(configs: dict[str, RunConfig], members: dict[str, list[str]]) -> pd.DataFrame:
+def _epochs(histories: dict[str, pd.DataFrame], members: dict[str, list[str]]) -> pd.DataFrame:
     frames = []
     for combination, names in members.items():
         for name in names:
-            epochs = read_training(configs[name]).epochs
+            epochs = histories[name]
             if "val_box_iou" in epochs:
                 rows = epochs[["epoch", "val_box_iou"]].rename(columns={"val_box_iou": "iou"})
                 frames.append(rows.assign(combination=combination, variant=name))
@@ -192,10 +193,10 @@ def _epochs(configs: dict[str, RunConfig], members: dict[str, list[str]]) -> pd.
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
-def _cost(configs: dict[str, RunConfig], members: dict[str, list[str]]) -> pd.DataFrame:
+def _cost(histories: dict[str, pd.DataFrame], members: dict[str, list[str]]) -> pd.DataFrame:
     rows = []
     for combination, names in members.items():
-        minutes = [read_training(configs[name]).epochs["seconds"].sum() / 60 for name in names]
+        minutes = [histories[name]["seconds"].sum() / 60 for name in names]
         rows.append({"combination": combination, "minutes": float(np.mean(minutes))})
     return pd.DataFrame(rows)
 

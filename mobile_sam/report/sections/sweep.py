@@ -19,14 +19,13 @@ from mobile_sam.report.sections.blocks import (
     Section,
     Table,
 )
-from mobile_sam.report.sweep_statistics import interactions, main_effects, ranking, value_text
+from mobile_sam.report.sweep_statistics import Rankings, interactions, main_effects, value_text
 
 _MOST_LINES = 8  # learning curves
 
 
-def sections(sweep: SweepData) -> list[Section]:
+def sections(sweep: SweepData, tables: Rankings) -> list[Section]:
     """Return the sections of the page; those without data are left out."""
-    tables = {prompt: ranking(sweep, prompt) for prompt in sweep.scores}
     made = [
         _results(sweep, tables),
         _effects(sweep),
