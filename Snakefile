@@ -17,12 +17,13 @@ from mobile_sam.config.checkpoints import (
     exported_checkpoint,
 )
 from mobile_sam.config.load import DEFAULT_OVERLAY, DEFAULT_RUN, resolve
-from mobile_sam.config.schedule import needs_features, normalise
+from mobile_sam.config.schedule import needs_features, normalise, stage_at
 from mobile_sam.paths import (
     RunPaths,
     comparable_runs,
     extra_checkpoints,
     comparison_directory,
+    halving_file,
 )
 from mobile_sam.pipeline.environment import IMAGE, job_environment
 from mobile_sam.pipeline.fingerprints import (
@@ -50,9 +51,12 @@ from mobile_sam.pipeline.rules import (
     checkpoint_inputs,
     dataset_inputs,
     report_inputs,
+    rung_inputs,
+    rung_trainings,
     stage_features,
     stage_inputs,
     stages_of_runs,
+    stages_trained_whole,
     start_stages,
     sweep_inputs,
     teacher_inputs,
@@ -61,6 +65,7 @@ from mobile_sam.pipeline.rules import (
 )
 from mobile_sam.pipeline.settings_files import with_extract_jobs
 from mobile_sam.pipeline.shared_stages import adopt_stages
+from mobile_sam.pipeline.sweeps import read_halving
 from mobile_sam.report.outputs import comparison_pictures, report_pictures
 from mobile_sam.system.errors import UserError
 from mobile_sam.system.machine_errors import machine_fault, path_problem
@@ -107,7 +112,7 @@ rule all:
             RunPaths(group.config).sweep.parent / "report" / "index.html"
             for group in RUNS.variants
         ],
-        weights=[PATHS[run.run_name].weights for run in RUNS.named],
+        weights=lambda wildcards: finished_variants(wildcards),
         comparisons=[
             comparison_directory(runs) / "index.html"
             for runs in comparable_runs(RUNS.alone)
@@ -119,6 +124,7 @@ rule all:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/sweep.smk"
 
 
 requested = workflow.resource_settings

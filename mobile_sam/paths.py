@@ -200,6 +200,10 @@ class RunPaths:
         """Return the directory of event files; undeclared, so that they outlive a killed job."""
         return self.stage(stage) / "tensorboard"
 
+    def rung(self, stage: Stage, epoch: int) -> Path:
+        """Validation IoU of a stage that was trained to an epoch of `sweep_stop`."""
+        return self.stage(stage) / "rungs" / f"epoch_{epoch}.json"
+
     def stage_times(self, stage: Stage) -> Path:
         """Snakemake's measurements of the job that trained a stage."""
         return self.stage(stage) / "train.tsv"
@@ -316,6 +320,11 @@ class RunPaths:
     def shape_settings(self) -> Path | None:
         """Return the settings of the job that writes `shape_weights`."""
         return self.shape_weights and self.shape_weights.with_suffix(".json")
+
+
+def halving_file(sweep: Path, epoch: int) -> Path:
+    """Return the path of the variants that continue after an epoch. sweep: `RunPaths.sweep`."""
+    return sweep.parent / "rungs" / f"epoch_{epoch}.json"
 
 
 _SETTINGS, _WEIGHTS = "run.json", "weights.pt"

@@ -130,7 +130,7 @@ def train(config: RunConfig, args: Arguments) -> None:
     with quick_import():
         from mobile_sam.training.run import train_run
 
-    train_run(config, args.stage)
+    train_run(config, args.stage, args.until_epoch)
 
 
 def estimate(config: RunConfig, args: Arguments) -> None:
@@ -220,6 +220,13 @@ def _features_arguments(parser: argparse.ArgumentParser) -> None:
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stage", help="stage to train, NN_name or its number; default: all unfinished stages"
+    )
+    parser.add_argument(
+        "--until-epoch",
+        type=int,
+        metavar="EPOCH",
+        help="with --stage: pause after this epoch of the run; the same command without it "
+        "continues",
     )
 
 

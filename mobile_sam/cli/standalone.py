@@ -23,6 +23,7 @@ from mobile_sam.config.sections import Protocol
 from mobile_sam.download.datasets import fetch_dataset
 from mobile_sam.download.files import fetch_checkpoint, fetched_weights
 from mobile_sam.pipeline import pruning
+from mobile_sam.pipeline.sweeps import write_halving
 from mobile_sam.system.outputs import check_beside, check_output
 from mobile_sam.system.package_data import PLACES
 from mobile_sam.system.paths import existing_directory, existing_path, output_directory
@@ -170,13 +171,23 @@ def _where_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def sweep(args: Arguments) -> None:
+    manifest = existing_path(args.manifest)
+    if args.halve is not None:
+        write_halving(manifest, args.halve)
+        return
     from mobile_sam.report.write import write_sweep
 
-    print(write_sweep(existing_path(args.manifest)))
+    print(write_sweep(manifest))
 
 
 def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", type=path, help="sweep.json, in sweeps/<run> of the project")
+    parser.add_argument(
+        "--halve",
+        type=int,
+        metavar="EPOCH",
+        help="instead, decide which variants continue after this epoch of sweep_stop",
+    )
 
 
 def prune(args: Arguments) -> None:

@@ -25,6 +25,7 @@ from mobile_sam.config.teachers import (
     teacher_key,
 )
 from mobile_sam.config.variants import (
+    check_stop,
     has_variants,
     variant_combinations,
     with_combination,
@@ -284,7 +285,9 @@ def _with_variants(merged: dict[str, Any], source: str) -> tuple[list[RunConfig]
                 "leaves out have their defaults; give all parts of the values, or remove one"
             )
         values[run_name] = combination
-    return list(configs.values()), Variants(config, values)
+    variants = list(configs.values())
+    check_stop(config, {each.run_name: each for each in variants}, values, source)
+    return variants, Variants(config, values)
 
 
 def _merged(
@@ -415,7 +418,11 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _parse_value(value: Any) -> Any:
-    """Parse a value of the command line: Snakemake passes `null` and JSON as text."""
+    """Parse a value of the command line: Snakemake passes `null` and numbers in lists as text."""
+    if isinstance(value, dict):
+        return {key: _parse_value(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_parse_value(each) for each in value]
     if isinstance(value, str):
         try:
             return json.loads(value)

@@ -70,21 +70,7 @@ def _check_combination(config: RunConfig, source: str) -> None:
             f"{source}: {key}: parts of the training images take turns in validation, so set "
             "val_img_dir and val_mask_dir to null, and the directories of training"
         )
-    if config.early_stopping is not None and config.val_images == 0:
-        raise ConfigError(
-            f"{source}: early_stopping: {config.early_stopping} needs val_images > 0; raise "
-            "val_images, or set early_stopping to null"
-        )
-    if config.selection_metric != "mean" and config.val_images == 0:
-        raise ConfigError(
-            f"{source}: selection_metric: {config.selection_metric!r} needs val_images > 0; raise "
-            'val_images, or set selection_metric to "mean"'
-        )
-    if config.use_checkpoint == "best" and config.val_images == 0:
-        raise ConfigError(
-            f'{source}: use_checkpoint: "best", but val_images: 0, so no epoch is known to be the '
-            'best; raise val_images, or set use_checkpoint to "last"'
-        )
+    _check_epoch_validation(config, source)
     if config.extra_teachers and config.teacher_checkpoint is None:
         raise ConfigError(
             f"{source}: extra_teachers: there is no first teacher; set teacher_checkpoint"
@@ -95,6 +81,37 @@ def _check_combination(config: RunConfig, source: str) -> None:
         )
     _check_start(config, source)
     _check_step(config, source)
+
+
+def _check_epoch_validation(config: RunConfig, source: str) -> None:
+    """Raise ConfigError for keys that need the validation IoU of epochs, if it is not measured."""
+    if config.sweep_stop is not None and config.sweep is None:
+        raise ConfigError(
+            f"{source}: sweep_stop compares the combinations of sweep, which is null; set sweep, "
+            "or sweep_stop to null"
+        )
+    if config.val_images > 0:
+        return
+    if config.sweep_stop is not None:
+        raise ConfigError(
+            f"{source}: sweep_stop needs val_images > 0; raise val_images, or set "
+            "sweep_stop to null"
+        )
+    if config.early_stopping is not None:
+        raise ConfigError(
+            f"{source}: early_stopping: {config.early_stopping} needs val_images > 0; raise "
+            "val_images, or set early_stopping to null"
+        )
+    if config.selection_metric != "mean":
+        raise ConfigError(
+            f"{source}: selection_metric: {config.selection_metric!r} needs val_images > 0; raise "
+            'val_images, or set selection_metric to "mean"'
+        )
+    if config.use_checkpoint == "best":
+        raise ConfigError(
+            f'{source}: use_checkpoint: "best", but val_images: 0, so no epoch is known to be the '
+            'best; raise val_images, or set use_checkpoint to "last"'
+        )
 
 
 def _check_start(config: RunConfig, source: str) -> None:

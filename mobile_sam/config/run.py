@@ -26,7 +26,7 @@ from mobile_sam.config.sections import (
     Views,
 )
 from mobile_sam.config.stage import StageEntry, StageSettings
-from mobile_sam.config.sweep import Sweep
+from mobile_sam.config.sweep import Sweep, SweepStop
 
 
 class RunConfig(StageSettings):
@@ -73,6 +73,9 @@ class RunConfig(StageSettings):
         "variants",
         "values of keys; the run stands for its variants, one for each combination of values "
         "([experiments](../docs/experiments.md))",
+    )
+    sweep_stop: SweepStop | None = run_key(
+        None, "variants", "train only the best combinations of `sweep` to the end"
     )
     replicates: int = run_key(
         1, "variants", "number of variants of each combination, with `seed`, `seed` + 1, ...", ge=1

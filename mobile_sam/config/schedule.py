@@ -53,6 +53,11 @@ def normalise(config: RunConfig, source: str = "") -> tuple[Stage, ...]:
     return stages
 
 
+def stage_at(config: RunConfig, epoch: int) -> Stage:
+    """Return the stage in which the last of the first `epoch` epochs lies."""
+    return next(s for s in normalise(config) if s.start_epoch < epoch <= s.end_epoch)
+
+
 def _check_use(config: RunConfig, stages: tuple[Stage, ...], source: str) -> None:
     """Raise ConfigError for settings of the run that no stage uses."""
     if config.click_target == "teacher":

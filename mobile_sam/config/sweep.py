@@ -14,6 +14,7 @@ from mobile_sam.config.sections import clean_name
 
 Values = Annotated[list[JsonValue], Field(min_length=1)]
 Combination = dict[str, Any]  # value of each key
+REPLICATES = ("seed", "fold")  # keys that repeat a combination
 _ATTEMPTS = 100  # to draw a combination that differs from those before
 
 
@@ -114,6 +115,45 @@ class Sweep(Strict):
             f"random: samples: {self.random.samples} is more than the {len(drawn)} combinations "
             "that were found"
         )
+
+
+class SweepStop(Strict):
+    """Successive halving: after some epochs, only the best combinations of a sweep continue.
+
+    Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
+    Optimization", 2016.
+    """
+
+    epochs: list[Annotated[int, Field(ge=1)]] = Field(
+        min_length=1,
+        description="numbers of epochs after which combinations are compared, by the mean IoU over "
+        "`val_images` images by which `selection_metric` selects epochs, averaged over seeds and "
+        "folds",
+    )
+    reduction_factor: float = Field(
+        2.0, gt=1, description="of n combinations, n / `reduction_factor` continue, rounded up"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "SweepStop":
+        if self.epochs != sorted(set(self.epochs)):
+            raise ValueError("epochs must increase")
+        return self
+
+
+def combination_members(run_name: str, values: Mapping[str, Combination]) -> dict[str, list[str]]:
+    """Return the variants of each combination of a run, by the combination's name.
+
+    values: values of each variant, by its name. A combination has the name of its variants without
+    that of the run, seed and fold; or "the run" if only those vary.
+    """
+    members: dict[str, list[str]] = {}
+    for name, of_variant in values.items():
+        parts = name.removeprefix(f"{run_name}-").split("-")
+        left_out = {f"{key}{of_variant.get(key)}" for key in REPLICATES}
+        combination = "-".join(part for part in parts if part not in left_out) or "the run"
+        members.setdefault(combination, []).append(name)
+    return members
 
 
 def variant_names(combinations: Sequence[Combination]) -> list[str]:

@@ -1,12 +1,13 @@
 """Settings of the variants of a run, from its settings and a combination of values."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from mobile_sam.config.parsing import parse_config
 from mobile_sam.config.run import RunConfig
-from mobile_sam.config.schedule import normalise, scale
-from mobile_sam.config.sweep import Combination
+from mobile_sam.config.schedule import canonical, normalise, scale
+from mobile_sam.config.sweep import Combination, combination_members
 from mobile_sam.system.errors import ConfigError
 
 Settings = dict[str, Any]
@@ -31,21 +32,28 @@ def variant_combinations(config: RunConfig) -> list[Combination]:
 def with_layer(settings: Settings, layer: Settings, source: str) -> Settings:
     """Return settings with those of a layer above them.
 
-    `num_epochs` without a schedule scales the schedule. source: the layer, for messages.
+    `num_epochs` scales the schedule and the epochs of `sweep_stop` unless the layer has its own.
+    source: the layer, for messages.
     """
-    if settings.get("stage_schedule") and "num_epochs" in layer and "stage_schedule" not in layer:
+    scaled = [key for key in ("stage_schedule", "sweep_stop") if settings.get(key)]
+    scaled = [key for key in scaled if key not in layer]
+    if scaled and "num_epochs" in layer:
         lower = parse_config(settings, source)  # the schedule must be valid before it is scaled
         normalise(lower, source)
         new = parse_config(settings | layer | {"stage_schedule": []}, source).num_epochs
-        schedule = scale(settings["stage_schedule"], lower.num_epochs, new, source)
-        layer = layer | {"stage_schedule": schedule}
+        if "stage_schedule" in scaled:
+            schedule = scale(settings["stage_schedule"], lower.num_epochs, new, source)
+            layer = layer | {"stage_schedule": schedule}
+        if "sweep_stop" in scaled and lower.sweep_stop is not None:
+            epochs = {max(1, round(e * new / lower.num_epochs)) for e in lower.sweep_stop.epochs}
+            layer = layer | {"sweep_stop": settings["sweep_stop"] | {"epochs": sorted(epochs)}}
     return settings | layer
 
 
 def with_combination(settings: Settings, combination: Combination, source: str) -> Settings:
     """Return settings with the values of a variant. Raises ConfigError for an unknown key."""
     config = parse_config(settings, source)
-    settings = settings | {"sweep": None, "replicates": 1, "folds": None}
+    settings = settings | {"sweep": None, "sweep_stop": None, "replicates": 1, "folds": None}
     combination = dict(combination)
     if FOLD in combination:
         fold = {"number": combination.pop(FOLD), "of": config.folds}
@@ -84,6 +92,7 @@ def with_combination(settings: Settings, combination: Combination, source: str) 
 _FIXED = {
     *(
         "sweep",
+        "sweep_stop",
         "replicates",
         "folds",
         "data.fold",
@@ -95,6 +104,47 @@ _FIXED = {
     ),
     *("val_img_dir", "val_mask_dir", "data.val_fraction", "data.split_seed", "data.groups"),
 }
+
+
+def check_stop(
+    config: RunConfig,
+    variants: Mapping[str, RunConfig],
+    values: Mapping[str, Combination],
+    source: str,
+) -> None:
+    """Raise ConfigError if the combinations cannot be compared at the epochs of `sweep_stop`.
+
+    variants: settings of each variant, by its name. values: its values.
+    """
+    stop = config.sweep_stop
+    if stop is None:
+        return
+    for name, variant in variants.items():
+        if stop.epochs[-1] >= variant.num_epochs:
+            raise ConfigError(
+                f"{source}: sweep_stop.epochs: {stop.epochs[-1]} is not below num_epochs of "
+                f"variant {name}, which is {variant.num_epochs}; leave it out"
+            )
+        for key in ("val_images", "selection_metric"):
+            if getattr(variant, key) != getattr(config, key):
+                raise ConfigError(
+                    f"{source}: sweep_stop: {key} differs between variants, which would be "
+                    f"compared by different measures; remove {key} from sweep"
+                )
+    members = combination_members(config.run_name, values)
+    firsts = [variants[names[0]] for names in members.values()]
+    for epoch in stop.epochs:
+        if len({_training_until(first, epoch) for first in firsts}) == 1:
+            raise ConfigError(
+                f"{source}: sweep_stop.epochs: until epoch {epoch}, all combinations are trained "
+                "in the same way; give later epochs only, or sweep more values"
+            )
+
+
+def _training_until(config: RunConfig, epoch: int) -> tuple[str, ...]:
+    """Return the settings that the weights after some epochs depend on."""
+    stages = normalise(config)
+    return tuple(canonical(config, stage) for stage in stages if stage.start_epoch < epoch)
 
 
 def _entries_of_stages(config: RunConfig, settings: Settings, source: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ from mobile_sam.config.checkpoints import (
 )
 from mobile_sam.config.load import Runs, Variants
 from mobile_sam.config.run import RunConfig
-from mobile_sam.config.schedule import needs_features, normalise
+from mobile_sam.config.schedule import needs_features, normalise, stage_at
 from mobile_sam.config.stage import Stage
 from mobile_sam.config.teachers import named_teachers, start_reference
 from mobile_sam.paths import RunPaths, extra_checkpoints
@@ -157,18 +157,51 @@ def variant_checkpoints(runs: Runs) -> dict[str, list[str]]:
     return names
 
 
-def sweep_inputs(runs: Runs, group: Variants, measured: dict[str, list[str]]) -> Inputs:
+def sweep_inputs(
+    runs: Runs, group: Variants, measured: dict[str, list[str]], remaining: Collection[str]
+) -> Inputs:
     """Return the files from which the report of the variants of a run is made.
 
-    measured: as `variant_checkpoints` returns it.
+    measured: as `variant_checkpoints` returns it. remaining: variants that are trained to the end.
     """
     paths = [RunPaths(runs[name]) for name in group.values]
-    return {
-        "validation": [
-            each.validation(name) for each in paths for name in measured[each.config.run_name]
-        ],
-        "metrics": [each.metrics(stage) for each in paths for stage in normalise(each.config)],
-    }
+    tables, metrics = [], []
+    for each in paths:
+        config, names = each.config, measured[each.config.run_name]
+        if config.run_name in remaining:
+            metrics += [each.metrics(stage) for stage in normalise(config)]
+        else:
+            names = [name for name in names if name != exported_checkpoint(config)]
+        tables += [each.validation(name) for name in names]
+    return {"validation": tables, "metrics": metrics}
+
+
+def rung_trainings(runs: Runs) -> dict[Path, tuple[RunPaths, Stage, int]]:
+    """Return each training of a stage to an epoch of `sweep_stop`, by the file of its result."""
+    found: dict[Path, tuple[RunPaths, Stage, int]] = {}
+    for group in runs.variants:
+        stop = group.config.sweep_stop
+        for name in group.values:
+            paths = RunPaths(runs[name])
+            for epoch in stop.epochs if stop else ():
+                stage = stage_at(paths.config, epoch)
+                found.setdefault(paths.rung(stage, epoch), (paths, stage, epoch))
+    return found
+
+
+def stages_trained_whole(runs: Runs) -> Collection[Path]:
+    """Return the stages that a run without `sweep_stop` trains."""
+    halved = {name for group in runs.variants if group.config.sweep_stop for name in group.values}
+    return stages_of_runs(RunPaths(each) for each in runs.all if each.run_name not in halved)
+
+
+def rung_inputs(paths: RunPaths, stage: Stage, trained_whole: Collection[Path]) -> Inputs:
+    """Return the inputs of the training of a stage to an epoch, except teacher features.
+
+    If another run trains the whole stage, this waits, because two jobs cannot train it at once.
+    """
+    waits = paths.stage(stage) in trained_whole
+    return stage_inputs(paths, stage) | {"whole": [paths.metrics(stage)] if waits else []}
 
 
 def with_detections(config: RunConfig) -> list[str]:

@@ -12,6 +12,7 @@ from mobile_sam.paths import RunPaths
 from mobile_sam.pipeline.fingerprints import fingerprint_once
 from mobile_sam.pipeline.rules import stages_of_runs
 from mobile_sam.pipeline.shared_stages import link_stages
+from mobile_sam.pipeline.sweeps import write_list
 from mobile_sam.system.atomic_files import json_content, update_json
 from mobile_sam.system.directories import mark_output
 
@@ -110,4 +111,4 @@ def write_settings(runs: Runs) -> None:
     for paths, stage in stages_of_runs(map(RunPaths, runs.all)).values():
         update_json(paths.stage_settings(stage), _run_settings(paths.config))
     for group in runs.variants:
-        update_json(RunPaths(group.config).sweep, {"variants": group.values})
+        write_list(group)

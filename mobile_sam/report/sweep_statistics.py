@@ -118,6 +118,11 @@ def verdict(sweep: SweepData, tables: Rankings) -> list[str]:
         f"{best['combination']} has the highest mean IoU, {best['miou']:.3f} with "
         f"{sweep.first_prompt} prompts{_interval(best['low'], best['high'])}."
     ]
+    if len(sweep.stopped):
+        sentences += [
+            f"{len(sweep.stopped)} of {len(sweep.stopped) + len(table)} combinations were stopped "
+            "early, because others had a higher validation IoU after the same epochs."
+        ]
     others = len(table) - 1
     if not others:
         return sentences

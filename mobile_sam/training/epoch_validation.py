@@ -6,7 +6,7 @@ of one rank bit for bit, because batches do not depend on the number of ranks.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -100,11 +100,10 @@ def image_iou(
     return torch.stack([torch.cat(values).mean() for values in ious.values()])
 
 
-def selection_iou(ious: dict[str, float], metric: SelectionMetric) -> float:
-    """Return the IoU by which epochs are compared."""
-    if metric == "mean":
-        return float(np.mean([ious[kind] for kind in VALIDATION_PROMPTS]))
-    return ious[metric]
+def selection_iou(row: Mapping[str, float], metric: SelectionMetric) -> float:
+    """Return the IoU by which epochs are compared, from the metrics of an epoch."""
+    kinds = VALIDATION_PROMPTS if metric == "mean" else (metric,)
+    return float(np.mean([row[f"val_{kind}_iou"] for kind in kinds]))
 
 
 def _chunks(image: Sample, decoder_chunk_size: int) -> Iterator[tuple[str, Sample]]:

@@ -3,7 +3,7 @@
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,28 +17,38 @@ from mobile_sam.config.schedule import normalise
 from mobile_sam.config.stage import Stage
 from mobile_sam.paths import RunPaths
 from mobile_sam.pipeline.shared_stages import adopt_stages, link_stages
+from mobile_sam.system.atomic_files import write_json
 from mobile_sam.system.cpus import warn_if_shared
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.system.locking import acquire, open_lock
 from mobile_sam.training.batch_size import with_batch_size
 from mobile_sam.training.cpu import keep_freed_memory
+from mobile_sam.training.epoch_validation import selection_iou
 from mobile_sam.training.precision import precision_plugin, resolve_precision, warn_if_slow
+from mobile_sam.training.progress import NotFiniteError
 from mobile_sam.training.stage import StageTraining
-from mobile_sam.training.stage_checkpoints import restore_finished, stage_results
+from mobile_sam.training.stage_checkpoints import (
+    finished_epochs,
+    restore_finished,
+    stage_results,
+)
 
 log = logging.getLogger(__name__)
 
 
-def train_run(config: RunConfig, stage: str | None = None) -> None:
+def train_run(config: RunConfig, stage: str | None = None, until_epoch: int | None = None) -> None:
     """Train a stage, given by its directory, `NN_name`, or its number; None: all unfinished stages.
 
     Each stage starts from the checkpoint of the previous one, so one process for each stage gives
     the same weights as one process for all. A stage continues from its resume state if that has the
     same settings and inputs; the result is the same, bit for bit. The results of a finished stage
     that no later step has used are restored instead of trained again.
+    until_epoch: see `train_to_rung`.
     Raises ConfigError if another process trains the stage.
     """
     stages = _select_stages(normalise(config), stage)
+    if until_epoch is not None:
+        _check_rung(config, stages, until_epoch)
     fabric = launch_fabric(config)
     if fabric.device.type == "cpu" and not config.recompute_encoder:
         keep_freed_memory()
@@ -49,6 +59,9 @@ def train_run(config: RunConfig, stage: str | None = None) -> None:
     fabric.barrier()
     for each in stages:
         with exclusive(paths.lock(each), fabric.is_global_zero):
+            if until_epoch is not None:
+                train_to_rung(config, each, until_epoch, fabric)
+                continue
             if stage is None and fabric.broadcast(paths.checkpoint(each).is_file()):
                 log.info("stage %s is finished", each.directory)
                 continue
@@ -56,6 +69,41 @@ def train_run(config: RunConfig, stage: str | None = None) -> None:
             if not restore_finished(each, results, fabric):
                 sized = with_batch_size(config, each, results.key, fabric)
                 StageTraining(sized, each, fabric, results).run()
+
+
+def train_to_rung(config: RunConfig, stage: Stage, epoch: int, fabric: Fabric) -> None:
+    """Train a stage up to an epoch of `sweep_stop`, and write its validation IoU at that epoch.
+
+    The stage stays unfinished; training continues it bit for bit. A training that diverges has no
+    IoU, which is a result, because it would diverge again.
+    """
+    target, results = RunPaths(config).rung(stage, epoch), stage_results(config, stage)
+    rows: Sequence[Mapping[str, float]] | None
+    problem = None
+    try:
+        rows = fabric.broadcast(finished_epochs(results) if fabric.is_global_zero else None)
+        if rows is None:
+            sized = with_batch_size(config, stage, results.key, fabric)
+            rows = StageTraining(sized, stage, fabric, results).run(epoch).rows
+    except NotFiniteError as error:
+        rows, problem = [], str(error)
+        log.warning("%s; the variant stops here", error)
+    if fabric.is_global_zero:
+        at_rung = [row for row in rows if row["epoch"] < epoch][-1:]
+        ious = [selection_iou(row, config.selection_metric) for row in at_rung]
+        write_json(target, {"iou": ious[0] if ious else None, "problem": problem})
+
+
+def _check_rung(config: RunConfig, stages: Sequence[Stage], epoch: int) -> None:
+    if config.val_images == 0:
+        raise ConfigError("--until-epoch: needs validation IoU; set val_images above 0")
+    if len(stages) > 1 or not stages[0].start_epoch < epoch <= stages[0].end_epoch:
+        raise ConfigError(
+            f"--until-epoch: {epoch}: give the --stage to which this epoch belongs; the stages are "
+            + ", ".join(
+                f"{s.directory}, {s.start_epoch} to {s.end_epoch}" for s in normalise(config)
+            )
+        )
 
 
 def _select_stages(stages: tuple[Stage, ...], name: str | None) -> tuple[Stage, ...]:

@@ -46,7 +46,7 @@ from mobile_sam.training.optim import (
 )
 from mobile_sam.training.out_of_memory import with_smaller_passes
 from mobile_sam.training.precision import loss_scale, skips_overflow
-from mobile_sam.training.progress import NotFiniteError, ProgressLogger
+from mobile_sam.training.progress import NotFiniteError, Progress, ProgressLogger
 from mobile_sam.training.setup import new_training_module, training_set
 from mobile_sam.training.signals import SignalHandler, end_all
 from mobile_sam.training.stage_checkpoints import StageCheckpoints, TrainingState
@@ -80,16 +80,26 @@ class StageTraining:
         state = TrainingState(self.module, self.optimizer, self.average, fabric)
         self.checkpoints = StageCheckpoints(config, stage, state, results)
 
-    def run(self) -> None:
-        """Train to the end of the stage, or until early stopping ends it."""
+    def run(self, until: int | None = None) -> Progress:
+        """Train to the end of the stage, or until early stopping ends it.
+
+        until: epoch at which training pauses instead. The stage then has a resume state, but no
+        checkpoints.
+        """
+        end = self.stage.end_epoch if until is None else until
         with SignalHandler(self.fabric) as self.signals:
             self._begin()
             with closing(self.batches):
-                while self.progress.epoch < self.stage.end_epoch and not self._stops_early():
+                while self.progress.epoch < end and not self._stops_early():
                     self._epoch()
                     self._end_epoch()
                     self._save_if_due()
-            self._end()
+            self.logger.close()
+            if until is None:
+                self.checkpoints.finish(self.progress)
+            else:
+                self.checkpoints.pause(self.progress)
+        return self.progress
 
     def _begin(self) -> None:
         self.progress = progress = self.checkpoints.begin()
@@ -122,10 +132,6 @@ class StageTraining:
         )
         if any(batchnorms(self.module)):
             log.info("BatchNorm statistics: %s", batchnorm_statistics(self.config, self.stage))
-
-    def _end(self) -> None:
-        self.logger.close()
-        self.checkpoints.finish(self.progress)
 
     def _epoch(self) -> None:
         """Train on the remaining batches of the epoch."""
@@ -237,7 +243,7 @@ class StageTraining:
             "images_per_s": progress.sums["images"] / progress.seconds,
             "seconds": progress.seconds,
         }
-        iou = selection_iou(ious, self.config.selection_metric) if ious else None
+        iou = selection_iou(row, self.config.selection_metric) if ious else None
         best = progress.end_epoch(row, iou)
         self.checkpoints.end_epoch(progress, best)
         self.logger.epoch(row, best)

@@ -1,5 +1,6 @@
 """Files of a stage: the resume state, the best epoch, and the checkpoints for the next stage."""
 
+import csv
 import logging
 import shutil
 from dataclasses import asdict, dataclass
@@ -85,6 +86,18 @@ def restore_finished(stage: Stage, results: Finished, fabric: Fabric) -> bool:
     return fabric.broadcast(restored)
 
 
+def finished_epochs(results: Finished) -> list[dict[str, float]] | None:
+    """Return the metrics of the epochs of a stage that is finished with this key; else None."""
+    for directory in (results.outputs[0].parent, results.place):
+        metrics, _, last = (directory / path.name for path in results.outputs)
+        made = last.is_file() and metrics.is_file()
+        if made and checkpoint.load(last).get("key") == results.key:
+            with metrics.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            return [{name: float(value) for name, value in row.items()} for row in rows]
+    return None
+
+
 def _previous_stage(config: RunConfig, stage: Stage) -> Stage | None:
     return normalise(config)[stage.index - 1] if stage.index else None
 
@@ -151,8 +164,8 @@ class StageCheckpoints:
     def save(self, progress: Progress) -> None:
         """Write the resume state, from which the same command continues."""
         if self.first:
-            content = {"key": self.results.key, "progress": asdict(progress)}
-            checkpoint.save(self.resume, self._content(progress) | content)
+            content = self._content(progress) | {"progress": asdict(progress)}
+            checkpoint.save(self.resume, content)
 
     def end_epoch(self, progress: Progress, best: bool) -> None:
         """Write the metrics, and the weights of the epoch if it is the best one so far.
@@ -165,6 +178,14 @@ class StageCheckpoints:
         _write_table(progress, self.resume.with_name("metrics.csv"))
         if best and self.config.val_images:
             checkpoint.save(self.best, self._content(progress))
+
+    def pause(self, progress: Progress) -> None:
+        """Write the resume state at an epoch of `sweep_stop`, from which the stage can continue."""
+        self.state.fabric.barrier()
+        self.save(progress)
+        if self.first:
+            log.info("stage %s is trained to epoch %d", self.stage.directory, progress.epoch)
+        self.state.fabric.barrier()
 
     def finish(self, progress: Progress) -> None:
         """Write the results of the stage.
@@ -193,6 +214,7 @@ class StageCheckpoints:
     def _content(self, progress: Progress) -> dict[str, Any]:
         return {
             **self.state.content(),
+            "key": self.results.key,
             "step": progress.step,
             "epoch": progress.epoch,
             "batch_size": self.config.images_per_batch,

@@ -14,6 +14,9 @@ from mobile_sam.data.synthetic import write_scenes
 from tests.helpers.commands import ROOT, snakemake
 from tests.helpers.runs import DISTIL_ONLY, tiny_settings
 
+# Settings of runs with variants: each validates one prompt, so that the test is short.
+VARIANTS: dict[str, Any] = {"protocols": ["box"], "unlabelled_img_dir": None, "replicates": 2}
+
 
 class Project:
     """A run of two stages on data of its own, two images of it without masks."""
@@ -77,3 +80,11 @@ def changed(settings: dict[str, Any], stage: int, **changes: Any) -> dict[str, A
     stages = [dict(entry) for entry in settings["stage_schedule"]]
     stages[stage] |= changes
     return settings | {"stage_schedule": stages}
+
+
+def planned(project: Project) -> list[str]:
+    """The trainings that a dry run lists."""
+    said = snakemake(project.directory, "-n", "--config", f"run={project.file}")
+    assert said.returncode == 0, said.stderr
+    names = re.findall(r"^rule (train_\w+):", said.stdout + said.stderr, re.M)
+    return sorted(name.removeprefix("train_my_") for name in names)

@@ -1,11 +1,15 @@
 """Statistics of variants: means, differences, effects and interactions, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from mobile_sam.report.inputs.from_sweep import Scores, SweepData
 from mobile_sam.report.page import write_sweep_page
+from mobile_sam.report.sections.blocks import Table
+from mobile_sam.report.sections.sweep import sections
 from mobile_sam.report.sweep_statistics import (
     interactions,
     main_effects,
@@ -41,6 +45,7 @@ def sweep(means: dict[tuple[float, str], float], seeds: np.ndarray = SEEDS) -> S
         cost=pd.DataFrame(cost),
         baselines={("box_filled", "box"): 0.4},
         missing={},
+        stopped=pd.DataFrame(columns=["combination", "epoch", "iou"]),
     )
 
 
@@ -93,6 +98,19 @@ def test_the_verdict_says_who_wins_and_what_would_help() -> None:
         each.sums[:] += rng.normal(0, 0.3, (1, 4))
     scores.update(one_seed)
     assert verdict(noisy, rankings(noisy))[-1].endswith("set replicates to 3 or more.")
+
+
+def test_combinations_that_were_stopped_are_counted_and_listed() -> None:
+    rows = [("0.3-a", 2, 0.1), ("0.3-b", 2, np.nan), ("0.4-a", 4, 0.3)]
+    stopped = pd.DataFrame(rows, columns=["combination", "epoch", "iou"])
+    data = replace(sweep(ADDITIVE), stopped=stopped)
+    tables = rankings(data)
+    assert "3 of 7 combinations were stopped early" in verdict(data, tables)[1]
+    found = {section.name: section for section in sections(data, tables)}
+    (table,) = found["stopped"].blocks
+    assert isinstance(table, Table)
+    assert list(table.frame["combination"]) == ["0.4-a", "0.3-a", "0.3-b"]
+    assert "effects" not in found, "the remaining values are not balanced"
 
 
 def test_the_page_has_its_figures_and_names_what_is_missing(

@@ -46,6 +46,24 @@ def test_two_runs_share_one_extraction_and_end_in_the_weights_of_one_machine(
         assert equal_states(one, other)
 
 
+def test_halving_decides_on_a_cluster_as_on_one_machine(cluster: Cluster, tmp_path: Path) -> None:
+    settings = (
+        *(f"run={NAMES[0]}", "overlay=tiny", "protocols=[box]"),
+        *('sweep={"finetune.learning_rate": [0.0003, 0.001, 0.01]}', 'sweep_stop={"epochs": [3]}'),
+    )
+    local, submitted = tmp_path / "local", Submitted(tmp_path / "submitted")
+    local.mkdir()
+    run_locally(local, "--config", *settings)
+    submitted.start("--config", *settings)
+    submitted.wait(900)
+    sweep = PROJECT / "sweeps" / f"{NAMES[0]}-tiny"
+    for file in ("rungs/epoch_3.json", "report/variants.csv", "report/stopped.csv"):
+        one, other = ((d / sweep / file).read_text() for d in (local, submitted.directory))
+        assert one == other
+    weights = [d.glob(f"{PROJECT}/*/weights.pt") for d in (local, submitted.directory)]
+    assert [path.parent.name for path in weights[0]] == [path.parent.name for path in weights[1]]
+
+
 EXACT = (
     *("--config", "run=mobileSAM", "overlay=tiny", "num_epochs=2", "val_images=0"),
     *("precision=64-true", "freeze_batchnorm=true"),

@@ -210,7 +210,8 @@ def test_asked_to_end_in_validation_it_ends_at_once_and_goes_on_from_there(
     ("metric", "expected"), [("box", 0.9), ("point", 0.1), ("mean", 0.5), ("clicks", 0.3)]
 )
 def test_epochs_are_compared_by_the_metric(metric: SelectionMetric, expected: float) -> None:
-    assert selection_iou({"box": 0.9, "point": 0.1, "clicks": 0.3}, metric) == expected
+    row = {"val_box_iou": 0.9, "val_point_iou": 0.1, "val_clicks_iou": 0.3}
+    assert selection_iou(row, metric) == expected
 
 
 def test_the_best_epoch_is_that_of_the_metric(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:

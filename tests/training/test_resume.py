@@ -1,5 +1,6 @@
 """A stage that is ended on its way, by whatever and whenever: the same weights, bit for bit."""
 
+import json
 import os
 import random
 import shutil
@@ -255,3 +256,54 @@ def test_a_signal_to_all_processes_of_a_job_ends_the_trainer_alone(tiny: Make) -
     assert "received a signal to end; run the same command again to continue" in log_of(config)
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
+
+
+def test_a_stage_that_pauses_at_an_epoch_ends_in_the_same_weights(tiny: Make) -> None:
+    """Twice before its end, once at its end, which is not yet its checkpoint."""
+    whole = tiny(run_name="whole", num_epochs=4, **RANDOM)
+    paused = tiny(run_name="paused", num_epochs=4, **RANDOM)
+    train_run(whole)
+    (stage,) = normalise(paused)
+    paths = RunPaths(paused)
+    for epoch in (1, 3, 4):
+        train_run(paused, "0", epoch)
+        assert not paths.checkpoint(stage).exists()
+    train_run(paused, "0")
+    assert equal(results(whole), results(paused))
+    metrics = pd.read_csv(paths.metrics(stage))
+    for epoch in (1, 3, 4):
+        found = json.loads(paths.rung(stage, epoch).read_text())
+        row = metrics.iloc[epoch - 1]
+        assert found["iou"] == pytest.approx((row["val_box_iou"] + row["val_point_iou"]) / 2)
+
+
+def test_the_result_at_an_epoch_of_a_finished_stage_needs_no_training(tiny: Make) -> None:
+    config = tiny(num_epochs=2)
+    (stage,) = normalise(config)
+    paths = RunPaths(config)
+    train_run(config, "0", 1)
+    before = paths.rung(stage, 1).read_text()
+    train_run(config)
+    modified = paths.checkpoint(stage).stat().st_mtime_ns
+    paths.rung(stage, 1).unlink()
+    train_run(config, "0", 1)
+    assert paths.rung(stage, 1).read_text() == before
+    assert paths.checkpoint(stage).stat().st_mtime_ns == modified
+    assert not (paths.state(stage) / "resume.pt").exists()
+
+
+def test_a_training_that_diverges_before_the_epoch_has_no_iou(tiny: Make) -> None:
+    config = tiny(learning_rate=1e30, num_epochs=3, gradient_clip=0)
+    train_run(config, "0", 2)
+    found = json.loads(RunPaths(config).rung(normalise(config)[0], 2).read_text())
+    assert found["iou"] is None
+    assert "the loss is" in found["problem"]
+
+
+@pytest.mark.parametrize("arguments", [(None, 1), ("0", 0), ("0", 3), ("1", 2)])
+def test_an_epoch_outside_of_the_stage_is_named(
+    tiny: Make, arguments: tuple[str | None, int]
+) -> None:
+    config = tiny(num_epochs=4, stage_schedule=TWO_STAGES)
+    with pytest.raises(ConfigError, match=r"--until-epoch: .*stages are 00_distill, 0 to 2"):
+        train_run(config, *arguments)

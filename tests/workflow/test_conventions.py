@@ -15,7 +15,7 @@ from tests.helpers.commands import ROOT, snakemake
 
 TINY = ("--config", "run=distill_then_finetune", "overlay=tiny")
 FILES = [ROOT / "Snakefile", *sorted((ROOT / "workflow" / "rules").glob("*.smk"))]
-RULE = re.compile(r"^( *)rule(?: \w+)?:\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
+RULE = re.compile(r"^( *)(?:rule(?: \w+)?|checkpoint):\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
 BODIES = [body for path in FILES for _, body in RULE.findall(path.read_text())]
 
 
@@ -45,7 +45,10 @@ def test_the_lowest_version_of_snakemake_is_that_of_the_package() -> None:
 
 
 def test_every_rule_has_a_message_and_named_files() -> None:
-    assert len(RULES) == sum(path.read_text().count("rule:\n") for path in FILES) + 1
+    assert (
+        len(RULES)
+        == sum(len(re.findall("(?:rule|checkpoint):\n", path.read_text())) for path in FILES) + 1
+    )
     for rule in RULES:
         assert rule["message"].strip(), rule
         for files in (rule.get("input", ""), rule.get("output", "")):

@@ -1,7 +1,6 @@
 """Variants of a run, from the plan to the report: shared stages, failures, and one value more."""
 
 import json
-import re
 import signal
 import time
 from pathlib import Path
@@ -17,26 +16,16 @@ from mobile_sam.paths import RunPaths
 from mobile_sam.training import checkpoint
 from tests.helpers.commands import snakemake
 from tests.helpers.equality import equal_states
-from tests.helpers.workflow_projects import Project
+from tests.helpers.workflow_projects import VARIANTS, Project, planned
 
 RATES = [0.001, 0.01]
-# Each variant validates one prompt, so that the test is short.
-COMMON: dict[str, Any] = {"protocols": ["box"], "unlabelled_img_dir": None, "replicates": 2}
 
 
 def swept(directory: Path, scenes: Path, rates: list[float], **changes: Any) -> Project:
     project = Project(directory, scenes)
-    settings = project.settings | COMMON | {"sweep": {"finetune.learning_rate": rates}}
+    settings = project.settings | VARIANTS | {"sweep": {"finetune.learning_rate": rates}}
     project.write(settings | changes)
     return project
-
-
-def planned(project: Project) -> list[str]:
-    """The trainings that a dry run lists."""
-    said = snakemake(project.directory, "-n", "--config", f"run={project.file}")
-    assert said.returncode == 0, said.stderr
-    names = re.findall(r"^rule (train_\w+):", said.stdout + said.stderr, re.M)
-    return sorted(name.removeprefix("train_my_") for name in names)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +64,7 @@ def test_a_variant_has_the_weights_of_a_run_of_its_own(
     variant = load_settings(finished.directory / "results/mobile_sam/my-lr0.01-seed1/run.json")
     alone = Project(tmp_path / "alone", scenes)
     schedule = [entry.model_dump(exclude_none=True) for entry in variant.stage_schedule]
-    settings = COMMON | {"replicates": 1, "seed": 1, "stage_schedule": schedule}
+    settings = VARIANTS | {"replicates": 1, "seed": 1, "stage_schedule": schedule}
     alone.write(alone.settings | settings)
     alone.run("--until", "train_my_01_finetune")
     own = alone.directory / "results/mobile_sam/my/stages/01_finetune/checkpoint.pt"
@@ -118,7 +107,7 @@ def test_a_variant_that_fails_stops_no_other_and_is_named(scenes: Path, tmp_path
 
 def test_folds_validate_each_image_once_and_share_features(scenes: Path, tmp_path: Path) -> None:
     project = Project(tmp_path / "p", scenes)
-    settings = COMMON | {"replicates": 1, "folds": 2, "val_img_dir": None, "val_mask_dir": None}
+    settings = VARIANTS | {"replicates": 1, "folds": 2, "val_img_dir": None, "val_mask_dir": None}
     project.write(project.settings | settings)
     project.run()
     results = project.directory / "results" / "mobile_sam"

@@ -9,11 +9,11 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
     settings = paths.config
     run = settings.run_name
     jobs = settings.validate_jobs
-    checkpoints = checkpoint_inputs(
+    validated = checkpoint_inputs(
         paths, measured_of_variant.get(run) or checkpoint_names(settings)
     )
 
-    for checkpoint_name, files in checkpoints.items():
+    for checkpoint_name, files in validated.items():
         measure_word = "baseline" if checkpoint_name == BOX_FILLED else "validate"
         result_word = "join" if jobs > 1 else measure_word
         parts = range(jobs if jobs > 1 else 0)
@@ -87,7 +87,7 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             input:
                 detections=settings.detections,
                 masks=paths.mask_dir("val"),
-                weights=checkpoints[checkpoint_name]["weights"],
+                weights=validated[checkpoint_name]["weights"],
             output:
                 average_precision=paths.average_precision(checkpoint_name),
             log:
@@ -178,43 +178,6 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             f"Write the report of run {run}; log: {{log}}"
         shell:
             "exec python -m mobile_sam report --config {params.settings} --log {log} > /dev/null"
-
-
-# One report for the variants of each run.
-for group in RUNS.variants:
-    manifest = RunPaths(group.config).sweep
-    target = manifest.parent / "report"
-
-    rule:
-        name:
-            rule_name("sweep", group.config.run_name)
-        input:
-            **sweep_inputs(RUNS, group, measured_of_variant),
-        output:
-            page=report(
-                target / "index.html",
-                category=group.config.run_name,
-                caption="../report/index.rst",
-                labels={"part": "whole report"},
-            ),
-            table=report(
-                target / "variants.csv",
-                category=group.config.run_name,
-                caption="../report/summary.rst",
-                labels={"part": "variants"},
-            ),
-        log:
-            manifest.with_name("sweep.log"),
-        benchmark:
-            manifest.with_name("sweep.tsv")
-        conda:
-            "../envs/mobile_sam.yml"
-        params:
-            manifest=manifest,
-        message:
-            f"Compare the variants of {group.config.run_name}; log: {{log}}"
-        shell:
-            "exec python -m mobile_sam sweep {params.manifest} --log {log} > /dev/null"
 
 
 # One report for runs on the same data, which can be compared.

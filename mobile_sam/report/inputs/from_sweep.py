@@ -1,6 +1,5 @@
 """Report data of the variants of a run."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,15 @@ from numpy.typing import NDArray
 from mobile_sam.config.checkpoints import baselines
 from mobile_sam.config.load import load_settings
 from mobile_sam.config.run import RunConfig
-from mobile_sam.config.variants import FOLD
+from mobile_sam.config.sweep import REPLICATES, combination_members
 from mobile_sam.data.index.groups import assign_groups
 from mobile_sam.metrics.crossed import CrossedMean, crossed_mean
-from mobile_sam.paths import RunPaths, run_files
+from mobile_sam.paths import RunPaths, halving_file, run_files
+from mobile_sam.pipeline.sweeps import SweepList, read_halving
 from mobile_sam.report.inputs.from_run import main_checkpoint, read_training
 from mobile_sam.report.inputs.reading import read_objects
 from mobile_sam.report.labels import sort_prompts
-from mobile_sam.system.errors import ConfigError, UserError
-from mobile_sam.system.paths import read_text
-
-REPLICATES = ("seed", FOLD)  # what repeats a combination
+from mobile_sam.system.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,8 @@ class SweepData:
     epoch, iou. cost: columns combination, minutes (of training, mean over seeds).
     baselines: mean IoU of the filled box, the teachers and others, by name and prompt.
     missing: why a variant has no results, by name.
+    stopped: combinations that successive halving stopped, which have no scores: columns
+    combination, epoch, iou (in validation during training; NaN if a training diverged).
     """
 
     title: str
@@ -61,6 +60,7 @@ class SweepData:
     cost: pd.DataFrame
     baselines: dict[tuple[str, str], float]
     missing: dict[str, str]
+    stopped: pd.DataFrame
 
     @property
     def seeds(self) -> int:
@@ -78,10 +78,14 @@ def read_sweep_runs(manifest: Path) -> SweepData:
     Variants without results are listed. Raises UserError if none has results, or if two were
     validated on different objects.
     """
-    values = _variants(manifest)
+    sweep = SweepList.read(manifest)
+    values = sweep.variants
+    every_member = combination_members(manifest.parent.name, values)
+    stopped = _stopped(manifest, sweep)
     configs: dict[str, RunConfig] = {}
     missing: dict[str, str] = {}
-    for name in values:
+    stopped_names = {n for row in stopped["combination"] for n in every_member[row]}
+    for name in (name for name in values if name not in stopped_names):
         settings, _ = run_files(manifest.parents[2] / name)
         config = load_settings(settings)
         problem = _problem(config)
@@ -94,10 +98,7 @@ def read_sweep_runs(manifest: Path) -> SweepData:
     keys = tuple(
         dict.fromkeys(key for row in values.values() for key in row if key not in REPLICATES)
     )
-    members: dict[str, list[str]] = {}
-    for name in configs:
-        combination = name.removeprefix(f"{manifest.parent.name}-")
-        members.setdefault(_without_replicates(combination, values[name]), []).append(name)
+    members = combination_members(manifest.parent.name, {name: values[name] for name in configs})
     first = next(iter(configs.values()))
     histories = {name: read_training(config).epochs for name, config in configs.items()}
     return SweepData(
@@ -111,15 +112,25 @@ def read_sweep_runs(manifest: Path) -> SweepData:
         cost=_cost(histories, members),
         baselines=_baselines(configs.values()),
         missing=missing,
+        stopped=stopped,
     )
 
 
-def _variants(manifest: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content = json.loads(read_text(manifest))
-        return dict(content["variants"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ConfigError(f"{manifest}: not the list of variants of a run ({error})") from None
+def _stopped(manifest: Path, sweep: SweepList) -> pd.DataFrame:
+    """Return the combinations that successive halving stopped, as far as it has decided."""
+    rows = []
+    for epoch in sweep.sweep_stop.epochs if sweep.sweep_stop else ():
+        if not halving_file(manifest, epoch).is_file():
+            break
+        halving = read_halving(manifest, epoch)
+        remaining = {n: v for n, v in sweep.variants.items() if n in halving.remaining}
+        continuing = combination_members(manifest.parent.name, remaining)
+        rows += [
+            {"combination": name, "epoch": epoch, "iou": np.nan if iou is None else iou}
+            for name, iou in halving.scores.items()
+            if name not in continuing
+        ]
+    return pd.DataFrame(rows, columns=["combination", "epoch", "iou"])
 
 
 def _problem(config: RunConfig) -> str | None:
@@ -128,11 +139,6 @@ def _problem(config: RunConfig) -> str | None:
     if not paths.validation(main_checkpoint(config)).is_file():
         return f"no results; its logs are below {paths.run}/stages and {paths.logs}"
     return None
-
-
-def _without_replicates(name: str, values: dict[str, Any]) -> str:
-    left_out = {f"{key}{values.get(key)}" for key in REPLICATES}
-    return "-".join(part for part in name.split("-") if part not in left_out) or "the run"
 
 
 def _scores(

@@ -31,6 +31,7 @@ def sections(sweep: SweepData, tables: Rankings) -> list[Section]:
         _effects(sweep),
         _time(sweep, tables[sweep.first_prompt]),
         _learning(sweep, tables[sweep.first_prompt]),
+        _stopped(sweep),
         _missing(sweep),
     ]
     return [section for section in made if section is not None]
@@ -78,6 +79,8 @@ def _how_measured(sweep: SweepData) -> str:
 
 
 def _effects(sweep: SweepData) -> Section | None:
+    if len(sweep.stopped):
+        return None  # values are combined with different ones of the other keys
     effects = main_effects(sweep, sweep.first_prompt)
     if effects.empty:
         return None
@@ -114,6 +117,22 @@ def _learning(sweep: SweepData, table: pd.DataFrame) -> Section | None:
     left_out = len(table) - len(shown)
     note = f"The best {len(shown)} combinations." if left_out else ""
     return Section("learning", "Learning curves", note, [FigureBlock(plot_learning(sweep, shown))])
+
+
+def _stopped(sweep: SweepData) -> Section | None:
+    if sweep.stopped.empty:
+        return None
+    columns = [Column("combination", "combination"), Column("epoch", "stopped after epoch", "{:d}")]
+    columns += [Column("iou", "validation IoU then", "{:.3f}")]
+    rows = sweep.stopped.sort_values(["epoch", "iou"], ascending=False)
+    note = (
+        "Successive halving (sweep_stop) compared them with the others by the validation IoU "
+        "during training, averaged over seeds and folds; a dash means that a training diverged. A "
+        "combination that learns slowly at first can be better in the end; to be sure, give later "
+        "epochs, or remove sweep_stop. The effect of each key is not shown, because the values of "
+        "a key that remain are combined with different values of the others."
+    )
+    return Section("stopped", "Stopped early", note, [Table("stopped", columns, rows)])
 
 
 def _missing(sweep: SweepData) -> Section | None:
