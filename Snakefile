@@ -49,6 +49,7 @@ from mobile_sam.pipeline.resources import (
 from mobile_sam.pipeline.rules import (
     RuleNames,
     checkpoint_inputs,
+    cost_variants,
     dataset_inputs,
     report_inputs,
     rung_inputs,
@@ -123,8 +124,8 @@ rule all:
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
-include: "workflow/rules/report.smk"
 include: "workflow/rules/sweep.smk"
+include: "workflow/rules/report.smk"
 
 
 requested = workflow.resource_settings

@@ -34,6 +34,7 @@ _PROTOCOL_KEYS = (
 )
 # At their defaults, tables from before these keys existed stay valid.
 _LATER_PROTOCOL_KEYS = {"click_objects"}
+_COST_KEYS = ("model_type", "img_size", "iou_head_depth", "iou_head_hidden_dim")
 _fingerprints: dict[Path, str] = {}  # of data sets, in this process
 
 
@@ -163,9 +164,13 @@ def validation_settings(config: RunConfig, checkpoint: str) -> str:
     return json.dumps(settings | {"table_version": TABLE_VERSION}, sort_keys=True)
 
 
+def student_size(config: RunConfig) -> tuple[object, ...]:
+    """Return the settings that latency and memory of the student depend on."""
+    return tuple(getattr(config, key) for key in _COST_KEYS)
+
+
 def cost_settings(config: RunConfig) -> str:
     """Return the settings that the cost of a run's models depends on, as sorted JSON."""
-    keys = ("model_type", "img_size", "iou_head_depth", "iou_head_hidden_dim", "benchmark_repeats")
-    settings = {key: getattr(config, key) for key in (*keys, "compare")}
+    settings = {key: getattr(config, key) for key in (*_COST_KEYS, "benchmark_repeats", "compare")}
     teachers = {name: t.teacher_model_type for name, t in named_teachers(config).items()}
     return json.dumps(with_old_names(settings) | {"teachers": teachers}, sort_keys=True)

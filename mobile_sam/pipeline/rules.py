@@ -21,6 +21,7 @@ from mobile_sam.config.schedule import needs_features, normalise, stage_at
 from mobile_sam.config.stage import Stage
 from mobile_sam.config.teachers import named_teachers, start_reference
 from mobile_sam.paths import RunPaths, extra_checkpoints
+from mobile_sam.pipeline.fingerprints import student_size
 
 Inputs = dict[str, list[Path]]  # by their names in the rule
 
@@ -157,6 +158,15 @@ def variant_checkpoints(runs: Runs) -> dict[str, list[str]]:
     return names
 
 
+def cost_variants(runs: Runs, group: Variants) -> list[str]:
+    """Return a variant for each size of student, whose cost is measured; none if all are equal."""
+    sizes: dict[tuple[object, ...], str] = {}
+    for config in map(runs.__getitem__, group.values):
+        if config.benchmark_repeats:
+            sizes.setdefault(student_size(config), config.run_name)
+    return list(sizes.values()) if len(sizes) > 1 else []
+
+
 def sweep_inputs(
     runs: Runs, group: Variants, measured: dict[str, list[str]], remaining: Collection[str]
 ) -> Inputs:
@@ -173,7 +183,8 @@ def sweep_inputs(
         else:
             names = [name for name in names if name != exported_checkpoint(config)]
         tables += [each.validation(name) for name in names]
-    return {"validation": tables, "metrics": metrics}
+    cost = [RunPaths(runs[name]).cost for name in cost_variants(runs, group)]
+    return {"validation": tables, "metrics": metrics, "cost": cost}
 
 
 def rung_trainings(runs: Runs) -> dict[Path, tuple[RunPaths, Stage, int]]:

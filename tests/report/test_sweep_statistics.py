@@ -8,7 +8,7 @@ import pytest
 
 from mobile_sam.report.inputs.from_sweep import Scores, SweepData
 from mobile_sam.report.page import write_sweep_page
-from mobile_sam.report.sections.blocks import Table
+from mobile_sam.report.sections.blocks import FigureBlock, Table
 from mobile_sam.report.sections.sweep import sections
 from mobile_sam.report.sweep_statistics import (
     interactions,
@@ -111,6 +111,17 @@ def test_combinations_that_were_stopped_are_counted_and_listed() -> None:
     assert isinstance(table, Table)
     assert list(table.frame["combination"]) == ["0.4-a", "0.3-a", "0.3-b"]
     assert "effects" not in found, "the remaining values are not balanced"
+
+
+def test_the_front_has_what_nothing_beats_in_both() -> None:
+    """Minutes are 1 to 4; latency is worst for the best combination, and unknown for one."""
+    data = sweep(ADDITIVE)
+    data = replace(data, cost=data.cost.assign(latency_ms=[5.0, 5.0, np.nan, 9.0]))
+    (cost,) = [s for s in sections(data, rankings(data)) if s.name == "cost"]
+    time, latency = (block.figure.table for block in cost.blocks if isinstance(block, FigureBlock))
+    assert list(time.loc[time["front"], "combination"]) == ["0.1-a", "0.1-b", "0.2-a", "0.2-b"]
+    assert list(latency.loc[latency["front"], "combination"]) == ["0.1-b", "0.2-b"]
+    assert "0.2-a" not in set(latency["combination"])
 
 
 def test_the_page_has_its_figures_and_names_what_is_missing(

@@ -105,6 +105,19 @@ def test_a_variant_that_fails_stops_no_other_and_is_named(scenes: Path, tmp_path
     assert "my-lr1e30" in page
 
 
+def test_latency_is_measured_once_for_each_size_of_student(scenes: Path, tmp_path: Path) -> None:
+    project = swept(tmp_path / "p", scenes, RATES, benchmark_repeats=1)
+    assert not costs_of(project)
+    settings = json.loads(project.file.read_text())
+    settings["sweep"]["iou_head_depth"] = [3, 2]
+    project.write(settings)
+    assert costs_of(project) == {"cost_lr0_001_ihd3_seed0", "cost_lr0_001_ihd2_seed0"}
+
+
+def costs_of(project: Project) -> set[str]:
+    return {name for name in project.would_run() if name.startswith("cost_")}
+
+
 def test_folds_validate_each_image_once_and_share_features(scenes: Path, tmp_path: Path) -> None:
     project = Project(tmp_path / "p", scenes)
     settings = VARIANTS | {"replicates": 1, "folds": 2, "val_img_dir": None, "val_mask_dir": None}

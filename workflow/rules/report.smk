@@ -4,6 +4,15 @@
 # without a GPU do not begin with `validate`.
 gpus_by_word = {"validate": 1, "baseline": 0, "join": 0}
 measured_of_variant = variant_checkpoints(RUNS)
+# Latency is measured last: what it waits for, by the name of the run.
+validated_before_cost = {
+    run.run_name: report_inputs(PATHS[run.run_name])["validation"]
+    for run in RUNS.alone
+    if run.benchmark_repeats
+}
+for group in RUNS.variants:
+    tables = partial(validation_of_variants, group)
+    validated_before_cost |= dict.fromkeys(cost_variants(RUNS, group), tables)
 
 for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
     settings = paths.config
@@ -109,34 +118,6 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
                 "exec python -m mobile_sam validate --what {params.what} --step ap "
                 "--config {params.settings} --log {log}"
 
-    if settings.benchmark_repeats:
-
-        rule:
-            name:
-                rule_name("cost", run)
-            input:
-                # Latency is measured last, with no other job at the same time.
-                validation=ancient(report_inputs(paths)["validation"]),
-                compared=list(extra_checkpoints(settings).values()),
-            output:
-                cost=paths.cost,
-            log:
-                paths.logs / "cost.log",
-            benchmark:
-                paths.benchmarks / "cost.tsv"
-            conda:
-                "../envs/mobile_sam.yml"
-            threads: threads_alone
-            resources:
-                gpu=1,
-            params:
-                settings=paths.settings,
-                depends_on=cost_settings(settings),
-            message:
-                f"Measure latency and memory of the models of run {run}; log: {{log}}"
-            shell:
-                "exec python -m mobile_sam cost --config {params.settings} --log {log}"
-
     rule:
         name:
             rule_name("report", run)
@@ -178,6 +159,36 @@ for paths in [PATHS[settings.run_name] for settings in RUNS.named]:
             f"Write the report of run {run}; log: {{log}}"
         shell:
             "exec python -m mobile_sam report --config {params.settings} --log {log} > /dev/null"
+
+
+# With all cores, so that no other job runs at the same time.
+for run, tables in validated_before_cost.items():
+    paths, settings = PATHS[run], PATHS[run].config
+
+    rule:
+        name:
+            rule_name("cost", run)
+        input:
+            validation=ancient(tables),
+            compared=list(extra_checkpoints(settings).values()),
+        output:
+            cost=paths.cost,
+        log:
+            paths.logs / "cost.log",
+        benchmark:
+            paths.benchmarks / "cost.tsv"
+        conda:
+            "../envs/mobile_sam.yml"
+        threads: threads_alone
+        resources:
+            gpu=1,
+        params:
+            settings=paths.settings,
+            depends_on=cost_settings(settings),
+        message:
+            f"Measure latency and memory of the models of run {run}; log: {{log}}"
+        shell:
+            "exec python -m mobile_sam cost --config {params.settings} --log {log}"
 
 
 # One report for runs on the same data, which can be compared.

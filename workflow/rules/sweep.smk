@@ -72,6 +72,10 @@ def results_of_variants(group, wildcards):
     return sweep_inputs(RUNS, group, measured_of_variant, remaining(group))
 
 
+def validation_of_variants(group, wildcards):
+    return results_of_variants(group, wildcards)["validation"]
+
+
 for group in RUNS.variants:
     manifest = RunPaths(group.config).sweep
     target = manifest.parent / "report"

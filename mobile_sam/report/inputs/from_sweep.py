@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mobile_sam.config.checkpoints import baselines
+from mobile_sam.config.checkpoints import START, baselines
 from mobile_sam.config.load import load_settings
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.sweep import REPLICATES, combination_members
 from mobile_sam.data.index.groups import assign_groups
 from mobile_sam.metrics.crossed import CrossedMean, crossed_mean
 from mobile_sam.paths import RunPaths, halving_file, run_files
+from mobile_sam.pipeline.fingerprints import student_size
 from mobile_sam.pipeline.sweeps import SweepList, read_halving
 from mobile_sam.report.inputs.from_run import main_checkpoint, read_training
-from mobile_sam.report.inputs.reading import read_objects
+from mobile_sam.report.inputs.reading import read_costs, read_objects
 from mobile_sam.report.labels import sort_prompts
 from mobile_sam.system.errors import UserError
 
@@ -45,7 +46,8 @@ class SweepData:
 
     keys: those that vary, without seed and fold. combinations: values of each combination, by its
     name. scores: by prompt, then by name of the combination. epochs: columns combination, variant,
-    epoch, iou. cost: columns combination, minutes (of training, mean over seeds).
+    epoch, iou. cost: columns combination, minutes (of training, mean over seeds), and, if the size
+    of the student varies, latency_ms (of encoder and decoder).
     baselines: mean IoU of the filled box, the teachers and others, by name and prompt.
     missing: why a variant has no results, by name.
     stopped: combinations that successive halving stopped, which have no scores: columns
@@ -80,19 +82,16 @@ def read_sweep_runs(manifest: Path) -> SweepData:
     """
     sweep = SweepList.read(manifest)
     values = sweep.variants
-    every_member = combination_members(manifest.parent.name, values)
-    stopped = _stopped(manifest, sweep)
-    configs: dict[str, RunConfig] = {}
-    missing: dict[str, str] = {}
-    stopped_names = {n for row in stopped["combination"] for n in every_member[row]}
-    for name in (name for name in values if name not in stopped_names):
-        settings, _ = run_files(manifest.parents[2] / name)
-        config = load_settings(settings)
-        problem = _problem(config)
-        if problem is None:
-            configs[name] = config
-        else:
-            missing[name] = problem
+    every = {name: load_settings(run_files(manifest.parents[2] / name)[0]) for name in values}
+    combinations, stopped = (
+        combination_members(manifest.parent.name, values),
+        _stopped(manifest, sweep),
+    )
+    stopped_names = {name for row in stopped["combination"] for name in combinations[row]}
+    expected = {name: config for name, config in every.items() if name not in stopped_names}
+    problems = {name: _problem(config) for name, config in expected.items()}
+    missing = {name: problem for name, problem in problems.items() if problem is not None}
+    configs = {name: config for name, config in expected.items() if name not in missing}
     if not configs:
         raise UserError(f"{manifest}: no variant has results; see their logs, and run it again")
     keys = tuple(
@@ -109,8 +108,8 @@ def read_sweep_runs(manifest: Path) -> SweepData:
         },
         scores=_scores(configs, members),
         epochs=_epochs(histories, members),
-        cost=_cost(histories, members),
-        baselines=_baselines(configs.values()),
+        cost=_cost(histories, members).assign(**_latency(every, members)),
+        baselines=_baselines(every.values()),
         missing=missing,
         stopped=stopped,
     )
@@ -205,6 +204,22 @@ def _cost(histories: dict[str, pd.DataFrame], members: dict[str, list[str]]) -> 
         minutes = [histories[name]["seconds"].sum() / 60 for name in names]
         rows.append({"combination": combination, "minutes": float(np.mean(minutes))})
     return pd.DataFrame(rows)
+
+
+def _latency(
+    configs: dict[str, RunConfig], members: dict[str, list[str]]
+) -> dict[str, list[float]]:
+    """Return a column latency_ms if the size of the student varies, from the cost of variants."""
+    known: dict[tuple[object, ...], float] = {}
+    for config in configs.values():
+        costs = read_costs(RunPaths(config).cost)
+        if costs is not None:
+            student = costs[costs["checkpoint"] == START]
+            known[student_size(config)] = student[["encoder_ms", "decoder_ms"]].to_numpy().sum()
+    sizes = [student_size(configs[names[0]]) for names in members.values()]
+    if len(known) < 2:
+        return {}
+    return {"latency_ms": [known.get(size, np.nan) for size in sizes]}
 
 
 def _baselines(configs: Iterable[RunConfig]) -> dict[tuple[str, str], float]:

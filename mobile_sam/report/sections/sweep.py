@@ -6,6 +6,7 @@ from mobile_sam.metrics.intervals import LEVEL
 from mobile_sam.report.inputs.from_sweep import SweepData
 from mobile_sam.report.labels import with_prompt
 from mobile_sam.report.plots.sweep import (
+    plot_latency,
     plot_learning,
     plot_main_effects,
     plot_ranking,
@@ -29,7 +30,7 @@ def sections(sweep: SweepData, tables: Rankings) -> list[Section]:
     made = [
         _results(sweep, tables),
         _effects(sweep),
-        _time(sweep, tables[sweep.first_prompt]),
+        _cost(sweep, tables[sweep.first_prompt]),
         _learning(sweep, tables[sweep.first_prompt]),
         _stopped(sweep),
         _missing(sweep),
@@ -99,15 +100,12 @@ def _effects(sweep: SweepData) -> Section | None:
     return Section("effects", "Effect of each key", "", blocks)
 
 
-def _time(sweep: SweepData, table: pd.DataFrame) -> Section:
+def _cost(sweep: SweepData, table: pd.DataFrame) -> Section:
     rows = sweep.cost.merge(table[["combination", "miou"]], on="combination")
-    better = [
-        ((rows["minutes"] < row.minutes) & (rows["miou"] >= row.miou)).any()
-        or ((rows["minutes"] <= row.minutes) & (rows["miou"] > row.miou)).any()
-        for row in rows.itertuples()
-    ]
-    rows["front"] = [not each for each in better]
-    return Section("time", "Accuracy and training time", "", [FigureBlock(plot_time(rows))])
+    figures: list[Block] = [FigureBlock(plot_time(rows))]
+    if "latency_ms" in rows:
+        figures.append(FigureBlock(plot_latency(rows.dropna(subset="latency_ms"))))
+    return Section("cost", "Accuracy and cost", "", figures)
 
 
 def _learning(sweep: SweepData, table: pd.DataFrame) -> Section | None:
