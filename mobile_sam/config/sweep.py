@@ -10,11 +10,13 @@ from typing import Annotated, Any
 from pydantic import Field, JsonValue, model_validator
 
 from mobile_sam.config.keys import Strict
-from mobile_sam.config.sections import clean_name
+from mobile_sam.config.sections import SafeName, clean_name
 
 Values = Annotated[list[JsonValue], Field(min_length=1)]
 Combination = dict[str, Any]  # value of each key
 REPLICATES = ("seed", "fold")  # keys that repeat a combination
+RECIPE = "recipe"  # among the values of a combination, the name of its recipe
+_LONGEST = 24  # characters of an object in a name
 _ATTEMPTS = 100  # to draw a combination that differs from those before
 
 
@@ -66,6 +68,10 @@ class Sweep(Strict):
         default_factory=dict, description="lists of equal length, combined value by value"
     )
     random: RandomSample | None = Field(None, description="a random sample of combinations")
+    recipes: dict[SafeName, dict[str, JsonValue]] = Field(
+        default_factory=dict,
+        description="values of keys by the name of the recipe; each recipe is a variant",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -75,12 +81,13 @@ class Sweep(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Sweep":
-        if not (self.grid or self.zip or self.random):
+        if not (self.grid or self.zip or self.random or self.recipes):
             raise ValueError("it is empty; give keys with lists of values, or leave it out")
         lengths = {key: len(values) for key, values in self.zip.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"zip: the lists must have equal lengths, not {lengths}")
         keys = [*self.grid, *self.zip, *(self.random.keys if self.random else ())]
+        keys += {key for recipe in self.recipes.values() for key in recipe}
         repeated = {key for key in keys if keys.count(key) > 1}
         if repeated:
             raise ValueError(f"{min(repeated)!r} occurs twice")
@@ -88,15 +95,16 @@ class Sweep(Strict):
         return self
 
     def combinations(self) -> list[Combination]:
-        """Return all variants: each of `grid` with each of `zip` and each of `random`."""
+        """Return all variants: each of `grid` with each of `zip`, `random` and `recipes`."""
         grid = [
             dict(zip(self.grid, row, strict=True)) for row in itertools.product(*self.grid.values())
         ]
         zipped = [
             dict(zip(self.zip, row, strict=True)) for row in zip(*self.zip.values(), strict=True)
         ]
-        parts = [grid, zipped or [{}], self._samples()]
-        return [a | b | c for a, b, c in itertools.product(*parts)]
+        recipes: list[Combination] = [{RECIPE: name} for name in self.recipes]
+        parts = [recipes or [{}], grid, zipped or [{}], self._samples()]
+        return [a | b | c | d for a, b, c, d in itertools.product(*parts)]
 
     def _samples(self) -> list[Combination]:
         if self.random is None:
@@ -160,7 +168,7 @@ def variant_names(combinations: Sequence[Combination]) -> list[str]:
     """Return a short name of each combination, such as `lr0.001-dice2`, for paths and figures.
 
     A key is shortened to its last part, or to the initials of its words, unless two keys would have
-    the same name. Lists, objects and null have their number among the values of the key.
+    the same name. Lists, long objects and null have their number among the values of the key.
     """
     keys = list(combinations[0])
     short = {key: _initials(key.split(".")[-1]) for key in keys}
@@ -174,7 +182,8 @@ def variant_names(combinations: Sequence[Combination]) -> list[str]:
             text = json.dumps(value, sort_keys=True)
             if text not in seen[key]:
                 seen[key].append(text)
-            parts.append(short[key] + _readable(value, seen[key].index(text)))
+            name = _readable(value, seen[key].index(text))
+            parts.append(str(value) if key == RECIPE else short[key] + name)
         names.append("-".join(parts) or "all")
     return names
 
@@ -188,4 +197,9 @@ def _readable(value: Any, number: int) -> str:
         return json.dumps(value)
     if isinstance(value, int | float):
         return f"{value:g}".replace("+", "")
-    return f"_{clean_name(value)}" if isinstance(value, str) else f"_{number}"
+    if isinstance(value, str):
+        return f"_{clean_name(value)}"
+    if isinstance(value, dict):
+        text = clean_name("_".join(f"{key}{part}" for key, part in value.items()))
+        return f"_{text}" if len(text) <= _LONGEST else f"_{number}"
+    return f"_{number}"

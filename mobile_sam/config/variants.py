@@ -7,7 +7,7 @@ from typing import Any
 from mobile_sam.config.parsing import parse_config
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import canonical, normalise, scale
-from mobile_sam.config.sweep import Combination, combination_members
+from mobile_sam.config.sweep import RECIPE, Combination, combination_members
 from mobile_sam.system.errors import ConfigError
 
 Settings = dict[str, Any]
@@ -55,6 +55,8 @@ def with_combination(settings: Settings, combination: Combination, source: str) 
     config = parse_config(settings, source)
     settings = settings | {"sweep": None, "sweep_stop": None, "replicates": 1, "folds": None}
     combination = dict(combination)
+    if RECIPE in combination and config.sweep is not None:
+        combination |= config.sweep.recipes[combination.pop(RECIPE)]
     if FOLD in combination:
         fold = {"number": combination.pop(FOLD), "of": config.folds}
         settings["data"] = (settings.get("data") or {}) | {"fold": fold}

@@ -62,6 +62,25 @@ def test_lists_are_zipped_samples_are_drawn_and_seeds_follow_each_other(tmp_path
     assert [config.run_name for config in seeds] == [f"my-tiny-seed{n}" for n in (7, 8, 9)]
 
 
+def test_recipes_have_names_and_any_keys(tmp_path: Path) -> None:
+    """Keys that a recipe leaves out have the values of the run."""
+    whole = [{"name": "finetune", "start_epoch": 0, "end_epoch": 8, "distillation": False}]
+    recipes = {
+        "half": {"finetune.learning_rate": 0.5},
+        "alone": {"num_epochs": 8, "stage_schedule": whole},
+    }
+    found = runs(tmp_path, {"recipes": recipes, "grid": {"batch_size": [4, 8]}})
+    assert [config.run_name for config in found.named] == [
+        f"my-tiny-{recipe}-bs{size}" for recipe in recipes for size in (4, 8)
+    ]
+    half, alone = found.named[0], found.named[3]
+    assert [entry.learning_rate for entry in half.stage_schedule] == [None, 0.5]
+    assert (half.num_epochs, alone.num_epochs, alone.batch_size) == (4, 8, 8)
+    assert [entry.end_epoch for entry in alone.stage_schedule] == [8]
+    (group,) = found.variants
+    assert group.values["my-tiny-alone-bs8"] == {"recipe": "alone", "batch_size": 8}
+
+
 def test_number_of_epochs_scales_the_schedule_of_each_variant(tmp_path: Path) -> None:
     found = runs(tmp_path, {"num_epochs": [4, 8], "distill.lambda_coef": [0.5]}).named
     assert [c.stage_schedule[0].end_epoch for c in found] == [2, 4]
@@ -71,8 +90,12 @@ def test_number_of_epochs_scales_the_schedule_of_each_variant(tmp_path: Path) ->
 def test_names_are_short_unless_two_would_be_equal() -> None:
     rows = [{"a.learning_rate": r, "weights": w} for r in (0.1, 1e-7) for w in ({"x": 1}, None)]
     assert variant_names(rows) == [
-        *("lr0.1-weights_0", "lr0.1-weights_1"),
-        *("lr1e-07-weights_0", "lr1e-07-weights_1"),
+        *("lr0.1-weights_x1", "lr0.1-weights_1"),
+        *("lr1e-07-weights_x1", "lr1e-07-weights_1"),
+    ]
+    long = {"first": 0.25, "second": 0.25, "third": 0.5}
+    assert variant_names([{"weights": {"x": 0.5, "y": 1}}, {"weights": long}]) == [
+        *("weights_x0_5_y1", "weights_1"),
     ]
     same = [{"a.learning_rate": 0.1, "b.learning_rate": 0.2}]
     assert variant_names(same) == ["a.learning_rate0.1-b.learning_rate0.2"]
@@ -88,7 +111,10 @@ def test_names_are_short_unless_two_would_be_equal() -> None:
         ({"learning_rate.x": [1]}, "the setting has no parts"),
         ({"learning_rate": [1e-3, -1]}, r"variant my-tiny-lr-1: learning_rate: .*greater than 0"),
         ({"learning_rate": [1e-3, 1e-3]}, "variant my-tiny-lr0.001: two variants have this name"),
-        ({"distill_losses": [{"mse": 1}, {"cosine": 1}]}, "has the same settings as my-tiny-dl_0"),
+        (
+            {"distill_losses": [{"mse": 1}, {"cosine": 1}]},
+            "has the same settings as my-tiny-dl_mse1",
+        ),
         ({"run_name": ["a"]}, "'run_name' cannot differ between variants"),
         ({"data.val_fraction": [0.5]}, "'data.val_fraction' cannot differ between variants"),
         ({"data": [{}]}, None),
@@ -97,6 +123,9 @@ def test_names_are_short_unless_two_would_be_equal() -> None:
         ({"learning_rate": 3}, r"sweep\.grid\.learning_rate"),
         ({"zip": {"seed": [1, 2], "batch_size": [1]}}, "lists must have equal lengths"),
         ({"zip": {"seed": [1]}, "grid": {"seed": [2]}}, "'seed' occurs twice"),
+        ({"recipes": {"a": {"learning_rat": 1}}}, "variant my-tiny-a: .*'learning_rat' is neither"),
+        ({"recipes": {"a b": {"seed": 1}}}, r"sweep\.recipes"),
+        ({"recipes": {"a": {"seed": 1}}, "grid": {"seed": [2]}}, "'seed' occurs twice"),
         ({"random": {"samples": 3, "keys": {"seed": [1, 2]}}}, "more than the 2 combinations"),
         ({"random": {"samples": 3, "keys": {"seed": {"min": 2, "max": 1}}}}, "min must be less"),
     ],
