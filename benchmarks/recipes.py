@@ -1,241 +1,239 @@
-"""Compare ways to train a student in equal time: the table of docs/recipes.md.
+"""Compare ways to train a student in equal time, as sweeps: the tables of docs/recipes.md.
 
-    python benchmarks/recipes.py run   [--scenes NAME ...] [--seeds 3] [--out results/recipes.csv]
-    python benchmarks/recipes.py table [--out results/recipes.csv]
+    python benchmarks/recipes.py run   [--scenes NAME ...] [--seconds 60] [--seeds 3]
+    python benchmarks/recipes.py table
 
-`run` trains what the CSV does not hold yet, two runs at a time with one thread each, and adds a row
-for each: it may be ended and begun again. Every run has the same CPU seconds for all its stages,
-turned into epochs by what an epoch of each kind of stage was measured to take; `table` prints means
-and spreads. Runs start from a random encoder and the teacher's decoder. mIoU is that of
-`validate`, at the images' own size. What is compared stands in `scenes.py`.
+`run` measures what an epoch of each kind of stage takes, gives each recipe the epochs that fit into
+the same time, and trains all of them with the workflow, two jobs of one thread at a time; it may be
+ended and begun again. The results of a scene replace its rows in benchmarks/recipes.csv, which
+`table` prints. Students start from a random encoder and the teacher's decoder.
 """
 
 import argparse
-import csv
 import json
-import logging
 import os
-import platform
 import shutil
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
-from scenes import SCENES, Recipe, slug, stage, student_config, teacher_config
 
-from mobile_sam.config.run import RunConfig
+from mobile_sam.config.load import resolve
 from mobile_sam.config.schedule import normalise
-from mobile_sam.data.index.build import index_dataset
-from mobile_sam.evaluation.validate_run import validate
-from mobile_sam.extraction.compute import extract_features
-from mobile_sam.extraction.plan import finish_extraction, plan_extraction
+from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.paths import RunPaths
-from mobile_sam.training.export import export_weights
-from mobile_sam.training.run import train_run
+
+ROOT = Path(__file__).parents[1]
+NUCLEI = ROOT.parent / "shared" / "data" / "nuclei"
+TABLE = ROOT / "benchmarks" / "recipes.csv"
+
+# From random weights, focal loss twenty times as strong gives empty masks for epochs.
+LOSSES = {"focal": 1.0, "dice": 1.0, "iou": 1.0}
+NO_MASKS = {"distillation": True, "loss_weights": dict.fromkeys(LOSSES, 0.0)}
+FEATURES = {"mse": 1.0, "cosine": 1.0}
+ANSWERS = FEATURES | {"mask_bce": 1.0, "mask_dice": 1.0, "predicted_iou": 1.0}
+STAGES: dict[str, dict[str, Any]] = {
+    "finetune": {"distillation": False, "loss_weights": LOSSES},
+    "features": NO_MASKS | {"distill_losses": FEATURES},
+    "features_of_few": NO_MASKS | {"distill_losses": FEATURES},
+    "relation": NO_MASKS | {"distill_losses": FEATURES | {"relation": 1.0}},
+    "prompts": NO_MASKS | {"distill_losses": ANSWERS},
+    "clicks": NO_MASKS | {"distill_losses": ANSWERS, "prompt_rounds": 2, "click_target": "teacher"},
+}
+LABELLED_ONLY = {"finetune", "features_of_few"}  # stages that see no image without masks
+
+Recipe = dict[str, float]  # share of the time of each stage
+FINETUNE: Recipe = {"finetune": 1}
+ALONE: dict[str, Recipe] = {
+    name: {name: 1} for name in ("features", "relation", "prompts", "clicks")
+}
+THEN: dict[str, Recipe] = {
+    f"{name}-finetune": {name: 0.5, "finetune": 0.5}
+    for name in ("features", "features_of_few", "relation", "prompts", "clicks")
+}
+SHARES: dict[str, Recipe] = {
+    f"features{share}-finetune": {"features": share / 100, "finetune": 1 - share / 100}
+    for share in (25, 75)
+}
+RECIPES = {"finetune": FINETUNE} | ALONE | THEN | SHARES
+
+
+class Scene(NamedTuple):
+    """Data of a student, and the names of the recipes that are compared on it.
+
+    data: `cells` (500 synthetic images of 128 pixels) or `nuclei` (64 images at 256 pixels).
+    teacher_epochs: how long the teacher was trained, on all images with their masks.
+    labelled: images whose masks the student is given; None for all. The others are there without.
+    """
+
+    data: str
+    teacher_epochs: int
+    recipes: tuple[str, ...]
+    labelled: int | None = None
+
+
+FEW = ("finetune", *(name for name in THEN if name != "relation-finetune"))
+ALL = ("finetune", *ALONE, *(name for name in THEN if name != "features_of_few-finetune"))
+SCENES = {
+    "cells_few": Scene("cells", 8, FEW, labelled=30),
+    "nuclei_few": Scene("nuclei", 40, FEW, labelled=8),
+    "nuclei": Scene("nuclei", 40, ALL),
+    "cells": Scene("cells", 8, (*ALL, *SHARES)),
+    "cells_weak": Scene("cells", 2, ("finetune", "features-finetune")),
+}
 
 
 def main() -> None:
-    """Run what is missing, or print the table."""
+    """Run the scenes, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["run", "table", "job"])
+    parser.add_argument("action", choices=["run", "table"])
     parser.add_argument("--scenes", nargs="+", default=list(SCENES), choices=list(SCENES))
+    parser.add_argument("--seconds", type=float, default=60.0, help="training of each run")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("results/recipes.csv"))
     parser.add_argument("--work", type=Path, default=Path("results/recipes"))
-    parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.action == "table":
-        print_table(pd.read_csv(args.out))
-    elif args.action == "job":
-        job(args.work, **args.job)
+    work, names = args.work.resolve(), args.scenes if args.action == "run" else ()
+    costs = {name: epoch_costs(work, name) for name in names}
+    for name in names:
+        run(work, name, costs[name], args.seconds, args.seeds)
+    print_tables(pd.read_csv(TABLE))
+
+
+def epoch_costs(work: Path, name: str) -> dict[str, float]:
+    """Return the seconds of an epoch of each kind of stage in a scene: the median of two."""
+    kinds = {kind for recipe in SCENES[name].recipes for kind in RECIPES[recipe]}
+    once = {kind: values({kind: 1}, dict.fromkeys(kinds, 1.0), 3) for kind in sorted(kinds)}
+    run_name = f"{name}_epochs"
+    workflow(work, run_name, settings(work, name) | {"sweep": {"recipes": once}})
+    costs = {}
+    for kind in once:
+        paths = RunPaths(resolve(str(work / f"{run_name}.json"), None, {})[f"{run_name}-{kind}"])
+        metrics = pd.read_csv(paths.metrics(normalise(paths.config)[0]))
+        costs[kind] = float(metrics["seconds"][1:].median())
+    return costs
+
+
+def run(work: Path, name: str, costs: dict[str, float], seconds: float, seeds: int) -> None:
+    """Train and compare the recipes of a scene, and keep its table."""
+    chosen = {of: values(RECIPES[of], costs, seconds) for of in SCENES[name].recipes}
+    sweep = {"sweep": {"recipes": chosen}, "replicates": seeds}
+    workflow(work, name, settings(work, name) | sweep)
+    report = work / "results/recipes/sweeps" / name / "report"
+    rows, points, times = (
+        pd.read_csv(report / f"{table}.csv").set_index("combination")
+        for table in ("variants", "variants_point", "time")
+    )
+    rows = rows.assign(scene=name, seconds=seconds, minutes=times["minutes"], point=points["miou"])
+    for recipe, of in chosen.items():
+        lengths = [str(e["end_epoch"] - e["start_epoch"]) for e in of["stage_schedule"]]
+        rows.loc[recipe, "epochs"] = "+".join(lengths)
+    others = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame(columns=["scene"])
+    table = pd.concat([others[others["scene"] != name], rows.drop(columns="recipe").reset_index()])
+    table.to_csv(TABLE, index=False, float_format="%.4f")
+
+
+def values(recipe: Recipe, costs: dict[str, float], seconds: float) -> dict[str, Any]:
+    """Return the settings of a recipe that takes some seconds. costs: seconds of an epoch."""
+    schedule: list[dict[str, Any]] = []
+    for kind, share in recipe.items():
+        start = schedule[-1]["end_epoch"] if schedule else 0
+        end = start + max(1, round(share * seconds / costs[kind]))
+        schedule.append(STAGES[kind] | {"start_epoch": start, "end_epoch": end})
+    found: dict[str, Any] = {"num_epochs": schedule[-1]["end_epoch"], "stage_schedule": schedule}
+    return found | ({"unlabelled_img_dir": None} if recipe.keys() <= LABELLED_ONLY else {})
+
+
+def workflow(work: Path, name: str, run: dict[str, Any]) -> None:
+    """Run the workflow with these settings, and show its log."""
+    path = work / f"{name}.json"
+    path.write_text(json.dumps(run))
+    command = ["-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(work)]
+    limits = ["--cores", "2", "--max-threads", "1", "--quiet", "rules", "--config", f"run={path}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *command, *limits], check=True, env=environment)
+
+
+def settings(work: Path, name: str) -> dict[str, Any]:
+    """Return the settings of a scene's runs, and write those of its teacher."""
+    scene = SCENES[name]
+    every = data(work, scene._replace(labelled=None))
+    size, batch, objects = (128, 4, 6) if scene.data == "cells" else (256, 4, 4)
+    common = {
+        "project_name": "recipes",
+        "output_dir": str(work / "results"),
+        "val_img_dir": str(every / "val" / "image"),
+        "val_mask_dir": str(every / "val" / "mask"),
+        "img_size": size,
+        "checkpoint": None,
+        "batch_size": batch,
+        "objects_per_image": objects,
+        "learning_rate": 1e-3,
+        "loss_weights": LOSSES,
+        "freeze_batchnorm": False,
+        "val_images": 0,
+        "protocols": ["box", "point"],
+        "benchmark_repeats": 0,
+    }
+    teacher = work / f"teacher_{scene.data}_{scene.teacher_epochs}.json"
+    own = {"model_type": "demo_teacher", "num_epochs": scene.teacher_epochs}
+    teacher.write_text(json.dumps(common | own | training_data(every)))
+    own = {"model_type": "demo_student", "teacher_checkpoint": f"run:{teacher}"}
+    few = data(work, scene)
+    if scene.labelled is not None:
+        own |= {"unlabelled_img_dir": str(few / "unlabelled")}
+    return common | own | training_data(few) | {"decoder_from_teacher": True}
+
+
+def training_data(directory: Path) -> dict[str, str]:
+    """Return the keys of a directory's training images."""
+    places = {"train_img_dir": "train/image", "train_mask_dir": "train/mask"}
+    return {key: str(directory / place) for key, place in places.items()}
+
+
+def data(work: Path, scene: Scene) -> Path:
+    """Return the directory of the scene's images; create them if they are missing."""
+    target = work / "data" / f"{scene.data}_{scene.labelled or 'all'}"
+    if target.is_dir():
+        return target
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if scene.labelled is not None:
+        every = data(work, scene._replace(labelled=None)) / "train"
+        for number, image in enumerate(sorted((every / "image").iterdir())):
+            known = number < scene.labelled
+            masks = [mask for mask in (every / "mask").iterdir() if mask.stem == image.stem]
+            places = {image: "train/image" if known else "unlabelled"}
+            places |= {mask: "train/mask" for mask in masks if known}
+            for source, place in places.items():
+                (unfinished / place).mkdir(parents=True, exist_ok=True)
+                (unfinished / place / source.name).symlink_to(source)
+    elif scene.data == "cells":
+        write_scenes(unfinished / "train", 500, 128, seed=0, objects="cells")
+        write_scenes(unfinished / "val", 100, 128, seed=1, objects="cells")
     else:
-        run(args)
+        shutil.copytree(NUCLEI, unfinished)
+    return unfinished.rename(target)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Data, teachers, features and costs first; then all runs that the CSV lacks."""
-    begin("teacher", args, [{"scene": n} for n in unique_teachers(args.scenes)])
-    begin("features", args, [{"scene": name} for name in args.scenes])
-    kinds = [
-        {"scene": name, "distil": distil, "unlabelled": unlabelled}
-        for name in args.scenes
-        for distil, unlabelled in kinds_of_stages(SCENES[name][1])
-    ]
-    begin("cost", args, kinds)
-    done = set()
-    if args.out.is_file():
-        table = pd.read_csv(args.out)
-        done = set(zip(table["scene"], table["recipe"], table["seed"], strict=True))
-    jobs = [
-        {"scene": name, "recipe": recipe, "seed": seed}
-        for seed in range(args.seeds)
-        for name in args.scenes
-        for recipe in SCENES[name][1]
-        if (name, recipe, seed) not in done
-    ]
-    begin("train", args, jobs)
-    print_table(pd.read_csv(args.out))
-
-
-def begin(do: str, args: argparse.Namespace, jobs: list[dict[str, Any]]) -> None:
-    """Do jobs in processes of one thread each, two at a time; rows of results go to the CSV."""
-
-    def one(what: dict[str, Any]) -> None:
-        command = [sys.executable, __file__, "job", f"--work={args.work}"]
-        done = subprocess.run(
-            [*command, "--job", json.dumps({"do": do, **what})],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
+def print_tables(table: pd.DataFrame) -> None:
+    """Print a table for each scene in Markdown, the best recipe first."""
+    for name, rows in table.groupby("scene", sort=False):
+        scene = SCENES[str(name)]
+        masks = f", {scene.labelled} images with masks" if scene.labelled else ""
+        print(
+            f"\n**{name}**: {scene.data}{masks}; a teacher of {scene.teacher_epochs} epochs; "
+            f"{rows['seconds'].iloc[0]:.0f} s for each run, {rows['seeds'].iloc[0]} seeds\n"
         )
-        print(f"{do}  {what}  {done.stdout.strip()}", flush=True)
-        if do == "train":
-            add_row(args.out, what | json.loads(done.stdout))
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, jobs))
-
-
-def add_row(path: Path, row: dict[str, Any]) -> None:
-    """Append a row; the first brings the header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.is_file()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def unique_teachers(names: list[str]) -> list[str]:
-    """One scene for each teacher."""
-    return list({(SCENES[n][0].data, SCENES[n][0].teacher_epochs): n for n in names}.values())
-
-
-def kinds_of_stages(recipes: dict[str, Recipe]) -> list[tuple[str | None, bool]]:
-    """Return the kinds of stages by cost: (distil, unlabelled)."""
-    return list(
-        dict.fromkeys([(None, False), *((r.distil, r.unlabelled) for r in recipes.values())])
-    )
-
-
-def job(work: Path, do: str, scene: str, **what: Any) -> None:
-    """One job, in this process; prints its result as JSON."""
-    logging.disable(logging.INFO)
-    {"teacher": teacher, "features": features, "cost": cost, "train": train}[do](
-        work, scene, **what
-    )
-
-
-def teacher(work: Path, name: str) -> None:
-    """Train the scene's teacher on all images with masks."""
-    scene = SCENES[name][0]
-    config = teacher_config(work, scene)
-    if not RunPaths(config).weights.is_file():
-        index(config)
-        train_run(config)
-        export_weights(config)
-        validate(config, normalise(config)[-1].directory)
-    print(json.dumps(miou(config)))
-
-
-def features(work: Path, name: str) -> None:
-    """Index, and the teacher's features, of what the scene shows."""
-    for unlabelled in (True, False):
-        config = student_config(work, name, "features", [stage("mse", 0, 1)], 0, unlabelled)
-        began = time.process_time()
-        index(config)
-        plan_extraction(config)
-        extract_features(config)
-        finish_extraction(config)
-        seconds = time.process_time() - began
-    print(json.dumps({"cpu_seconds": round(seconds, 1)}))
-
-
-def cost(work: Path, name: str, distil: str | None, unlabelled: bool) -> None:
-    """CPU seconds of an epoch of a kind of stage: half of what two more take."""
-    path = cost_path(work, name, distil, unlabelled)
-    if not path.is_file():
-        found = []
-        for epochs in (1, 3):
-            run_name = f"cost-{path.stem}-{epochs}"
-            stages = [stage(distil, 0, epochs)]
-            config = student_config(work, name, run_name, stages, 0, unlabelled)
-            shutil.rmtree(RunPaths(config).run, ignore_errors=True)
-            began = time.process_time()
-            train_run(config)
-            found.append(time.process_time() - began)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps((found[1] - found[0]) / 2))
-    print(path.read_text())
-
-
-def train(work: Path, name: str, recipe: str, seed: int) -> None:
-    """Train and validate one run."""
-    scene, recipes = SCENES[name]
-    how = recipes[recipe]
-    stages, epoch = [], 0
-    parts = [(how.distil, how.unlabelled, how.share)] if how.distil else []
-    if how.distil is None or how.share < 1:
-        parts.append((None, False, 1 - sum(share for *_, share in parts)))
-    for distil, unlabelled, share in parts:
-        each = json.loads(cost_path(work, name, distil, unlabelled).read_text())
-        epochs = max(1, round(share * scene.seconds / each))
-        stages.append(stage(distil, epoch, epoch + epochs))
-        epoch += epochs
-    run_name = f"{slug(recipe)}-seed{seed}"
-    config = student_config(work, name, run_name, stages, seed, how.unlabelled)
-    shutil.rmtree(RunPaths(config).run, ignore_errors=True)
-    began = time.process_time()
-    train_run(config)
-    seconds = time.process_time() - began
-    validate(config, normalise(config)[-1].directory)
-    epochs = "+".join(str(s["end_epoch"] - s["start_epoch"]) for s in stages)
-    print(json.dumps({"epochs": epochs, "cpu_seconds": round(seconds, 1), **miou(config)}))
-
-
-def cost_path(work: Path, name: str, distil: str | None, unlabelled: bool) -> Path:
-    """Return the path of the measured seconds of an epoch."""
-    kind = slug(distil or "fine-tune") + ("-unlabelled" if unlabelled and distil else "")
-    return work / "costs" / slug(name) / f"{kind}.json"
-
-
-def index(config: RunConfig) -> None:
-    """Index the data of a run, unless that is done."""
-    paths = RunPaths(config)
-    if not paths.index.is_file():
-        index_dataset(paths.sources, paths.index, config.data)
-
-
-def miou(config: RunConfig) -> dict[str, float]:
-    """Return the mean IoU of the last stage, by prompt."""
-    table = pd.read_parquet(RunPaths(config).validation(normalise(config)[-1].directory))
-    means = table.groupby("prompt")["iou"].mean()
-    return {prompt: round(float(means[prompt]), 4) for prompt in ("box", "point")}
-
-
-def print_table(table: pd.DataFrame) -> None:
-    """Means and half the range over seeds, in Markdown; the best of each scene is bold."""
-    print(f"{platform.machine()}, one thread a run, {table['seed'].nunique()} seeds")
-    for scene, of_scene in table.groupby("scene", sort=False):
-        print(f"\n**{scene}** {asdict(SCENES[scene][0])}\n")
-        print("| recipe | epochs | CPU s | mIoU box | mIoU point |\n|---|---|---|---|---|")
-        rows = of_scene.groupby("recipe", sort=False)
-        best = {p: rows[p].mean().idxmax() for p in ("box", "point")}
-        for recipe, found in rows:
-            cells = [
-                f"{'**' if best[p] == recipe else ''}{found[p].mean():.3f}"
-                f"{'**' if best[p] == recipe else ''} ± {(found[p].max() - found[p].min()) / 2:.3f}"
-                for p in ("box", "point")
-            ]
-            seconds = found["cpu_seconds"].mean()
-            print(f"| {recipe} | {found['epochs'].iloc[0]} | {seconds:.0f} | {' | '.join(cells)} |")
+        print("| recipe | epochs | minutes | mIoU box | 95 % interval | vs. best | p | point |")
+        print("|---|---|---|---|---|---|---|---|")
+        for _, row in rows.iterrows():
+            interval = f"{row['low']:.3f} to {row['high']:.3f}"
+            cells = [row["combination"], row["epochs"], f"{row['minutes']:.1f}"]
+            cells += [f"{row['miou']:.3f}", interval, f"{row['difference']:+.3f}"]
+            cells += [f"{row['adjusted_p']:.2g}", f"{row['point']:.3f}"]
+            print(f"| {' | '.join(cells)} |".replace("+nan", "").replace("nan", ""))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,14 @@ class Project:
                 stderr=output,
             )
 
+    def kill(self, running: subprocess.Popen[bytes]) -> None:
+        """Kill a workflow with all of its jobs, and unlock its directory."""
+        assert running.poll() is None
+        for process in [*psutil.Process(running.pid).children(recursive=True), running]:
+            process.kill()
+        running.wait()
+        snakemake(self.directory, "--unlock", "--config", f"run={self.file}")
+
     def trainers(self, running: subprocess.Popen[bytes]) -> list[psutil.Process]:
         """Return the processes that train for what `start` began."""
         children = psutil.Process(running.pid).children(recursive=True)
@@ -82,9 +90,9 @@ def changed(settings: dict[str, Any], stage: int, **changes: Any) -> dict[str, A
     return settings | {"stage_schedule": stages}
 
 
-def planned(project: Project) -> list[str]:
+def planned(project: Project, *arguments: str) -> list[str]:
     """The trainings that a dry run lists."""
-    said = snakemake(project.directory, "-n", "--config", f"run={project.file}")
+    said = snakemake(project.directory, "-n", "--config", f"run={project.file}", *arguments)
     assert said.returncode == 0, said.stderr
     names = re.findall(r"^rule (train_\w+):", said.stdout + said.stderr, re.M)
     return sorted(name.removeprefix("train_my_") for name in names)

@@ -1,20 +1,18 @@
 """Variants of a run, from the plan to the report: shared stages, failures, and one value more."""
 
 import json
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import pytest
 
 from mobile_sam.config.load import load_settings
 from mobile_sam.config.schedule import normalise
 from mobile_sam.paths import RunPaths
 from mobile_sam.training import checkpoint
-from tests.helpers.commands import snakemake
+from tests.helpers.commands import ROOT, snakemake
 from tests.helpers.equality import equal_states
 from tests.helpers.workflow_projects import VARIANTS, Project, planned
 
@@ -41,11 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Project:
     while not project.trainers(running):
         assert running.poll() is None
         time.sleep(0.05)
-    processes = [*psutil.Process(running.pid).children(recursive=True), running]
-    for process in processes:
-        process.send_signal(signal.SIGKILL)
-    running.wait()
-    snakemake(project.directory, "--unlock", "--config", f"run={project.file}")
+    project.kill(running)
     project.run()
     return project
 
@@ -70,6 +64,42 @@ def test_a_variant_has_the_weights_of_a_run_of_its_own(
     own = alone.directory / "results/mobile_sam/my/stages/01_finetune/checkpoint.pt"
     shared = RunPaths(variant).checkpoint(normalise(variant)[1])
     assert equal_states(checkpoint.load(own)["learner"], checkpoint.load(shared)["learner"])
+
+
+@pytest.mark.long
+def test_18_variants_killed_twice_train_each_stage_once(scenes: Path, tmp_path: Path) -> None:
+    """3 rates, 2 losses, 3 seeds; then one rate more."""
+    project = Project(tmp_path / "p", scenes)
+    losses = [{"mse": 1, "cosine": 0}, {"mse": 0, "cosine": 1}]
+    sweep = {"finetune.learning_rate": [1e-3, 3e-3, 1e-2], "distill.distill_losses": losses}
+    shipped = json.loads((ROOT / "configs" / "distill_then_finetune.json").read_text())
+    del shipped["$schema"]
+    settings = shipped | {"sweep": sweep, "replicates": 3}
+    project.write(settings)
+    assert len(planned(project, "overlay=tiny")) == 1 + 2 * 3 + 18  # with the teacher
+    stages = project.directory / "results/mobile_sam/shared/stages"
+    made: dict[Path, int] = {}
+    for enough in (3, 12):
+        running = project.start("overlay=tiny")
+        while len(list(stages.glob("*/checkpoint.pt"))) < enough:
+            assert running.poll() is None
+            time.sleep(0.05)
+        project.kill(running)
+        made |= {path: path.stat().st_mtime_ns for path in stages.glob("*/checkpoint.pt")}
+    project.run("overlay=tiny")
+    assert len(list(stages.glob("*/checkpoint.pt"))) == 1 + 2 * 3 + 18
+    unchanged = [path for path, time in made.items() if path.stat().st_mtime_ns == time]
+    assert len(unchanged) >= len(made) - 2 * 2, "each kill may cost two finished jobs"
+    sweep["finetune.learning_rate"] = [1e-3, 3e-3, 1e-2, 3e-2]
+    project.write(settings)
+    new = planned(project, "overlay=tiny")
+    assert len(new) == 2 * 3
+    assert all("lr0_03" in name and name.endswith("_01_finetune") for name in new)
+    project.run("overlay=tiny")
+    report = project.directory / "results/mobile_sam/sweeps/my-tiny/report"
+    table = pd.read_csv(report / "variants.csv")
+    assert len(table) == 8
+    assert set(table["seeds"]) == {3}
 
 
 def test_the_report_ranks_the_combinations(finished: Project) -> None:

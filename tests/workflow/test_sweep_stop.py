@@ -1,12 +1,10 @@
 """Successive halving in the workflow: variants that stop, and those that are trained to the end."""
 
 import json
-import signal
 import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 
 from mobile_sam.config.load import load_settings
@@ -40,10 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Project:
     while not list((project.directory / "results").rglob("rungs/epoch_3.json")):
         assert running.poll() is None
         time.sleep(0.05)
-    for process in [*psutil.Process(running.pid).children(recursive=True), running]:
-        process.send_signal(signal.SIGKILL)
-    running.wait()
-    snakemake(project.directory, "--unlock", "--config", f"run={project.file}")
+    project.kill(running)
     project.run()
     return project
 
