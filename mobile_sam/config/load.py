@@ -36,6 +36,7 @@ from mobile_sam.system.package_data import CONFIG_DIR
 from mobile_sam.system.paths import existing_file, read_text
 
 DEFAULT_RUN, DEFAULT_OVERLAY = "distill_then_finetune", "demo"
+_MOST_SCALE = 4  # between a tile and the model frame
 Weights = tuple[str, str | None]  # checkpoint and model_type of a teacher
 
 
@@ -145,6 +146,7 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
     for name in compared:
         visit(name)
     _check_unlabelled(tuple(resolved.values()), "unlabelled_img_dir" in shared)
+    _check_tiles(tuple(resolved.values()))
     return Runs(tuple(resolved.values()), tuple(named), tuple(groups))
 
 
@@ -175,6 +177,18 @@ def _check_unlabelled(configs: tuple[RunConfig, ...], given: bool) -> None:
             "no stage distils, and only distillation uses images without masks; set distillation "
             "of a stage to true, or unlabelled_img_dir to null"
         )
+
+
+def _check_tiles(configs: tuple[RunConfig, ...]) -> None:
+    """Raise ConfigError for tiles that would be resized by a large factor for their model."""
+    for config in configs:
+        tile, size = config.data.tile, config.img_size
+        if tile is not None and not 1 / _MOST_SCALE <= tile.size / size <= _MOST_SCALE:
+            raise ConfigError(
+                f"run {config.run_name!r}: data.tile.size: {tile.size} is more than {_MOST_SCALE} "
+                f"times larger or smaller than img_size, {size}, to which tiles are resized; "
+                "choose a size closer to it"
+            )
 
 
 def stage_named(config: RunConfig, name: str) -> str:

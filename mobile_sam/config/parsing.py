@@ -71,6 +71,11 @@ def _check_combination(config: RunConfig, source: str) -> None:
             "val_img_dir and val_mask_dir to null, and the directories of training"
         )
     _check_epoch_validation(config, source)
+    if config.data.tile is not None and config.detections is not None:
+        raise ConfigError(
+            f"{source}: detections: boxes of a detector are in whole images, and data.tile cuts "
+            "them; set one of them to null"
+        )
     if config.extra_teachers and config.teacher_checkpoint is None:
         raise ConfigError(
             f"{source}: extra_teachers: there is no first teacher; set teacher_checkpoint"

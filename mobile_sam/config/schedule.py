@@ -192,6 +192,7 @@ def _check_augment(config: RunConfig, stage: Stage, where: str) -> None:
     """Raise ConfigError for augmentations that do not fit stored features."""
     for key, is_stored, remedy in (
         ("scale", False, ""),
+        ("crop", False, ""),
         ("flip", "hflip" in config.feature_views, 'feature_views to ["identity", "hflip"], or '),
     ):
         value = getattr(stage.augment, key)

@@ -186,6 +186,14 @@ class Augment(Strict):
             "then crops at random or pads; not possible with stored teacher features"
         ),
     )
+    crop: bool = Field(
+        False,
+        description=(
+            "show a random part of `img_size` pixels around one of the objects, at the resolution "
+            "of the image or tile, instead of all of it resized; not possible with stored teacher "
+            "features"
+        ),
+    )
     brightness: float = Field(
         0.0,
         ge=0,
@@ -337,6 +345,36 @@ class Fold(Strict):
         return self
 
 
+_IMAGE_OF_TILE = r"^(.*?)(?:@\d+,\d+(?:/\d+)?)?$"
+
+
+class Tile(Strict):
+    """Tiles of images that are larger than one; other images are used as they are."""
+
+    size: int = Field(1024, ge=64, description="side of a tile in pixels of the image")
+    overlap: int = Field(
+        128, ge=0, description="pixels that neighbouring tiles have in common, at least"
+    )
+    min_visible: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="smallest fraction of an object that a tile must show to train on it",
+    )
+    cache_gb: float = Field(
+        50.0,
+        gt=0,
+        description="disk space in GiB for images that cannot be read tile by tile (PNG, JPEG, and "
+        "others), which are decoded once",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Tile":
+        if self.overlap >= self.size:
+            raise ValueError(f"overlap: {self.overlap} must be less than size, {self.size}")
+        return self
+
+
 class Data(ImageOptions, MaskOptions):
     """Choice of images and objects, and options for reading their files."""
 
@@ -377,6 +415,13 @@ class Data(ImageOptions, MaskOptions):
             "`seed`, so that runs with other seeds validate on the same images"
         ),
     )
+    tile: Tile | None = Field(
+        None,
+        description=(
+            "cut images into tiles, for many small objects in large images "
+            "([large images](../docs/large_images.md)); unset: each image is resized as a whole"
+        ),
+    )
     fold: Fold | None = Field(
         None,
         description=(
@@ -412,6 +457,14 @@ class Data(ImageOptions, MaskOptions):
             "label changes; unset: it is rebuilt when files change"
         ),
     )
+
+    @property
+    def units(self) -> str | None:
+        """Return `groups`, or the expression for the image of a tile: what is drawn independently.
+
+        None if these are images.
+        """
+        return _IMAGE_OF_TILE if self.groups is None and self.tile is not None else self.groups
 
     @property
     def groups_file(self) -> str | None:

@@ -23,6 +23,7 @@ from mobile_sam.config.sections import (
 # Recorded settings lack these keys at their defaults, so that stages from before they existed stay
 # valid. New keys belong here.
 _LATER_KEYS: frozenset[str] = frozenset({"mask_loss_points"})
+_LATER_PARTS = {"augment": ("crop",)}  # the same for parts of keys
 
 
 class StageSettings(Strict):
@@ -170,4 +171,12 @@ class Stage(StageSettings):
         }
         used |= {"start_epoch", "end_epoch", "distillation"}
         later = self.model_dump(include=used & _LATER_KEYS, exclude_defaults=True)
-        return self.model_dump(include=used - _LATER_KEYS) | later
+        settings = self.model_dump(include=used - _LATER_KEYS)
+        for key, parts in _LATER_PARTS.items():
+            changed = getattr(self, key).model_dump(exclude_defaults=True)
+            settings[key] = {
+                part: value
+                for part, value in settings[key].items()
+                if part not in parts or part in changed
+            }
+        return settings | later

@@ -87,6 +87,14 @@ def read_unoriented(path: Path, options: ImageOptions = DEFAULT_OPTIONS) -> NDAr
     return _to_rgb8(_read_stored(path, path, options), path, options)
 
 
+def to_rgb8(
+    pixels: Pixels, path: Path, options: ImageOptions = DEFAULT_OPTIONS
+) -> NDArray[np.uint8]:
+    """Return RGB pixels (H, W, 3) of upright grey pixels (H, W) or colours (H, W, 3 or 4)."""
+    shown = pixels[..., :3] if pixels.ndim == 3 else pixels
+    return _to_rgb8(_StoredPixels(shown, orientation=1), path, options)
+
+
 def apply_orientation(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn stored pixels (H, W, ...) upright. orientation: EXIF's, from 1 to 8."""
     return np.ascontiguousarray(_ORIENTATIONS[orientation](pixels))
@@ -117,12 +125,17 @@ def read_verified(path: Path, options: ImageOptions, digest: str) -> NDArray[np.
 def _read_verified_bytes(path: Path, options: ImageOptions, digest: str) -> bytes:
     content = _read_bytes(path)
     if _digest(content, options) != digest:
-        raise RecordError(
-            f"{path}: the image has changed since it was indexed; restore the indexed file, or "
-            "`touch` this one, and run the same command again (without Snakemake: run `index`, "
-            "then `extract`)"
-        )
+        raise changed_error(path)
     return content
+
+
+def changed_error(path: Path) -> RecordError:
+    """Return the error for an image with other bytes or pixels than when it was indexed."""
+    return RecordError(
+        f"{path}: the image has changed since it was indexed; restore the indexed file, or "
+        "`touch` this one, and run the same command again (without Snakemake: run `index`, "
+        "then `extract`)"
+    )
 
 
 def _read_bytes(path: Path) -> bytes:

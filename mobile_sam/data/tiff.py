@@ -92,6 +92,35 @@ def read_tiff(source: Path | BytesIO, check: Callable[[tuple[int, int]], None]) 
         raise tifffile.TiffFileError(f"damaged ({error})") from error
 
 
+_LARGEST_BLOCK = 1 << 25  # bytes; larger blocks, such as one strip for all, are no windows
+
+
+def windowed_size(file: tifffile.TiffFile, deep: bool) -> tuple[int, int] | None:
+    """Return (H, W) of a TIFF whose blocks can be read one by one; None for other files.
+
+    Its pixels are grey or RGB as stored. deep: whether they may have more than 8 bits.
+    """
+    page: Any = file.pages.first
+    series = file.series[0]
+    copies = sum(bool(p.aspage().tags.valueof(254, 0) & _REDUCED) for p in file.pages[1:])
+    plain = (
+        len(file.pages) - copies == 1
+        and series.axes in {"YX", "YXS"}
+        and page.tags.valueof(42113) is None
+        and page.tags.valueof(274, 1) == 1
+        and page.colormap is None
+    )
+    kind = getattr(page.photometric, "name", "")
+    lossy = getattr(page.compression, "name", "") in _LOSSY
+    grey = kind == "MINISBLACK" and series.axes == "YX"
+    colour = (kind == "RGB" or (kind == "YCBCR" and lossy)) and page.samplesperpixel in {3, 4}
+    values = page.dtype == np.uint8 or getattr(page.dtype, "kind", "") in ("uif" if deep else "")
+    small = int(np.prod(page.chunks)) * page.dtype.itemsize <= _LARGEST_BLOCK
+    if not (plain and (grey or colour) and values and small):
+        return None
+    return int(page.imagelength), int(page.imagewidth)
+
+
 def _read(source: Path | BytesIO, check: Callable[[tuple[int, int]], None]) -> Tiff:
     with tifffile.TiffFile(source) as file:
         page: Any = file.pages.first

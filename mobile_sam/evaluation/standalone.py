@@ -10,7 +10,7 @@ import torch
 from mobile_sam.config.checkpoints import BOX_FILLED
 from mobile_sam.config.sections import Data
 from mobile_sam.data.index.build import index_dataset
-from mobile_sam.data.index.table import Index, check_shapes, options_metadata
+from mobile_sam.data.index.table import Index, check_shapes
 from mobile_sam.evaluation.cost import read_model_spec, write_costs
 from mobile_sam.evaluation.options import EvaluationOptions
 from mobile_sam.evaluation.rows import filled_box_rows
@@ -99,7 +99,7 @@ def evaluate_weights(
     check_shapes(file, img_size)
     index = Index(file, "val")
     about = {"thresholds": options.thresholds, "index": file_digest(file)}
-    about |= options_metadata(index.options)
+    about |= index.metadata
     device = device or default_device()
     tables = [paths.table(BOX_FILLED)]
     positions = range(len(index))

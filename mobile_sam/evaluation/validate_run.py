@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from mobile_sam.config.checkpoints import BOX_FILLED, checkpoint_names
 from mobile_sam.config.run import RunConfig
-from mobile_sam.data.index.table import Index, check_shapes, options_metadata
+from mobile_sam.data.index.table import Index, check_shapes
 from mobile_sam.evaluation.options import evaluation_options
 from mobile_sam.evaluation.rows import filled_box_rows
 from mobile_sam.evaluation.tables import join_tables, read_metadata_or_empty, write_table
@@ -43,7 +43,7 @@ def validate(config: RunConfig, checkpoint: str, part: int | None = None) -> Non
         paths.validation(checkpoint) if part is None else paths.validation_part(checkpoint, part)
     )
     if checkpoint == BOX_FILLED:
-        metadata = _metadata(config, index, None) | options_metadata(index.options)
+        metadata = _metadata(config, index, None) | index.metadata
         rows = filled_box_rows(index, positions, checkpoint)
     else:
         # The filled box and the joining of parts do not need torch, which is slow to import.
@@ -52,7 +52,7 @@ def validate(config: RunConfig, checkpoint: str, part: int | None = None) -> Non
         from mobile_sam.models.safe_load import module_digest
 
         model = load_checkpoint_model(config, checkpoint)
-        metadata = _metadata(config, index, module_digest(model)) | options_metadata(index.options)
+        metadata = _metadata(config, index, module_digest(model)) | index.metadata
         readers = reading_processes(config.num_workers, model.device.type)
         rows = measure_images(
             model, index, positions, evaluation_options(config), checkpoint, readers

@@ -14,9 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.sections import View
-from mobile_sam.data.images import read_verified
 from mobile_sam.data.index.digest_lookup import DigestLookup
-from mobile_sam.data.index.table import ConcatIndex, Index, teacher_images
+from mobile_sam.data.index.table import ConcatIndex, Index, read_verified_image, teacher_images
 from mobile_sam.data.transforms import normalise, pad_to_frame, resize_image
 from mobile_sam.extraction.passes import batch_size, teacher_pass
 from mobile_sam.extraction.plan import image_digests
@@ -158,7 +157,7 @@ class TeacherImages(Dataset[Frames]):
 
     def __getitem__(self, position: int) -> Frames:
         record = self.index[position]
-        pixels = read_verified(record.path, record.options, record.digest)
+        pixels = read_verified_image(record)
         views = [resize_image(_make_view(pixels, view), self.img_size) for view in self.views]
         frames = [pad_to_frame(view, self.img_size) for view in views]
         return Frames(torch.stack(frames), torch.tensor([view.shape[:2] for view in views]))

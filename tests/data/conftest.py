@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from mobile_sam.config.sections import Data
 from mobile_sam.data.index import build
 from mobile_sam.data.record import Record
 
@@ -15,9 +14,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read: list[str] = []
     original = build.read_rows
 
-    def spy(records: list[Record], options: Data) -> Any:
+    def spy(records: list[Record], *arguments: Any) -> Any:
         read.extend(record.image_id for record in records)
-        return original(records, options)
+        return original(records, *arguments)
 
     monkeypatch.setattr(build, "read_rows", spy)
     return read

@@ -144,6 +144,28 @@ def test_image_and_masks_are_rescaled_together(tmp_path: Path, augment: Augment)
     assert max(extents) == 64
 
 
+def test_a_crop_shows_an_object_at_the_resolution_of_the_image(tmp_path: Path) -> None:
+    index = record_of(tmp_path, squares((0, 0), (0, 120), (56, 60), side=20))
+    places = set()
+    for sample in samples(index, Augment(crop=True), 60, objects_per_image=3):
+        assert sample.valid.all(), "the frame is filled"
+        assert torch.equal(sample.masks.any(0) & ~white(sample), torch.zeros(64, 64, dtype=bool))
+        assert sample.masks.flatten(1).sum(1).max() > 20 * 20 / 4, "the centre of one is inside"
+        assert sample.masks.flatten(1).sum(1).max() <= 20 * 20, "it is not enlarged"
+        places.add(tuple(sample.masks[0].nonzero()[0].tolist()))
+    assert len(places) > 20
+    for sample in samples(index, Augment(crop=True, scale=0.5, flip=True), 60):
+        assert (white(sample) ^ sample.masks.any(0)).sum() < 3 * 900
+        assert sample.masks.any()
+
+
+def test_an_image_no_larger_than_the_frame_is_not_cropped(index: Index) -> None:
+    for before, after in zip(
+        samples(index, Augment(), 5), samples(index, Augment(crop=True), 5), strict=True
+    ):
+        assert same_samples(before, after)
+
+
 def test_segments_outside_the_crop_are_not_chosen(tmp_path: Path) -> None:
     index = record_of(tmp_path, squares((0, 0), (0, 120), (56, 0), (56, 120), side=20))
     seen = set()

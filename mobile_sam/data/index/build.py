@@ -10,6 +10,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mobile_sam.config.sections import Data
@@ -30,9 +32,11 @@ from mobile_sam.data.index.table import (
     SCHEMA,
     UNLABELLED,
     DatasetError,
+    decoded_beside,
     notes_path,
     options_metadata,
 )
+from mobile_sam.data.index.tile_rows import Tiling
 from mobile_sam.data.record import Record
 from mobile_sam.system.atomic_files import atomic_write, write_json
 from mobile_sam.system.stopping import stopping_point
@@ -84,14 +88,14 @@ class IndexStatistics:
         """Return the number of images in use of a split."""
         return self.splits.get(split, {"images": 0})["images"]
 
-    def add(self, split: str, table: pa.Table, images: int) -> None:
-        """Count a row group of a split, which has `images` images in use."""
+    def add(self, split: str, table: pa.Table) -> None:
+        """Count a row group of a split."""
         split_counts = self.splits.setdefault(
             split, {"first_group": self.groups, "groups": 0, "images": 0, "segments": 0}
         )
         in_use = pc.is_valid(table["image"])
         split_counts["groups"] += 1
-        split_counts["images"] += images
+        split_counts["images"] += len(pc.unique(table["image"].drop_null()))
         split_counts["segments"] += pc.sum(pc.and_(in_use, pc.is_valid(table["rle"]))).as_py()
         self.groups += 1
         self.classes |= set(pc.unique(table["class"]).to_pylist()) - {None}
@@ -213,6 +217,7 @@ def _write_index(
     """Write the rows of all images to `target`; append problems and notes to the two lists."""
     statistics = IndexStatistics()
     total = sum(map(len, records.values()))
+    groups_of = images_per_group(total)
     with ExitStack() as stack:
         writer = stack.enter_context(
             pq.ParquetWriter(
@@ -228,7 +233,7 @@ def _write_index(
         if num_workers > 1 and total > _MIN_IMAGES_FOR_POOL:
             pool = stack.enter_context(ProcessPoolExecutor(num_workers, get_context("spawn")))
         for task in _start_ahead(
-            _tasks(records, options, cache, pool), 3 * num_workers if pool else 0
+            _tasks(records, options, cache, pool, target), 3 * num_workers if pool else 0
         ):
             rows = task.rows()
             problems += rows.problems
@@ -236,19 +241,20 @@ def _write_index(
             table, counts = _merge_rows(task.stamps, rows, cache)
             if task.split == UNLABELLED:
                 table = statistics.without_copies(table)
-            table, in_use = _number_images(table, counts, task.split, statistics.images(task.split))
+            table = _number_images(table, task.split, statistics.images(task.split))
             if task.split != UNLABELLED and UNLABELLED in records:
                 statistics.remember(task.split, table)
             statistics.stamps += _reusable_stamps(task.stamps, rows, cache)
             statistics.counts += counts
-            if len(table):
-                writer.write_table(table, row_group_size=len(table))
-                statistics.add(task.split, table, in_use)
+            for group in _row_groups(table, groups_of):
+                writer.write_table(group, row_group_size=len(group))
+                statistics.add(task.split, group)
             bar.update(len(counts))
         metadata = {
             "splits": statistics.splits,
             "problems": problems[: options.max_broken],
             **options_metadata(options),
+            **({} if options.tile is None else {"tile": options.tile.model_dump()}),
         }
         writer.add_key_value_metadata({"mobile_sam": json.dumps(metadata)})
     return statistics
@@ -271,21 +277,31 @@ def images_per_group(images: int) -> int:
     return max(IMAGES_PER_GROUP, few_groups, -(-images // _MAX_GROUPS))
 
 
+def _tiling(options: Data, split: str, target: Path) -> Tiling | None:
+    if options.tile is None:
+        return None
+    cache = decoded_beside(target, options.tile)
+    return Tiling(options.tile, cache, once=split == "val", empty=split == UNLABELLED)
+
+
 def _tasks(
-    records: Records, options: Data, cache: IndexCache, pool: Executor | None
+    records: Records, options: Data, cache: IndexCache, pool: Executor | None, target: Path
 ) -> Iterator[_Task]:
     """Yield a task for each row group; with a pool, its rows are being read already."""
-    settings = f"{ROW_VERSION} {options.model_dump_json(include=ROW_OPTIONS)}".encode()
+    settings = f"{ROW_VERSION} {options.model_dump_json(include=ROW_OPTIONS)}"
     size = images_per_group(sum(map(len, records.values())))
     for split in records:
+        tiling = _tiling(options, split, target)
+        cut = "" if tiling is None else f" {tiling.tile} {tiling.once} {tiling.empty}"
+        stamped = f"{settings}{cut}".encode()
         for start in range(0, len(records[split]), size):
             group = records[split][start : start + size]
-            stamps = [_record_stamp(record, settings) for record in group]
+            stamps = [_record_stamp(record, stamped) for record in group]
             new = [r for r, stamp in zip(group, stamps, strict=True) if stamp not in cache]
             if pool is None or not new:
-                yield _Task(split, stamps, partial(read_rows, new, options))
+                yield _Task(split, stamps, partial(read_rows, new, options, tiling))
             else:
-                yield _Task(split, stamps, pool.submit(read_rows, new, options).result)
+                yield _Task(split, stamps, pool.submit(read_rows, new, options, tiling).result)
 
 
 def _start_ahead(tasks: Iterable[_Task], count: int) -> Iterator[_Task]:
@@ -331,17 +347,15 @@ def _merge_rows(stamps: list[str], rows: Rows, cache: IndexCache) -> tuple[pa.Ta
     return pa.concat_tables(pieces).combine_chunks(), [len(piece) for piece in pieces]
 
 
-def _number_images(
-    table: pa.Table, counts: list[int], split: str, first: int
-) -> tuple[pa.Table, int]:
-    """Set the split and the image numbers of a group's rows; also count its images in use.
+def _number_images(table: pa.Table, split: str, first: int) -> pa.Table:
+    """Set the split and the image numbers of a group's rows.
 
-    counts: rows of each image. first: number of the first image in use. An image is in use if one
-    of its rows is not left out; only these rows get its number.
+    first: number of the first image in use. An image, or a tile, is in use if one of its rows is
+    not left out; only these rows get its number.
     """
-    image = np.repeat(np.arange(len(counts)), counts)
+    image = _ordinals(table)
     row_in_use = pc.is_null(table["left_out"]).to_numpy().astype(bool)
-    image_in_use = np.zeros(len(counts), dtype=bool)
+    image_in_use = np.zeros(len(table), dtype=bool)
     image_in_use[image[row_in_use]] = True
     numbers = (first - 1 + np.cumsum(image_in_use))[image]
     columns = {
@@ -350,7 +364,24 @@ def _number_images(
     }
     for name, values in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, values)
-    return table.cast(SCHEMA), int(image_in_use.sum())
+    return table.cast(SCHEMA)
+
+
+def _ordinals(table: pa.Table) -> NDArray[np.int64]:
+    """Return the number of each row's image or tile among those of the table."""
+    ids = table["image_id"]
+    changes = pc.not_equal(ids.slice(1), ids.slice(0, max(len(ids) - 1, 0))).to_numpy()
+    return np.concatenate(
+        [np.zeros(min(len(ids), 1), np.int64), np.cumsum(changes.astype(np.int64))]
+    )
+
+
+def _row_groups(table: pa.Table, most: int) -> Iterator[pa.Table]:
+    """Yield the rows of at most so many images or tiles each."""
+    group = _ordinals(table) // most
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    for start, end in pairwise([*starts.tolist(), len(table)]):
+        yield table.slice(start, end - start)
 
 
 def _problems_message(problems: list[str], notes: list[str], target: Path) -> str:

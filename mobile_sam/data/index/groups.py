@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mobile_sam.config.sections import is_groups_file
 from mobile_sam.data.record import normalise_name
+from mobile_sam.data.tiles import source_image
 from mobile_sam.system.errors import ConfigError
 from mobile_sam.system.paths import read_text
 
@@ -41,7 +42,10 @@ def _group_lookup(groups: str) -> GroupOf:
     Raises ConfigError if the file has other columns, or gives an id two groups.
     """
     if is_groups_file(groups):
-        return _read_groups_file(Path(groups)).get
+        group_of_image = _read_groups_file(Path(groups))
+        return lambda image_id: group_of_image.get(
+            image_id, group_of_image.get(source_image(image_id))
+        )
     return partial(_match_group, re.compile(groups))
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mobile_sam.data.images import NO_HASH, RecordError, hash_verified
 from mobile_sam.data.index.digest_lookup import as_digests, from_hex, to_hex
-from mobile_sam.data.index.table import SPLITS, image_options, open_index
+from mobile_sam.data.index.table import SPLITS, image_options, open_index, tile_cache
 from mobile_sam.system.atomic_files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,10 @@ def near_duplicate_notes(index: Path, num_workers: int = 1) -> list[str]:
 def _images_in_use(index: Path) -> pd.DataFrame:
     """Return one row for each training and validation image in use, in order."""
     columns = ["split", "image", "image_id", "image_path", "image_digest"]
-    table = open_index(index).read(columns=columns, use_threads=False)
+    file = open_index(index)
+    if tile_cache(file, index) is not None:
+        return pd.DataFrame(columns=columns)  # tiles that overlap would look alike
+    table = file.read(columns=columns, use_threads=False)
     images = table.filter(pc.is_valid(table["image"])).to_pandas()
     return images.drop_duplicates(["split", "image"])
 

@@ -17,8 +17,11 @@ from mobile_sam.data.images import (
     read_unoriented,
 )
 from mobile_sam.data.index.table import CROWDS, IGNORED, SCHEMA, UNLABELLED
+from mobile_sam.data.index.tile_rows import Tiling, rows_of_tiles
 from mobile_sam.data.masks import Size, boxes_and_areas, decode
 from mobile_sam.data.record import Record
+from mobile_sam.data.tiles import parse_tile_id
+from mobile_sam.data.windows import windowed_size
 
 # The options that the rows of an image depend on.
 ROW_OPTIONS = {
@@ -49,8 +52,11 @@ class Rows(NamedTuple):
     notes: list[str]
 
 
-def read_rows(records: list[Record], options: Data) -> Rows:
-    """Read whole images and their annotations; return their rows."""
+def read_rows(records: list[Record], options: Data, tiling: Tiling | None = None) -> Rows:
+    """Read whole images and their annotations; return their rows.
+
+    tiling: how images that are larger than a tile are cut; None: they are not.
+    """
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     counts, sound = [], []
     problems: list[str] = []
@@ -58,7 +64,7 @@ def read_rows(records: list[Record], options: Data) -> Rows:
     for record in records:
         count, before = 0, len(problems) + len(notes)
         try:
-            facts = check_image(record.image_path, options)
+            facts = _check_image(record, options, tiling)
         except RecordError as error:
             problems.append(str(error))
         else:
@@ -74,16 +80,35 @@ def read_rows(records: list[Record], options: Data) -> Rows:
                 "width": facts.size[1],
                 "format": read.format,
             }
-            if read.segments:
-                count = _append_rows(
-                    columns, image, _segment_columns(read.segments, facts.size, options)
-                )
-            elif not read.problems:
+            segments = _segment_columns(read.segments, facts.size, options)
+            if tiling is not None and tiling.is_large(facts.size) and not read.problems:
+                try:
+                    for tile, added in list(rows_of_tiles(image, segments, options, tiling)):
+                        count += _append_rows(columns, tile, added)
+                except RecordError as error:
+                    problems.append(str(error))
+            elif read.segments:
+                count = _append_rows(columns, image, segments)
+            if not count and not read.problems:
                 reason = None if record.format == UNLABELLED else NO_SEGMENTS
                 count = _append_rows(columns, image, {"left_out": [reason]})
         counts.append(count)
         sound.append(len(problems) + len(notes) == before)
     return Rows(pa.Table.from_pydict(columns, schema=SCHEMA), counts, sound, problems, notes)
+
+
+def _check_image(record: Record, options: Data, tiling: Tiling | None) -> ImageFacts:
+    """Return the facts about an image; of a large one that is read in windows, without a digest."""
+    if tiling is not None:
+        if parse_tile_id(record.image_id, (0, 0)) is not None:
+            raise RecordError(
+                f"{record.image_path}: with data.tile, names that end like {record.image_id!r} are "
+                "those of tiles; rename the image"
+            )
+        size = windowed_size(record.image_path, options)
+        if size is not None and tiling.is_large(size):
+            return ImageFacts("", size, size, orientation=1)
+    return check_image(record.image_path, options)
 
 
 def _check_orientation(record: Record, facts: ImageFacts, read: Annotations, options: Data) -> None:

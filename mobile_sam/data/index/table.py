@@ -19,10 +19,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mobile_sam.config.sections import ImageOptions
-from mobile_sam.data.images import DEFAULT_OPTIONS, RecordError, read_image
+from mobile_sam.config.sections import ImageOptions, Tile
+from mobile_sam.data.images import (
+    DEFAULT_OPTIONS,
+    RecordError,
+    changed_error,
+    read_image,
+    read_verified,
+)
 from mobile_sam.data.index.digest_lookup import Digests, from_hex
 from mobile_sam.data.masks import Mask, decode, decode_crop, union
+from mobile_sam.data.tiles import Window, parse_tile_id
+from mobile_sam.data.windows import DecodedImages, pixel_digest, read_window
 from mobile_sam.metrics.mask_crop import MaskCrop
 from mobile_sam.system.errors import UserError
 from mobile_sam.system.machine_errors import machine_fault
@@ -82,7 +90,8 @@ class IndexedImage:
     """One image of the index with its segments; an image without masks has none.
 
     size: (H, W) in pixels. ignored: segments whose pixels are neither object nor background.
-    options: how the file is decoded into pixels.
+    options: how the file is decoded into pixels. window: of a tile, which is part of an image; its
+    size and its segments are those of the tile. cache: decoded images, for tiles.
     """
 
     image_id: str
@@ -92,6 +101,8 @@ class IndexedImage:
     segments: tuple[Segment, ...]
     ignored: tuple[Segment, ...] = ()
     options: ImageOptions = DEFAULT_OPTIONS
+    window: Window | None = None
+    cache: DecodedImages | None = None
 
     def mask(self, segment: Segment) -> Mask:
         """Decode the mask (H, W) of one of the segments."""
@@ -112,12 +123,28 @@ class IndexedImage:
 
 def read_indexed_image(record: IndexedImage) -> NDArray[np.uint8]:
     """Read the RGB pixels (H, W, 3) of an image. Raises RecordError if its size has changed."""
-    pixels = read_image(record.path, record.options)
+    pixels = _read_pixels(record)
     if pixels.shape[:2] != record.size:
         raise RecordError(
             f"{record.path}: the image changed since it was indexed; run `index` again"
         )
     return pixels
+
+
+def read_verified_image(record: IndexedImage) -> NDArray[np.uint8]:
+    """Read the RGB pixels (H, W, 3) of an image. Raises RecordError if they have changed."""
+    if record.window is None:
+        return read_verified(record.path, record.options, record.digest)
+    pixels = _read_pixels(record)
+    if pixel_digest(pixels) != record.digest:
+        raise changed_error(record.path)
+    return pixels
+
+
+def _read_pixels(record: IndexedImage) -> NDArray[np.uint8]:
+    if record.window is None or record.cache is None:
+        return read_image(record.path, record.options)
+    return read_window(record.path, record.options, record.window, record.cache)
 
 
 def open_index(path: Path) -> pq.ParquetFile:
@@ -170,6 +197,17 @@ def image_options(file: pq.ParquetFile) -> ImageOptions:
     return ImageOptions.model_validate(index_metadata(file).get("images", {}))
 
 
+def tile_cache(file: pq.ParquetFile, path: Path) -> DecodedImages | None:
+    """Return the decoded images beside an index of tiles; None for an index without tiles."""
+    tile = index_metadata(file).get("tile")
+    return None if tile is None else decoded_beside(path, Tile.model_validate(tile))
+
+
+def decoded_beside(index: Path, tile: Tile) -> DecodedImages:
+    """Return the decoded images of an index."""
+    return DecodedImages(index.with_name("decoded"), tile.cache_gb)
+
+
 def check_shapes(path: Path, img_size: int) -> None:
     """Raise DatasetError that lists images in use too thin for a frame of `img_size` pixels.
 
@@ -194,6 +232,7 @@ class Index:
     In `train` and `val`, an image is in use if one of its segments is; in `unlabelled`, if it is in
     neither of the other two splits.
 
+    metadata: for tables that are made from the images: how they are read and cut.
     Each process opens the file at its first access, because an open file must not cross a fork.
     Raises DatasetError when the file is missing, or has no image of the split.
     """
@@ -205,6 +244,9 @@ class Index:
             raise DatasetError(f"{path}: the index has no image for {split!r}")
         self._path = path
         self._options = image_options(file)
+        self._cache = tile_cache(file, path)
+        tile = {} if self._cache is None else {"tile": index_metadata(file)["tile"]}
+        self.metadata = options_metadata(self._options) | tile
         self._length: int = counts["images"]
         self.objects: int = counts["segments"]  # in use
         groups = range(counts["first_group"], counts["first_group"] + counts["groups"])
@@ -231,16 +273,19 @@ class Index:
         start, end = np.searchsorted(images, [position, position + 1])
         rows = table.slice(start, end - start).to_pylist()
         first = rows[0]
+        image_id, size = first["image_id"], (first["height"], first["width"])
         return IndexedImage(
-            image_id=first["image_id"],
+            image_id=image_id,
             path=Path(first["image_path"]),
             digest=first["image_digest"],
-            size=(first["height"], first["width"]),
+            size=size,
             segments=tuple(
                 _segment(row) for row in rows if row["left_out"] is None and row["rle"] is not None
             ),
             ignored=tuple(_segment(row) for row in rows if row["left_out"] is not None),
             options=self._options,
+            window=None if self._cache is None else parse_tile_id(image_id, size),
+            cache=self._cache,
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -55,20 +55,52 @@ def full_view(size: tuple[int, int], img_size: int, mirrored: bool = False) -> G
 
 
 def random_rescale(geometry: Geometry, scale: float, rng: np.random.Generator) -> Geometry:
-    """Rescale the geometry of a whole image by a random factor from 1 - scale to 1 + scale.
+    """Rescale the geometry of an image or a crop by a random factor from 1 - scale to 1 + scale.
 
     A larger image is cropped at random to the model frame; a smaller one is padded.
     """
     factor = 1 + scale * rng.uniform(-1, 1)
     if factor <= 1:
         return replace(geometry, longest=max(round(geometry.longest * factor), 1))
-    rows, columns = (_random_crop(end, factor, rng) for _, end in (geometry.rows, geometry.columns))
+    rows, columns = (_random_crop(side, factor, rng) for side in (geometry.rows, geometry.columns))
     return replace(geometry, rows=rows, columns=columns)
 
 
-def _random_crop(length: int, factor: float, rng: np.random.Generator) -> tuple[int, int]:
+def crop_around(
+    geometry: Geometry, box: tuple[int, int, int, int], rng: np.random.Generator
+) -> Geometry:
+    """Crop a whole image to a random part at its own resolution, which fills the model frame.
+
+    box: xyxy in pixels of the image; its centre is in the crop. A side of the image that is no
+    longer than the frame is not cropped.
+    """
+    side = geometry.longest
+    columns, rows = (
+        _crop_with(length, side, (box[axis] + box[axis + 2]) // 2, rng)
+        for axis, length in ((0, geometry.columns[1]), (1, geometry.rows[1]))
+    )
+    longest = max(rows[1] - rows[0], columns[1] - columns[0])
+    return replace(geometry, rows=rows, columns=columns, longest=min(longest, side))
+
+
+def random_box(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Return the box, xyxy, of a random pixel of an image (H, W)."""
+    y, x = (int(rng.integers(side)) for side in size)
+    return x, y, x + 1, y + 1
+
+
+def _crop_with(length: int, side: int, position: int, rng: np.random.Generator) -> tuple[int, int]:
+    if length <= side:
+        return 0, length
+    least, most = max(0, position - side + 1), min(length - side, position)
+    first = int(rng.integers(least, most, endpoint=True))
+    return first, first + side
+
+
+def _random_crop(side: tuple[int, int], factor: float, rng: np.random.Generator) -> tuple[int, int]:
+    length = side[1] - side[0]
     crop = max(round(length / factor), 1)
-    first = int(rng.integers(length - crop, endpoint=True))
+    first = side[0] + int(rng.integers(length - crop, endpoint=True))
     return first, first + crop
 
 

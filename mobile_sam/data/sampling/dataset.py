@@ -13,7 +13,14 @@ from mobile_sam.config.sections import Augment, Prompts
 from mobile_sam.coordinates import model_frame_size
 from mobile_sam.data.index.table import ConcatIndex, Index, IndexedImage, read_indexed_image
 from mobile_sam.data.masks import Mask
-from mobile_sam.data.sampling.augment import Geometry, colour_jitter, full_view, random_rescale
+from mobile_sam.data.sampling.augment import (
+    Geometry,
+    colour_jitter,
+    crop_around,
+    full_view,
+    random_box,
+    random_rescale,
+)
 from mobile_sam.data.sampling.prompts import (
     VALIDATION_PROMPTS,
     Prompt,
@@ -148,10 +155,15 @@ class TrainingSet(Dataset[Sample]):
         order: order of the segments. If a crop shows no segment, the whole image is used.
         """
         segments = [record.segments[i] for i in order]
-        whole_image = full_view(record.size, self.img_size, mirrored)
+        whole_image = geometry = full_view(record.size, self.img_size, mirrored)
+        if self.augment.crop:
+            rng = self._stream(number, "crop")
+            box = segments[0].box if segments else random_box(record.size, rng)
+            geometry = crop_around(geometry, box, rng)
         if self.augment.scale:
             rng = self._stream(number, "scale")
-            geometry = random_rescale(whole_image, self.augment.scale, rng)
+            geometry = random_rescale(geometry, self.augment.scale, rng)
+        if self.augment.crop or self.augment.scale:
             masks = (geometry.apply(record.mask(s)) for s in segments if geometry.touches(s.box))
             visible = list(islice((mask for mask in masks if mask.any()), self.objects_per_image))
             if visible or not segments:

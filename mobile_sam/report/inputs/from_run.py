@@ -58,7 +58,7 @@ def read_run(config: RunConfig) -> ReportData:
         costs=read_costs(paths.cost),
         training=read_training(config),
         data=read_data(paths.index),
-        groups=config.data.groups,
+        groups=config.data.units,
         origin=Origin(
             read_versions(config),
             {config.run_name: settings_json(config)},

@@ -78,7 +78,7 @@ def read_runs(configs: Sequence[RunConfig]) -> ReportData:
         costs=_costs(configs, checkpoints),
         training=_training(configs),
         data=read_data(RunPaths(first).index),
-        groups=first.data.groups,
+        groups=first.data.units,
         origin=_origin(configs),
     )
 

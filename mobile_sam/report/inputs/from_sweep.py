@@ -180,7 +180,7 @@ def _by_seed(configs: Sequence[RunConfig]) -> list[pd.DataFrame]:
 def _by_image(config: RunConfig) -> pd.DataFrame:
     """Return the sum of IoU and the number of objects, by prompt and image or group."""
     table = read_objects(RunPaths(config).validation(main_checkpoint(config)), config.run_name)
-    unit_of = assign_groups(map(str, table["image_id"].unique()), config.data.groups)
+    unit_of = assign_groups(map(str, table["image_id"].unique()), config.data.units)
     unit = table["image_id"].astype(str).map(unit_of)
     rows = table.assign(unit=unit, prompt=table["prompt"].astype(str))
     return rows.groupby(["prompt", "unit"], observed=True)["iou"].agg(["sum", "size"]).sort_index()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobile_sam.config.sections import ImageOptions
+from mobile_sam.config.sections import ImageOptions, Tile
 from mobile_sam.data.images import read_image
 from mobile_sam.data.masks import EncodedMasks, decode, encode
 from mobile_sam.data.overlays import blend_layers, colour_layer, layer_uri, outline_layer, photo_uri
+from mobile_sam.data.tiles import parse_tile_id
+from mobile_sam.data.windows import DecodedImages, read_window
 from mobile_sam.evaluation.tables import read_metadata
 from mobile_sam.report.inputs.reading import read_masks
 from mobile_sam.report.inputs.report_data import Checkpoint, ReportData
@@ -116,9 +119,13 @@ def load_images(
         checkpoint.name: _by_image(read_masks(checkpoint.table, images, report.first_prompt))
         for checkpoint in report.models
     }
-    stored = read_metadata(report.models[0].table).get("images", {})
-    options = ImageOptions.model_validate(stored)
-    contents = {image: _layers(image, report.models, tables, options) for image in images}
+    stored = read_metadata(report.models[0].table)
+    options = ImageOptions.model_validate(stored.get("images", {}))
+    with TemporaryDirectory() as decoded:
+        # Images of which tiles are shown are decoded once, too.
+        cache = DecodedImages(Path(decoded), Tile.model_validate(stored.get("tile", {})).cache_gb)
+        tiles = cache if "tile" in stored else None
+        contents = {name: _layers(name, report.models, tables, options, tiles) for name in images}
     return {
         name: [
             GalleryImage(
@@ -142,12 +149,20 @@ def _layers(
     models: Sequence[Checkpoint],
     tables: dict[str, dict[str, pd.DataFrame]],
     options: ImageOptions,
+    tiles: DecodedImages | None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[Layer, ...]]:
-    """Return thumbnail, outline and layers of an image."""
+    """Return thumbnail, outline and layers of an image. tiles: None if it cannot be a tile."""
     image_tables = {checkpoint.name: tables[checkpoint.name].get(image) for checkpoint in models}
     rows = {name: table for name, table in image_tables.items() if table is not None and len(table)}
     first = next(iter(rows.values()))
-    thumbnail = _thumbnail(Path(first["image_path"].iloc[0]), options)
+    path = Path(first["image_path"].iloc[0])
+    height, width = (int(first[side].iloc[0]) for side in ("height", "width"))
+    window = None if tiles is None else parse_tile_id(image, (height, width))
+    if window is None or tiles is None:
+        pixels = read_image(path, options)
+    else:
+        pixels = read_window(path, options, window, tiles)
+    thumbnail = _thumbnail(pixels)
     size = thumbnail.shape[:2]
     truth = _masks(first, "truth", size)
     layers = [Layer(TRUTH, colour_layer(truth), None)]
@@ -157,8 +172,8 @@ def _layers(
     return thumbnail, outline_layer(truth, size), tuple(layers)
 
 
-def _thumbnail(path: Path, options: ImageOptions) -> NDArray[np.uint8]:
-    image = Image.fromarray(read_image(path, options))
+def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    image = Image.fromarray(pixels)
     scale = _SIDE / max(image.size)
     if scale < 1:
         width, height = (max(1, round(side * scale)) for side in image.size)

@@ -1,0 +1,129 @@
+"""Windows of large images: tiles of which only their own pixels are read."""
+
+import hashlib
+import json
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+from mobile_sam.config.sections import ImageOptions
+from mobile_sam.data import tiff
+from mobile_sam.data.images import RecordError, read_image, to_rgb8
+from mobile_sam.data.masks import Size
+from mobile_sam.data.tiff import TIFF_ERRORS
+from mobile_sam.data.tiles import Window
+from mobile_sam.system.atomic_files import atomic_write
+
+_OPENED = 8  # images that a process keeps open
+_GIB = 1 << 30
+
+
+def shrink(pixels: NDArray[Any], size: Size) -> NDArray[Any]:
+    """Return pixels (h, w, ...) averaged to a smaller (H, W)."""
+    return (
+        pixels
+        if pixels.shape[:2] == size
+        else cv2.resize(np.ascontiguousarray(pixels), size[::-1], interpolation=cv2.INTER_AREA)
+    )
+
+
+def read_window(
+    path: Path, options: ImageOptions, window: Window, cache: "DecodedImages"
+) -> NDArray[np.uint8]:
+    """Return the RGB pixels (H, W, 3) of a window, as those of `read_image`.
+
+    A TIFF is read in place, block by block. Other images are decoded once, into files of `cache`.
+    Raises RecordError for a file that cannot be read.
+    """
+    x0, y0, x1, y1 = window.box
+    try:
+        with _reading:
+            pixels = np.asarray(_opened(path, options, cache)[y0:y1, x0:x1])
+    except RecordError:
+        raise
+    except (*TIFF_ERRORS, zarr.errors.BaseZarrError) as error:
+        raise RecordError(
+            f"{path}: the image cannot be read at {x0},{y0} ({error}); it is damaged or "
+            "truncated; copy it again"
+        ) from error
+    return shrink(to_rgb8(pixels, path, options), window.size)
+
+
+def pixel_digest(pixels: NDArray[np.uint8]) -> str:
+    """Return a digest of the pixels of a tile."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:32]
+
+
+def windowed_size(path: Path, options: ImageOptions) -> Size | None:
+    """Return (H, W) of a TIFF that is read in place; None for other images."""
+    if path.suffix.lower() not in {".tif", ".tiff"}:
+        return None
+    fixed = not (options.intensity == "min_max" or hasattr(options.intensity, "percentile"))
+    try:
+        with tifffile.TiffFile(path) as file:
+            return tiff.windowed_size(file, deep=fixed) if options.bands is None else None
+    except TIFF_ERRORS:
+        return None  # reading it as a whole names the fault
+
+
+_reading = threading.Lock()  # tifffile's file has one position
+_open_images: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+
+
+def _opened(path: Path, options: ImageOptions, cache: "DecodedImages") -> Any:
+    """Return an open image as an array; the process that opened it is part of the key."""
+    stat = path.stat()
+    key = (os.getpid(), path, stat.st_size, stat.st_mtime_ns, _options_key(options))
+    if key in _open_images:
+        _open_images.move_to_end(key)
+        return _open_images[key]
+    if windowed_size(path, options) is None:
+        image: Any = cache.decoded(path, options)
+    else:
+        image = zarr.open(tifffile.imread(path, aszarr=True, series=0, level=0), mode="r")
+    _open_images[key] = image
+    if len(_open_images) > _OPENED:
+        _open_images.popitem(last=False)
+    return image
+
+
+def _options_key(options: ImageOptions) -> str:
+    return options.model_dump_json(include=set(ImageOptions.model_fields))
+
+
+class DecodedImages(NamedTuple):
+    """Directory of decoded images, which holds up to `limit` GiB; the last used ones are kept."""
+
+    directory: Path
+    limit: float
+
+    def decoded(self, path: Path, options: ImageOptions) -> NDArray[np.uint8]:
+        """Return the RGB pixels (H, W, 3) of an image, mapped from a file."""
+        stat = path.stat()
+        what = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, _options_key(options)]
+        name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
+        target = self.directory / f"{name}.npy"
+        if target.is_file():
+            os.utime(target)
+        else:
+            self._write(target, read_image(path, options))
+        pixels: NDArray[np.uint8] = np.load(target, mmap_mode="r")
+        return pixels
+
+    def _write(self, target: Path, pixels: NDArray[np.uint8]) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        used = self.limit * _GIB - pixels.nbytes
+        for path in sorted(self.directory.glob("*.npy"), key=lambda p: -p.stat().st_mtime):
+            used -= path.stat().st_size
+            if used < 0:
+                path.unlink(missing_ok=True)
+        with atomic_write(target) as unfinished, unfinished.open("wb") as file:
+            np.save(file, pixels)

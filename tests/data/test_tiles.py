@@ -1,0 +1,238 @@
+"""Tiles of large images: where they lie, what they show, and that the rest stays as it is."""
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mobile_sam.config.sections import Data, ImageOptions, Tile
+from mobile_sam.data.images import RecordError, read_image
+from mobile_sam.data.index.build import index_dataset
+from mobile_sam.data.index.groups import assign_groups
+from mobile_sam.data.index.table import (
+    DatasetError,
+    Index,
+    IndexedImage,
+    read_indexed_image,
+    read_verified_image,
+)
+from mobile_sam.data.masks import decode
+from mobile_sam.data.synthetic import write_scenes
+from mobile_sam.data.tiles import Grid, Window, parse_tile_id, source_image, tile_id
+from mobile_sam.data.windows import DecodedImages, read_window, windowed_size
+from mobile_sam.system.errors import UserError
+
+TILE = Tile(size=64, overlap=16)
+
+
+@given(
+    height=st.integers(1, 2000),
+    width=st.integers(1, 2000),
+    side=st.integers(64, 300),
+    overlap=st.integers(0, 63),
+    step=st.sampled_from([1, 2, 4]),
+)
+def test_tiles_cover_the_image_and_overlap_enough(
+    height: int, width: int, side: int, overlap: int, step: int
+) -> None:
+    grid = Grid.of((height, width), Tile(size=side, overlap=overlap), step)
+    for starts, length in ((grid.xs, width), (grid.ys, height)):
+        assert starts[0] == 0
+        assert starts[-1] == max(0, length - side * step)
+        assert all(b - a <= (side - overlap) * step + 1 for a, b in pairwise(starts))
+    windows = grid.windows()
+    assert len({window.size for window in windows}) == 1
+    assert len(set(windows)) == len(grid.xs) * len(grid.ys)
+
+
+def test_ids_of_tiles_are_read_back() -> None:
+    window = Window(2048, 1024, (512, 640), 4)
+    assert tile_id("a/slide_07", window) == "a/slide_07@2048,1024/4"
+    assert parse_tile_id("a/slide_07@2048,1024/4", (512, 640)) == window
+    assert parse_tile_id(tile_id("x@1,2", Window(3, 4, (5, 6))), (5, 6)) == Window(3, 4, (5, 6))
+    assert parse_tile_id("slide_07", (5, 6)) is None
+    assert source_image("x@1,2@3,4") == "x@1,2"
+    assert assign_groups(["s1@0,0", "s1@64,0", "s2"], Data(tile=TILE).units) == {
+        "s1@0,0": "s1",
+        "s1@64,0": "s1",
+        "s2": "s2",
+    }
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (150, 210, 3)).astype(np.uint8)
+DEEP = (PIXELS[..., 0].astype(np.uint16) * 257)[:, ::-1]
+
+
+def write(path: Path, kind: str) -> bool:
+    """Write an image of a kind; return whether it is read in windows."""
+    if kind in {"png", "bmp"}:
+        Image.fromarray(PIXELS).save(path)
+    elif kind == "turned":
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.fromarray(PIXELS).save(path, exif=exif, quality=95)
+    elif kind == "tiles":
+        tifffile.imwrite(path, PIXELS, tile=(32, 48), photometric="rgb", compression="zlib")
+    elif kind == "big":
+        tifffile.imwrite(path, PIXELS[..., 0], tile=(64, 64), bigtiff=True)
+    elif kind == "strips":
+        tifffile.imwrite(path, PIXELS, rowsperstrip=8, photometric="rgb")
+    elif kind == "pyramid":
+        with tifffile.TiffWriter(path) as file:
+            common = {"tile": (32, 32), "photometric": "rgb"}
+            file.write(PIXELS, subifds=1, **common)
+            file.write(PIXELS[::2, ::2], subfiletype=1, **common)
+    elif kind == "deep":
+        tifffile.imwrite(path, DEEP, tile=(32, 32))
+    return kind in {"tiles", "big", "strips", "pyramid"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "png.png",
+        "bmp.bmp",
+        "turned.jpg",
+        *(f"{k}.tif" for k in ("tiles", "big", "strips", "pyramid", "deep")),
+    ],
+)
+def test_a_window_has_the_pixels_of_the_image(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    in_windows = write(path, path.stem)
+    options, cache = ImageOptions(), DecodedImages(tmp_path / "decoded", 1.0)
+    whole = read_image(path, options)
+    assert (windowed_size(path, options) is not None) == in_windows
+    for window in Grid.of(whole.shape[:2], TILE).windows():
+        x0, y0, x1, y1 = window.box
+        assert np.array_equal(read_window(path, options, window, cache), whole[y0:y1, x0:x1])
+    assert len(list(tmp_path.glob("decoded/*.npy"))) == (0 if in_windows else 1)
+
+
+def test_deep_pixels_with_a_fixed_range_are_read_in_windows(tmp_path: Path) -> None:
+    path, options = tmp_path / "deep.tif", ImageOptions(intensity="bit_depth")
+    write(path, "deep")
+    assert windowed_size(path, options) == DEEP.shape
+    window = Window(10, 20, (64, 64))
+    pixels = read_window(path, options, window, DecodedImages(tmp_path / "decoded", 1.0))
+    assert np.array_equal(pixels, read_image(path, options)[20:84, 10:74])
+
+
+def test_a_step_averages_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write(path, "png")
+    cache = DecodedImages(tmp_path / "decoded", 1.0)
+    small = read_window(path, ImageOptions(), Window(8, 4, (20, 30), 2), cache)
+    expected = PIXELS[4:44, 8:68].reshape(20, 2, 30, 2, 3).mean((1, 3))
+    assert np.abs(small - expected).max() <= 0.5
+
+
+def test_decoded_images_stay_within_their_limit(tmp_path: Path) -> None:
+    size = PIXELS.nbytes / 2**30
+    cache = DecodedImages(tmp_path / "decoded", 2.5 * size)
+    for name in "abc":
+        path = tmp_path / f"{name}.png"
+        write(path, "png")
+        read_window(path, ImageOptions(), Window(0, 0, (8, 8)), cache)
+    assert len(list(cache.directory.glob("*.npy"))) == 2
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images of 200 pixels, in tiled TIFFs, and two of 64 pixels, with label maps."""
+    directory = tmp_path_factory.mktemp("slides")
+    for split, seed in (("train", 0), ("val", 10)):
+        for size, number in ((200, 0), (64, 1)):
+            part = directory / f"{split}{size}"
+            write_scenes(part, 1, size, seed + number)
+            target = directory / split
+            (target / "image").mkdir(parents=True, exist_ok=True)
+            (target / "mask").mkdir(parents=True, exist_ok=True)
+            (image,) = (part / "image").iterdir()
+            name = f"{'slide' if size == 200 else 'small'}"
+            tifffile.imwrite(
+                target / "image" / f"{name}.tif",
+                np.asarray(Image.open(image)),
+                tile=(32, 32),
+                photometric="rgb",
+            )
+            (mask,) = (part / "mask").iterdir()
+            shutil.move(mask, target / "mask" / (name + mask.suffix))
+            shutil.rmtree(part)
+    return directory
+
+
+def indexed(directory: Path, target: Path, **options: Any) -> dict[str, list[IndexedImage]]:
+    sources = {s: (directory / s / "image", directory / s / "mask") for s in ("train", "val")}
+    index_dataset(sources, target, Data(**options))
+    indexes = {split: Index(target, split) for split in sources}
+    return {split: [index[n] for n in range(len(index))] for split, index in indexes.items()}
+
+
+def test_each_object_is_in_tiles_that_show_it_and_validated_once(
+    slides: Path, tmp_path: Path
+) -> None:
+    whole = indexed(slides, tmp_path / "whole.parquet")
+    tiled = indexed(slides, tmp_path / "tiled.parquet", tile=TILE)
+    for split in ("train", "val"):
+        (slide,) = (image for image in whole[split] if image.image_id == "slide")
+        tiles = [image for image in tiled[split] if image.image_id.startswith("slide@")]
+        names = [segment.segment_id for tile in tiles for segment in tile.segments]
+        assert set(names) == {segment.segment_id for segment in slide.segments}
+        if split == "val":
+            assert len(names) == len(set(names))
+        pixels = read_image(slide.path)
+        for tile in tiles:
+            assert tile.window is not None
+            x0, y0, x1, y1 = tile.window.box
+            if tile.window.step == 1:
+                assert np.array_equal(read_indexed_image(tile), pixels[y0:y1, x0:x1])
+            assert np.array_equal(read_verified_image(tile), read_indexed_image(tile))
+            for segment in tile.segments:
+                (original,) = (s for s in slide.segments if s.segment_id == segment.segment_id)
+                inside = slide.mask(original)[y0:y1, x0:x1]
+                if tile.window.step == 1:
+                    assert np.array_equal(decode(segment.rle, tile.size), inside)
+                    assert segment.area == inside.sum()
+                else:
+                    assert max(np.ptp(np.nonzero(slide.mask(original)), axis=1)) >= 64
+
+
+def test_images_no_larger_than_a_tile_are_as_without_tiles(slides: Path, tmp_path: Path) -> None:
+    whole = indexed(slides, tmp_path / "whole.parquet")
+    tiled = indexed(slides, tmp_path / "tiled.parquet", tile=TILE)
+    for split in ("train", "val"):
+        (one,) = (image for image in whole[split] if image.image_id == "small")
+        (other,) = (image for image in tiled[split] if image.image_id == "small")
+        assert other.window is None
+        assert (one.digest, one.segments, one.size) == (other.digest, other.segments, other.size)
+
+
+def test_a_truncated_image_is_named_and_others_are_kept(slides: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(slides, tmp_path / "data"))
+    path = data / "train" / "image" / "slide.tif"
+    path.write_bytes(path.read_bytes()[:60_000])
+    with pytest.raises(DatasetError, match=r"slide\.tif: the image cannot be read"):
+        indexed(data, tmp_path / "index.parquet", tile=TILE)
+
+
+def test_changed_pixels_and_wrong_settings_are_named(slides: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(slides, tmp_path / "data"))
+    image = indexed(data, tmp_path / "index.parquet", tile=TILE)["train"][0]
+    pixels = np.asarray(Image.open(image.path)) // 2
+    tifffile.imwrite(image.path, pixels, tile=(32, 32), photometric="rgb")
+    with pytest.raises(RecordError, match="the image has changed since it was indexed"):
+        read_verified_image(image)
+    shutil.move(image.path, image.path.with_name("a@3,4.tif"))
+    (mask,) = (data / "train" / "mask").glob("slide*")
+    shutil.move(mask, mask.with_name(f"a@3,4{mask.suffix}"))
+    with pytest.raises(UserError, match=r"names that end like 'a@3,4' are those of tiles"):
+        indexed(data, tmp_path / "index.parquet", tile=TILE)
+    with pytest.raises(ValueError, match="overlap: 64 must be less than size, 64"):
+        Tile(size=64, overlap=64)
