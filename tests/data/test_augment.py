@@ -149,7 +149,7 @@ def test_a_crop_shows_an_object_at_the_resolution_of_the_image(tmp_path: Path) -
     places = set()
     for sample in samples(index, Augment(crop=True), 60, objects_per_image=3):
         assert sample.valid.all(), "the frame is filled"
-        assert torch.equal(sample.masks.any(0) & ~white(sample), torch.zeros(64, 64, dtype=bool))
+        assert not (sample.masks.any(0) & ~white(sample)).any()
         assert sample.masks.flatten(1).sum(1).max() > 20 * 20 / 4, "the centre of one is inside"
         assert sample.masks.flatten(1).sum(1).max() <= 20 * 20, "it is not enlarged"
         places.add(tuple(sample.masks[0].nonzero()[0].tolist()))
