@@ -105,6 +105,13 @@ def segment(args: Arguments) -> None:
         raise DatasetError("\n".join(images.problems))
     mask_source = _mask_source(args, images.records)
     model, source = _model(args)
+    tile = getattr(model.image_options, "tile", None)
+    source["tile"] = None if tile is None else tile.model_dump()
+    if args.boxes and tile is not None:
+        raise ConfigError(
+            "--boxes: boxes are in whole images, and data.tile cuts them; give --data "
+            "'{\"tile\": null}' to resize whole images"
+        )
     print(segment_directory(model, images, args.out, mask_source, source, args.overlays))
 
 

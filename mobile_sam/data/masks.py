@@ -246,11 +246,23 @@ def decode_crop(counts: bytes, size: Size, box: tuple[int, int, int, int]) -> Ma
 
 
 def encode_crop(crop: MaskCrop) -> bytes:
-    """Return the code of a mask in its image, as `encode` does."""
-    x0, y0, x1, y1 = crop.box
-    canvas = np.zeros(crop.size, dtype=np.uint8, order="F")
-    canvas[y0:y1, x0:x1] = crop.pixels
-    return coco.encode(canvas)["counts"]
+    """Return the code of a mask in its image, as `encode` does; the time depends on the crop."""
+    height, width = crop.pixels.shape
+    # Background above and below each column keeps its runs apart from those of the next one.
+    columns = np.zeros((width, height + 2), dtype=bool)
+    columns[:, 1:-1] = crop.pixels.T
+    flips = np.flatnonzero(columns.ravel()[1:] != columns.ravel()[:-1]) + 1
+    column, row = np.divmod(flips, height + 2)
+    places = (crop.x0 + column) * crop.size[0] + crop.y0 + row - 1
+    starts, ends = places[::2], places[1::2]
+    # Runs go on from the last pixel of a column to the first of the next.
+    goes_on = starts[1:] == ends[:-1]
+    starts = np.delete(starts, np.flatnonzero(goes_on) + 1)
+    ends = np.delete(ends, np.flatnonzero(goes_on))
+    bounds = np.r_[0, np.stack([starts, ends], axis=1).ravel(), crop.size[0] * crop.size[1]]
+    counts = np.diff(bounds)
+    counts = counts[:-1] if counts[-1] == 0 else counts
+    return _compress_runs(counts, np.zeros(len(counts), dtype=np.int64), 1)[0]
 
 
 def _columns(counts: bytes, height: int, x0: int, x1: int) -> Mask:

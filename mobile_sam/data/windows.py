@@ -14,9 +14,9 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from mobile_sam.config.sections import ImageOptions
+from mobile_sam.config.sections import ImageOptions, Tile
 from mobile_sam.data import tiff
-from mobile_sam.data.images import RecordError, read_image, to_rgb8
+from mobile_sam.data.images import RecordError, open_image, read_image, to_rgb8
 from mobile_sam.data.masks import Size
 from mobile_sam.data.tiff import TIFF_ERRORS
 from mobile_sam.data.tiles import Window
@@ -72,6 +72,24 @@ def windowed_size(path: Path, options: ImageOptions) -> Size | None:
             return tiff.windowed_size(file, deep=fixed) if options.bands is None else None
     except TIFF_ERRORS:
         return None  # reading it as a whole names the fault
+
+
+def is_large(path: Path, options: ImageOptions, tile: Tile) -> bool:
+    """Return whether an image is larger than a tile; False for a file that is no image."""
+    size = windowed_size(path, options)
+    if size is None:
+        try:
+            with open_image(path, path, options) as image:
+                size = image.size[::-1]
+        except RecordError:
+            return False  # reading it as a whole names the fault
+    return max(size) > tile.size
+
+
+def upright_size(path: Path, options: ImageOptions, cache: "DecodedImages") -> Size:
+    """Return (H, W) of an image of which windows are read. Raises RecordError."""
+    height, width = _opened(path, options, cache).shape[:2]
+    return height, width
 
 
 _reading = threading.Lock()  # tifffile's file has one position
