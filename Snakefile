@@ -51,6 +51,7 @@ from mobile_sam.pipeline.rules import (
     checkpoint_inputs,
     cost_variants,
     dataset_inputs,
+    halvings,
     report_inputs,
     rung_inputs,
     rung_trainings,
@@ -114,6 +115,7 @@ rule all:
             for group in RUNS.variants
         ],
         weights=lambda wildcards: finished_variants(wildcards),
+        decisions=halvings(RUNS),
         comparisons=[
             comparison_directory(runs) / "index.html"
             for runs in comparable_runs(RUNS.alone)

@@ -224,7 +224,7 @@ def print_tables(table: pd.DataFrame) -> None:
         masks = f", {scene.labelled} images with masks" if scene.labelled else ""
         print(
             f"\n**{name}**: {scene.data}{masks}; a teacher of {scene.teacher_epochs} epochs; "
-            f"{rows['seconds'].iloc[0]:.0f} s for each run, {rows['seeds'].iloc[0]} seeds\n"
+            f"{rows['seconds'].iloc[0]:.0f} s for each run, {rows['seeds'].iloc[0]:.0f} seeds\n"
         )
         print("| recipe | epochs | minutes | mIoU box | 95 % interval | vs. best | p | point |")
         print("|---|---|---|---|---|---|---|---|")

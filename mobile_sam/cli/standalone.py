@@ -83,7 +83,7 @@ def evaluate(args: Arguments) -> None:
     )
     title = ", ".join(table.stem for table in tables[1:])
     costs = paths.costs if args.benchmark_repeats else None
-    options = (config.mask_threshold, args.examples, costs, config.data.groups)
+    options = (config.mask_threshold, args.examples, costs, config.data.units)
     print(write_evaluation(tables, paths.report, title, *options))
 
 

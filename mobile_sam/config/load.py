@@ -83,6 +83,8 @@ def resolve(names: object, overlay: str | None, overrides: Mapping[str, Any]) ->
     """
     names = _names_as_text(names)
     overrides = {key: _parse_value(value) for key, value in overrides.items()}
+    if "sweep" in overrides:
+        overrides["sweep"] = _parse_leaves(overrides["sweep"])
     overrides = with_new_names(overrides, "--config")
     _check_texts(overrides)
     shared = {key: value for key, value in overrides.items() if key in SHARED_KEYS}
@@ -431,12 +433,17 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _parse_value(value: Any) -> Any:
-    """Parse a value of the command line: Snakemake passes `null` and numbers in lists as text."""
+def _parse_leaves(value: Any) -> Any:
+    """Parse the values in lists and objects: Snakemake passes numbers in them as text."""
     if isinstance(value, dict):
-        return {key: _parse_value(each) for key, each in value.items()}
+        return {key: _parse_leaves(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_parse_value(each) for each in value]
+        return [_parse_leaves(each) for each in value]
+    return _parse_value(value)
+
+
+def _parse_value(value: Any) -> Any:
+    """Parse a value of the command line: Snakemake passes `null` and JSON as text."""
     if isinstance(value, str):
         try:
             return json.loads(value)

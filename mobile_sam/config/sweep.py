@@ -157,10 +157,12 @@ def combination_members(run_name: str, values: Mapping[str, Combination]) -> dic
     """
     members: dict[str, list[str]] = {}
     for name, of_variant in values.items():
-        parts = name.removeprefix(f"{run_name}-").split("-")
-        left_out = {f"{key}{of_variant.get(key)}" for key in REPLICATES}
-        combination = "-".join(part for part in parts if part not in left_out) or "the run"
-        members.setdefault(combination, []).append(name)
+        parts = name.removeprefix(f"{run_name}-").split("-")[::-1]
+        for key in REPLICATES:
+            part = f"{key}{of_variant.get(key)}"
+            if part in parts:
+                parts.remove(part)  # the last one; a recipe before it may have the same name
+        members.setdefault("-".join(parts[::-1]) or "the run", []).append(name)
     return members
 
 

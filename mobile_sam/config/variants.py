@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mobile_sam.config.parsing import parse_config
-from mobile_sam.config.run import RunConfig
+from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
 from mobile_sam.config.schedule import canonical, normalise, scale
 from mobile_sam.config.sweep import RECIPE, Combination, combination_members
 from mobile_sam.system.errors import ConfigError
@@ -35,19 +35,39 @@ def with_layer(settings: Settings, layer: Settings, source: str) -> Settings:
     `num_epochs` scales the schedule and the epochs of `sweep_stop` unless the layer has its own.
     source: the layer, for messages.
     """
-    scaled = [key for key in ("stage_schedule", "sweep_stop") if settings.get(key)]
-    scaled = [key for key in scaled if key not in layer]
-    if scaled and "num_epochs" in layer:
-        lower = parse_config(settings, source)  # the schedule must be valid before it is scaled
+    if "num_epochs" not in layer:
+        return settings | layer
+    above = settings | layer | {"stage_schedule": [], "sweep_stop": None}
+    if settings.get("stage_schedule") and "stage_schedule" not in layer:
+        # The schedule must be valid before it is scaled.
+        lower = parse_config(settings | {"sweep_stop": None}, source)
         normalise(lower, source)
-        new = parse_config(settings | layer | {"stage_schedule": []}, source).num_epochs
-        if "stage_schedule" in scaled:
-            schedule = scale(settings["stage_schedule"], lower.num_epochs, new, source)
-            layer = layer | {"stage_schedule": schedule}
-        if "sweep_stop" in scaled and lower.sweep_stop is not None:
-            epochs = {max(1, round(e * new / lower.num_epochs)) for e in lower.sweep_stop.epochs}
-            layer = layer | {"sweep_stop": settings["sweep_stop"] | {"epochs": sorted(epochs)}}
+        new = parse_config(above, source).num_epochs
+        schedule = scale(settings["stage_schedule"], lower.num_epochs, new, source)
+        layer = layer | {"stage_schedule": schedule}
+    if settings.get("sweep_stop") and "sweep_stop" not in layer:
+        layer = layer | {"sweep_stop": _scaled_stop(settings, settings | layer, source)}
     return settings | layer
+
+
+def _scaled_stop(before: Settings, after: Settings, source: str) -> Any:
+    """Return `sweep_stop` with its epochs at the same places of the stages as before."""
+    stop = before["sweep_stop"]
+    epochs = stop.get("epochs") if isinstance(stop, dict) else None
+    if not isinstance(epochs, list) or not all(isinstance(epoch, int) for epoch in epochs):
+        return stop  # an error, which is found when all layers are merged
+    old, new = (
+        normalise(parse_config(settings | {"sweep_stop": None}, source), source)
+        for settings in (before, after)
+    )
+    scaled = set()
+    for epoch in epochs:
+        for was, now in zip(old, new, strict=False):
+            if was.start_epoch < epoch <= was.end_epoch:
+                part = (epoch - was.start_epoch) / (was.end_epoch - was.start_epoch)
+                place = now.start_epoch + max(1, round(part * (now.end_epoch - now.start_epoch)))
+                scaled.add(max(1, min(place, new[-1].end_epoch - 1)))
+    return stop | {"epochs": sorted(scaled) or epochs}
 
 
 def with_combination(settings: Settings, combination: Combination, source: str) -> Settings:
@@ -60,34 +80,46 @@ def with_combination(settings: Settings, combination: Combination, source: str) 
     if FOLD in combination:
         fold = {"number": combination.pop(FOLD), "of": config.folds}
         settings["data"] = (settings.get("data") or {}) | {"fold": fold}
-    stages = _entries_of_stages(config, settings, source)
-    of_run = {key: v for key, v in combination.items() if key.split(".")[0] not in stages}
-    for key, value in of_run.items():
-        first, *rest = key.split(".")
-        if key in _FIXED or first in _FIXED:
+    of_run = {k: v for k, v in combination.items() if k.split(".")[0] in RunConfig.model_fields}
+    for key in of_run:
+        if key in _FIXED or key.split(".")[0] in _FIXED:
             raise ConfigError(
                 f"{source}: sweep: {key!r} cannot differ between variants, which have one project "
                 "and the same validation images; make runs of their own"
             )
-        if first not in RunConfig.model_fields:
+    # In one layer, so that a schedule is not scaled to the number of epochs beside it.
+    settings = with_layer(settings, {k: v for k, v in of_run.items() if "." not in k}, source)
+    for key in (key for key in of_run if "." in key):
+        first, *rest = key.split(".")
+        where = f"{source}: sweep: {key!r}"
+        settings = settings | {first: _replaced(settings.get(first), rest, of_run[key], where)}
+    return _with_stage_keys(
+        settings, {k: v for k, v in combination.items() if k not in of_run}, source
+    )
+
+
+def _with_stage_keys(settings: Settings, values: Combination, source: str) -> Settings:
+    """Return settings with the values of keys of stages. Raises ConfigError for another key."""
+    if not values:
+        return settings
+    stages = _entries_of_stages(parse_config(settings, source), settings, source)
+    schedule = [dict(entry) for entry in settings.get("stage_schedule", [])]
+    for key, value in values.items():
+        first, *rest = key.split(".")
+        if first not in stages:
             known = ", ".join(sorted(stages)) or "none, because stage_schedule is empty"
             raise ConfigError(
                 f"{source}: sweep: {key!r} is neither a key of a run nor a stage with its key; the "
                 f"stages are {known}"
             )
-        layer = {first: _replaced(settings.get(first), rest, value, f"{source}: sweep: {key!r}")}
-        settings = with_layer(settings, layer, source)
-    schedule = [dict(entry) for entry in settings.get("stage_schedule", [])]
-    for key in (key for key in combination if key not in of_run):
-        first, *rest = key.split(".")
         if not rest:
             raise ConfigError(
                 f"{source}: sweep: {key!r} is a stage; add a key, {key}.learning_rate"
             )
         where = f"{source}: sweep: {key!r}"
         entry = schedule[stages[first]]
-        entry[rest[0]] = _replaced(entry.get(rest[0]), rest[1:], combination[key], where)
-    return settings | ({"stage_schedule": schedule} if schedule else {})
+        entry[rest[0]] = _replaced(entry.get(rest[0]), rest[1:], value, where)
+    return settings | {"stage_schedule": schedule}
 
 
 # The sweep itself, the place of the variants, and what they are validated on.
@@ -127,7 +159,7 @@ def check_stop(
                 f"{source}: sweep_stop.epochs: {stop.epochs[-1]} is not below num_epochs of "
                 f"variant {name}, which is {variant.num_epochs}; leave it out"
             )
-        for key in ("val_images", "selection_metric"):
+        for key in ("val_images", "selection_metric", "objects_per_image"):
             if getattr(variant, key) != getattr(config, key):
                 raise ConfigError(
                     f"{source}: sweep_stop: {key} differs between variants, which would be "
@@ -144,9 +176,11 @@ def check_stop(
 
 
 def _training_until(config: RunConfig, epoch: int) -> tuple[str, ...]:
-    """Return the settings that the weights after some epochs depend on."""
-    stages = normalise(config)
-    return tuple(canonical(config, stage) for stage in stages if stage.start_epoch < epoch)
+    """Return the settings that the weights after some epochs depend on, with those of the data."""
+    keys = {*DIRECTORY_KEYS, "unlabelled_img_dir", "data", "synthetic"}
+    data = config.model_dump_json(include=keys)
+    stages = [stage for stage in normalise(config) if stage.start_epoch < epoch]
+    return data, *(canonical(config, stage) for stage in stages)
 
 
 def _entries_of_stages(config: RunConfig, settings: Settings, source: str) -> dict[str, int]:

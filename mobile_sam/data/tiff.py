@@ -115,6 +115,8 @@ def windowed_size(file: tifffile.TiffFile, deep: bool) -> tuple[int, int] | None
     grey = kind == "MINISBLACK" and series.axes == "YX"
     colour = (kind == "RGB" or (kind == "YCBCR" and lossy)) and page.samplesperpixel in {3, 4}
     values = page.dtype == np.uint8 or getattr(page.dtype, "kind", "") in ("uif" if deep else "")
+    # Not of 2 or 4 bits, nor with colours that are multiplied with their opacity.
+    plain &= page.bitspersample == 8 * page.dtype.itemsize and 1 not in page.extrasamples
     small = int(np.prod(page.chunks)) * page.dtype.itemsize <= _LARGEST_BLOCK
     if not (plain and (grey or colour) and values and small):
         return None

@@ -75,6 +75,13 @@ class Grid(NamedTuple):
         height, width = (math.ceil(min(self.side, length) / self.step) for length in self.size)
         return [Window(x, y, (height, width), self.step) for y in ys for x in xs]
 
+    def contains(self, box: Box) -> bool:
+        """Return whether a tile shows all of a box."""
+        x0, y0, x1, y1 = box
+        return any(x <= x0 and x1 <= x + self.side for x in self.xs) and any(
+            y <= y0 and y1 <= y + self.side for y in self.ys
+        )
+
     def windows(self) -> list[Window]:
         """Return all tiles, row by row."""
         return self.touching((0, 0, self.size[1], self.size[0]))

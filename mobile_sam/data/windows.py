@@ -5,6 +5,8 @@ import json
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from mobile_sam.data.masks import Size
 from mobile_sam.data.tiff import TIFF_ERRORS
 from mobile_sam.data.tiles import Window
 from mobile_sam.system.atomic_files import atomic_write
+from mobile_sam.system.machine_errors import machine_fault
 
 _OPENED = 8  # images that a process keeps open
 _GIB = 1 << 30
@@ -44,22 +47,46 @@ def read_window(
     Raises RecordError for a file that cannot be read.
     """
     x0, y0, x1, y1 = window.box
+    with _naming_damage(path), _reading:
+        image = _opened(path, options, cache)
+    rows = window.step * max(1, _BAND // window.step)
+    bands = []
+    for top in range(y0, y1, rows):
+        bottom = min(top + rows, y1)
+        with _naming_damage(path), _reading:
+            pixels = to_rgb8(np.asarray(image[top:bottom, x0:x1]), path, options)
+        # Beyond the image, its last row and column go on.
+        missing = [(0, bottom - top - pixels.shape[0]), (0, x1 - x0 - pixels.shape[1]), (0, 0)]
+        whole = np.pad(pixels, missing, mode="edge") if any(map(any, missing)) else pixels
+        size = (bottom - top) // window.step, window.size[1]
+        bands.append(shrink(whole, size))
+    return bands[0] if len(bands) == 1 else np.concatenate(bands)
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """Turn what libraries raise for a damaged image into RecordError; not a full disk."""
     try:
-        with _reading:
-            pixels = np.asarray(_opened(path, options, cache)[y0:y1, x0:x1])
+        yield
     except RecordError:
         raise
-    except (*TIFF_ERRORS, zarr.errors.BaseZarrError) as error:
+    except (*TIFF_ERRORS, zarr.errors.BaseZarrError, *_ABSURD_SIZES) as error:
+        if machine_fault(error):
+            raise
         raise RecordError(
-            f"{path}: the image cannot be read at {x0},{y0} ({error}); it is damaged or "
-            "truncated; copy it again"
+            f"{path}: the image cannot be read ({error}); it is damaged or truncated; copy it again"
         ) from error
-    return shrink(to_rgb8(pixels, path, options), window.size)
+
+
+_BAND = 1024  # rows that are read at once
+_ABSURD_SIZES = (AssertionError, OverflowError, MemoryError)  # that damaged files claim
 
 
 def pixel_digest(pixels: NDArray[np.uint8]) -> str:
-    """Return a digest of the pixels of a tile."""
-    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:32]
+    """Return a digest of the pixels of a tile, (H, W, 3)."""
+    digest = hashlib.sha256(f"{pixels.shape}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()[:32]
 
 
 def windowed_size(path: Path, options: ImageOptions) -> Size | None:
@@ -70,25 +97,28 @@ def windowed_size(path: Path, options: ImageOptions) -> Size | None:
     try:
         with tifffile.TiffFile(path) as file:
             return tiff.windowed_size(file, deep=fixed) if options.bands is None else None
-    except TIFF_ERRORS:
+    except (*TIFF_ERRORS, *_ABSURD_SIZES):
         return None  # reading it as a whole names the fault
 
 
 def is_large(path: Path, options: ImageOptions, tile: Tile) -> bool:
     """Return whether an image is larger than a tile; False for a file that is no image."""
-    size = windowed_size(path, options)
-    if size is None:
-        try:
-            with open_image(path, path, options) as image:
-                size = image.size[::-1]
-        except RecordError:
-            return False  # reading it as a whole names the fault
-    return max(size) > tile.size
+    try:
+        with open_image(path, path, options) as image:
+            return max(image.size) > tile.size
+    except RecordError:
+        pass  # a TIFF that Pillow does not know, or a large one
+    try:
+        with tifffile.TiffFile(path) as file:
+            return max(file.pages.first.shape) > tile.size
+    except (*TIFF_ERRORS, *_ABSURD_SIZES):
+        return False  # reading it as a whole names the fault
 
 
 def upright_size(path: Path, options: ImageOptions, cache: "DecodedImages") -> Size:
     """Return (H, W) of an image of which windows are read. Raises RecordError."""
-    height, width = _opened(path, options, cache).shape[:2]
+    with _naming_damage(path), _reading:
+        height, width = _opened(path, options, cache).shape[:2]
     return height, width
 
 
@@ -129,19 +159,25 @@ class DecodedImages(NamedTuple):
         what = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, _options_key(options)]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
         target = self.directory / f"{name}.npy"
-        if target.is_file():
+        with suppress(OSError):  # another process may own the file, or delete it
             os.utime(target)
-        else:
-            self._write(target, read_image(path, options))
-        pixels: NDArray[np.uint8] = np.load(target, mmap_mode="r")
+        try:
+            pixels: NDArray[np.uint8] = np.load(target, mmap_mode="r")
+        except FileNotFoundError:
+            pixels = read_image(path, options)
+            self._write(target, pixels)
         return pixels
 
     def _write(self, target: Path, pixels: NDArray[np.uint8]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        used = self.limit * _GIB - pixels.nbytes
-        for path in sorted(self.directory.glob("*.npy"), key=lambda p: -p.stat().st_mtime):
-            used -= path.stat().st_size
-            if used < 0:
+        kept = {}
+        for path in self.directory.glob("*.npy"):
+            with suppress(FileNotFoundError):  # another process has deleted it
+                kept[path] = path.stat()
+        space = self.limit * _GIB - pixels.nbytes
+        for path, stat in sorted(kept.items(), key=lambda item: -item[1].st_mtime):
+            space -= stat.st_size
+            if space < 0:
                 path.unlink(missing_ok=True)
         with atomic_write(target) as unfinished, unfinished.open("wb") as file:
             np.save(file, pixels)

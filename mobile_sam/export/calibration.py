@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mobile_sam.config.sections import ImageOptions
 from mobile_sam.data.images import DEFAULT_OPTIONS, read_image
-from mobile_sam.data.index.table import DatasetError, Index, IndexedImage
+from mobile_sam.data.index.table import DatasetError, Index, IndexedImage, read_indexed_image
 from mobile_sam.data.masks import Mask
 from mobile_sam.data.records import find_unlabelled
 from mobile_sam.data.transforms import image_to_model_frame
@@ -32,7 +32,9 @@ class EvaluationImage:
     options: ImageOptions = DEFAULT_OPTIONS
 
     def pixels(self) -> NDArray[np.uint8]:
-        """Read the RGB pixels (H, W, 3) of the image."""
+        """Read the RGB pixels (H, W, 3) of the image, or of the tile."""
+        if self.record is not None:
+            return read_indexed_image(self.record)
         return read_image(self.path, self.options)
 
     def prompts(self, image_size: tuple[int, int]) -> list[dict[str, Any]]:
@@ -52,19 +54,15 @@ class EvaluationImage:
 
 @dataclass(frozen=True)
 class ExportImages:
-    """Images for an export: some calibrate int8, others evaluate all forms.
+    """Images for an export: some calibrate int8, others evaluate all forms."""
 
-    options: how the calibration images are read.
-    """
-
-    calibration: Sequence[Path]
+    calibration: Sequence[EvaluationImage]
     evaluation: Sequence[EvaluationImage]
-    options: ImageOptions = DEFAULT_OPTIONS
 
     def frames(self, img_size: int) -> Iterator[NDArray[np.float32]]:
         """Yield the calibration images in the model frame, (1, 3, S, S) each."""
-        for path in self.calibration:
-            yield image_to_model_frame(read_image(path, self.options), img_size)[None].numpy()
+        for image in self.calibration:
+            yield image_to_model_frame(image.pixels(), img_size)[None].numpy()
 
 
 def images_from_index(path: Path, count: int) -> ExportImages:
@@ -72,13 +70,14 @@ def images_from_index(path: Path, count: int) -> ExportImages:
 
     Raises DatasetError if there is no index, or a split of it is empty.
     """
-    train, val = (Index(path, split) for split in ("train", "val"))
-    records = [val[number] for number in evenly_spaced(len(val), count)]
-    return ExportImages(
-        [train[number].path for number in evenly_spaced(len(train), count)],
-        [EvaluationImage(record.path, record, record.options) for record in records],
-        train.options,
-    )
+    return ExportImages(*(from_index(path, split, count) for split in ("train", "val")))
+
+
+def from_index(path: Path, split: str, count: int) -> list[EvaluationImage]:
+    """Select up to `count` images of a split. Raises the errors of `Index`."""
+    index = Index(path, split)
+    records = [index[number] for number in evenly_spaced(len(index), count)]
+    return [EvaluationImage(record.path, record, record.options) for record in records]
 
 
 def images_from_directory(
@@ -92,9 +91,9 @@ def images_from_directory(
     if listing.problems:
         raise DatasetError("\n".join(listing.problems))
     paths = [record.image_path for record in listing.records]
-    selected = [paths[number] for number in evenly_spaced(len(paths), 2 * count)]
-    evaluation = [EvaluationImage(path, options=options) for path in selected[1::2] or selected]
-    return ExportImages(selected[::2], evaluation, options)
+    chosen = [paths[number] for number in evenly_spaced(len(paths), 2 * count)]
+    selected = [EvaluationImage(path, options=options) for path in chosen]
+    return ExportImages(selected[::2], selected[1::2] or selected)
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:

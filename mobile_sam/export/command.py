@@ -7,12 +7,11 @@ from typing import Any
 
 from mobile_sam.config.run import RunConfig
 from mobile_sam.config.sections import ImageOptions
-from mobile_sam.data.index.table import Index
 from mobile_sam.export.bundle import format_table, write_bundle
 from mobile_sam.export.calibration import (
     EvaluationImage,
     ExportImages,
-    evenly_spaced,
+    from_index,
     images_from_directory,
     images_from_index,
 )
@@ -105,10 +104,7 @@ def _page_examples(config: RunConfig | None, images: Path | None) -> list[Evalua
     """Select examples for a page from the directory, or from the run's validation split."""
     if images is not None:
         selected = images_from_directory(images, _PAGE_EXAMPLES, _image_options(config))
-        others = [EvaluationImage(path, options=selected.options) for path in selected.calibration]
-        return [*selected.evaluation, *others][:_PAGE_EXAMPLES]
+        return [*selected.evaluation, *selected.calibration][:_PAGE_EXAMPLES]
     if config is None:
         return []
-    index = Index(RunPaths(config).index, "val")
-    records = [index[number] for number in evenly_spaced(len(index), _PAGE_EXAMPLES)]
-    return [EvaluationImage(record.path, record, record.options) for record in records]
+    return from_index(RunPaths(config).index, "val", _PAGE_EXAMPLES)

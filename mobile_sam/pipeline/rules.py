@@ -20,7 +20,7 @@ from mobile_sam.config.run import RunConfig
 from mobile_sam.config.schedule import needs_features, normalise, stage_at
 from mobile_sam.config.stage import Stage
 from mobile_sam.config.teachers import named_teachers, start_reference
-from mobile_sam.paths import RunPaths, extra_checkpoints
+from mobile_sam.paths import RunPaths, extra_checkpoints, halving_file
 from mobile_sam.pipeline.fingerprints import student_size
 
 Inputs = dict[str, list[Path]]  # by their names in the rule
@@ -185,6 +185,15 @@ def sweep_inputs(
         tables += [each.validation(name) for name in names]
     cost = [RunPaths(runs[name]).cost for name in cost_variants(runs, group)]
     return {"validation": tables, "metrics": metrics, "cost": cost}
+
+
+def halvings(runs: Runs) -> list[Path]:
+    """Return the files of all decisions of `sweep_stop`."""
+    return [
+        halving_file(RunPaths(group.config).sweep, epoch)
+        for group in runs.variants
+        for epoch in (group.config.sweep_stop.epochs if group.config.sweep_stop else ())
+    ]
 
 
 def rung_trainings(runs: Runs) -> dict[Path, tuple[RunPaths, Stage, int]]:

@@ -78,6 +78,9 @@ def write_halving(path: Path, epoch: int) -> None:
     if not best:
         raise UserError(f"{path}: all variants have diverged by epoch {epoch}; see their logs")
     remaining = [name for name in names if any(name in members[each] for each in best)]
+    # Later decisions were made from another one, and Snakemake would use them for a while.
+    for later in stop.epochs[stop.epochs.index(epoch) + 1 :]:
+        halving_file(path, later).unlink(missing_ok=True)
     write_json(halving_file(path, epoch), Halving(scores=scores, remaining=remaining).model_dump())
 
 

@@ -58,7 +58,8 @@ def train_run(config: RunConfig, stage: str | None = None, until_epoch: int | No
         link_stages(config)
     fabric.barrier()
     for each in stages:
-        with exclusive(paths.lock(each), fabric.is_global_zero):
+        waits = until_epoch is not None  # for another sweep that has the same stage
+        with exclusive(paths.lock(each), fabric.is_global_zero, waits):
             if until_epoch is not None:
                 train_to_rung(config, each, until_epoch, fabric)
                 continue
@@ -181,10 +182,10 @@ def new_fabric(config: RunConfig, device: str) -> Fabric:
 
 
 @contextmanager
-def exclusive(path: Path, first_rank: bool = True) -> Iterator[None]:
+def exclusive(path: Path, first_rank: bool = True, waits: bool = False) -> Iterator[None]:
     """Hold the lock file `path`; raise ConfigError if another process holds it.
 
-    first_rank: other ranks of a distributed job do not lock.
+    first_rank: other ranks of a distributed job do not lock. waits: wait for the other process.
     """
     if not first_rank:
         yield
@@ -192,7 +193,7 @@ def exclusive(path: Path, first_rank: bool = True) -> Iterator[None]:
     with open_lock(path) as file:
         try:
             # Not `flock`: forked image readers would still hold it after their trainer is killed.
-            acquire(fcntl.lockf, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquire(fcntl.lockf, file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError):
             raise ConfigError(
                 f"{path.parent}: another process is training this stage; wait for it or end it"

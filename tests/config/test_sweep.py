@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mobile_sam.config.load import Runs, load_settings, resolve
-from mobile_sam.config.sweep import Sweep, variant_names
+from mobile_sam.config.sweep import Sweep, combination_members, variant_names
 from mobile_sam.system.errors import ConfigError
 
 SCHEDULE = [
@@ -79,6 +79,39 @@ def test_recipes_have_names_and_any_keys(tmp_path: Path) -> None:
     assert [entry.end_epoch for entry in alone.stage_schedule] == [8]
     (group,) = found.variants
     assert group.values["my-tiny-alone-bs8"] == {"recipe": "alone", "batch_size": 8}
+
+
+SWAPPED = [
+    {"name": "finetune", "start_epoch": 0, "end_epoch": 6, "distillation": False},
+    {"name": "distill", "start_epoch": 6, "end_epoch": 8, "distillation": True},
+]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_recipe_with_a_schedule_gives_its_epochs_in_any_order(
+    reverse: bool, tmp_path: Path
+) -> None:
+    keys = {"stage_schedule": SWAPPED, "num_epochs": 8}
+    recipe = dict(sorted(keys.items(), reverse=reverse))
+    grid = {"finetune.learning_rate": [0.1, 0.2]}
+    found = runs(tmp_path, {"recipes": {"run": {}, "swap": recipe}, "grid": grid}).named
+    swapped = found[2].stage_schedule
+    assert [(e.name, e.end_epoch, e.learning_rate) for e in swapped] == [
+        *(("finetune", 6, 0.1), ("distill", 8, None)),
+    ]
+    assert found[1].stage_schedule[1].learning_rate == 0.2
+    with pytest.raises(ConfigError, match=r"'warm\.x' is neither a key of a run nor a stage"):
+        runs(tmp_path, {"recipes": {"swap": recipe | {"warm.x": 1}}})
+
+
+def test_a_recipe_may_be_called_like_a_seed(tmp_path: Path) -> None:
+    recipes = {"seed0": {"weight_decay": 0.1}, "long-fold1": {"weight_decay": 0.2}}
+    (group,) = runs(tmp_path, {"recipes": recipes}, replicates=2).variants
+    members = combination_members("my-tiny", group.values)
+    assert members == {
+        "seed0": ["my-tiny-seed0-seed0", "my-tiny-seed0-seed1"],
+        "long-fold1": ["my-tiny-long-fold1-seed0", "my-tiny-long-fold1-seed1"],
+    }
 
 
 def test_number_of_epochs_scales_the_schedule_of_each_variant(tmp_path: Path) -> None:
@@ -186,3 +219,15 @@ def test_folds_take_turns_with_each_seed(tmp_path: Path, scenes: Path) -> None:
     assert [config.data.fold and config.data.fold.number for config in found] == [0, 1, 2] * 2
     with pytest.raises(ConfigError, match="folds: parts of the training images take turns"):
         resolve(str(path), None, {"val_img_dir": "x", "val_mask_dir": "y"})
+
+
+def test_numbers_of_a_sweep_on_the_command_line_are_numbers(tmp_path: Path) -> None:
+    """Snakemake passes them as text, which would be in the names of variants."""
+    path = tmp_path / "my.json"
+    path.write_text(json.dumps({"teacher_checkpoint": "sam_vit_h"}))
+    sweep = {"learning_rate": ["0.001", "1e-05"], "augment.flip": ["true"], "seed": [3]}
+    found = resolve(str(path), "tiny", {"sweep": sweep}).named
+    assert [config.run_name for config in found] == [
+        "my-tiny-lr0.001-fliptrue-seed3",
+        "my-tiny-lr1e-05-fliptrue-seed3",
+    ]

@@ -1,5 +1,6 @@
 """Tiles of large images: where they lie, what they show, and that the rest stays as it is."""
 
+import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +24,7 @@ from mobile_sam.data.index.table import (
     read_indexed_image,
     read_verified_image,
 )
-from mobile_sam.data.masks import decode
+from mobile_sam.data.masks import decode, encode
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.data.tiles import Grid, Window, parse_tile_id, source_image, tile_id
 from mobile_sam.data.windows import DecodedImages, read_window, windowed_size
@@ -46,7 +47,7 @@ def test_tiles_cover_the_image_and_overlap_enough(
     for starts, length in ((grid.xs, width), (grid.ys, height)):
         assert starts[0] == 0
         assert starts[-1] == max(0, length - side * step)
-        assert all(b - a <= (side - overlap) * step + 1 for a, b in pairwise(starts))
+        assert all(b - a <= (side - overlap) * step for a, b in pairwise(starts))
     windows = grid.windows()
     assert len({window.size for window in windows}) == 1
     assert len(set(windows)) == len(grid.xs) * len(grid.ys)
@@ -140,7 +141,10 @@ def test_decoded_images_stay_within_their_limit(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.png"
         write(path, "png")
         read_window(path, ImageOptions(), Window(0, 0, (8, 8)), cache)
-    assert len(list(cache.directory.glob("*.npy"))) == 2
+        kept = set(cache.directory.glob("*.npy"))
+        assert len(kept) <= 2
+        assert cache.decoded(path, ImageOptions()).shape == PIXELS.shape
+        assert set(cache.directory.glob("*.npy")) == kept, "the last one is still there"
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +240,144 @@ def test_changed_pixels_and_wrong_settings_are_named(slides: Path, tmp_path: Pat
         indexed(data, tmp_path / "index.parquet", tile=TILE)
     with pytest.raises(ValueError, match="overlap: 64 must be less than size, 64"):
         Tile(size=64, overlap=64)
+
+
+def slide_with_masks(
+    directory: Path, masks: dict[str, np.ndarray], **annotation: Any
+) -> dict[str, tuple[Path, Path]]:
+    """One image, in `train` and changed in `val`, with a COCO file of these masks."""
+    sources = {}
+    for split, shade in (("train", 100), ("val", 90)):
+        (directory / split).mkdir(parents=True)
+        shape = next(iter(masks.values())).shape
+        pixels = np.full((*shape, 3), shade, dtype=np.uint8)
+        tifffile.imwrite(directory / split / "a.tif", pixels, tile=(32, 32), photometric="rgb")
+        annotations = [
+            {
+                "id": n,
+                "image_id": 1,
+                "category_id": 1,
+                "iscrowd": int(name.startswith("crowd")),
+                "segmentation": {"size": list(shape), "counts": encode(mask).decode()},
+            }
+            for n, (name, mask) in enumerate(masks.items(), start=1)
+        ]
+        image = {"id": 1, "file_name": "a.tif", "height": shape[0], "width": shape[1]}
+        content = {"images": [image], "categories": [{"id": 1, "name": "x"}]}
+        content["annotations"] = annotations + annotation.get("more", [])
+        (directory / f"{split}.json").write_text(json.dumps(content))
+        sources[split] = (directory / split, directory / f"{split}.json")
+    return sources
+
+
+def box_mask(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    mask = np.zeros((300, 300), dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def tiles_of(sources: dict[str, tuple[Path, Path]], target: Path, **options: Any) -> Any:
+    index_dataset(sources, target, Data(tile=TILE, **options))
+    indexes = {split: Index(target, split) for split in ("train", "val")}
+    return {split: [index[n] for n in range(len(index))] for split, index in indexes.items()}
+
+
+def test_a_tile_trains_on_what_it_shows_enough_of(tmp_path: Path) -> None:
+    """Tiles begin at 0, 47, 94, ...: 30 of 40 columns are in the first, 27 in the second."""
+    sources = slide_with_masks(tmp_path, {"a": box_mask(34, 5, 74, 15)})
+    both = tiles_of(sources, tmp_path / "both.parquet")["train"]
+    assert [tile.image_id for tile in both] == ["a@0,0", "a@47,0"]
+    strict = Data(tile=TILE.model_copy(update={"min_visible": 0.7}))
+    index_dataset(sources, tmp_path / "one.parquet", strict)
+    index = Index(tmp_path / "one.parquet", "train")
+    assert [index[n].image_id for n in range(len(index))] == ["a@0,0"]
+    (segment,) = index[0].segments
+    assert segment.box == (34, 5, 64, 15)
+
+
+def test_thin_objects_that_are_larger_than_a_tile_are_kept(tmp_path: Path) -> None:
+    masks = {"thin": box_mask(10, 100, 290, 101), "road": box_mask(40, 5, 43, 295)}
+    found = tiles_of(slide_with_masks(tmp_path, masks), tmp_path / "index.parquet")
+    for split in ("train", "val"):
+        assert {s.segment_id for tile in found[split] for s in tile.segments} == {"1", "2"}
+    (thin,) = (s for tile in found["val"] for s in tile.segments if s.segment_id == "1")
+    assert thin.area >= 280 / 8
+
+
+def test_an_enlarged_tile_shows_the_object_at_its_place(tmp_path: Path) -> None:
+    found = tiles_of(
+        slide_with_masks(tmp_path, {"a": box_mask(96, 160, 224, 288)}), tmp_path / "index.parquet"
+    )
+    (tile,) = found["val"]
+    assert tile.window is not None
+    x, y, _, _ = tile.window.box
+    (segment,) = tile.segments
+    step = tile.window.step
+    assert step == 4  # with 2, tiles begin at 0, 86 and 172, and none shows all of it
+    edges = [(96 - x) / step, (160 - y) / step, (224 - x) / step, (288 - y) / step]
+    assert np.abs(np.array(segment.box) - edges).max() <= 1
+    assert segment.area == pytest.approx(32 * 32, rel=0.05)
+
+
+def test_crowds_are_unknown_in_each_tile_that_shows_them(tmp_path: Path) -> None:
+    masks = {"a": box_mask(5, 5, 20, 20), "crowd": box_mask(15, 15, 300, 300)}
+    (tile,) = tiles_of(slide_with_masks(tmp_path, masks), tmp_path / "index.parquet")["train"]
+    unknown = box_mask(15, 15, 64, 64)[:64, :64]
+    unknown[15:20, 15:20] = False
+    assert np.array_equal(tile.unknown(), unknown)
+
+
+def test_a_problem_with_one_annotation_leaves_the_others_in_tiles(tmp_path: Path) -> None:
+    wrong = {"id": 9, "image_id": 1, "category_id": 1, "segmentation": [[1, 2, 3, 4]]}
+    sources = slide_with_masks(tmp_path, {"a": box_mask(5, 5, 20, 20)}, more=[wrong])
+    for tile in tiles_of(sources, tmp_path / "index.parquet", max_broken=2)["train"]:
+        assert tile.window is not None
+        assert len(tile.digest) == 32
+
+
+def test_copies_are_found_whichever_of_their_tiles_are_used(tmp_path: Path) -> None:
+    sources = slide_with_masks(tmp_path / "a", {"a": box_mask(5, 5, 20, 20)})
+    others = slide_with_masks(tmp_path / "b", {"a": box_mask(205, 205, 220, 220)})
+    with pytest.raises(DatasetError, match="the same image as the training image"):
+        tiles_of(
+            {"train": sources["train"], "val": (others["train"][0], others["train"][1])},
+            tmp_path / "index.parquet",
+        )
+    (tmp_path / "more").mkdir()
+    shutil.copy(sources["val"][0] / "a.tif", tmp_path / "more" / "copy.tif")
+    pixels = np.zeros((130, 64, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "more" / "new.tif", pixels, tile=(32, 32), photometric="rgb")
+    unlabelled = {**sources, "unlabelled": (tmp_path / "more",)}
+    index_dataset(unlabelled, tmp_path / "index.parquet", Data(tile=TILE))
+    index = Index(tmp_path / "index.parquet", "unlabelled")
+    ids = [index[n].image_id for n in range(len(index))]
+    assert ids == ["new@0,0", "new@0,33", "new@0,66"]
+
+
+def test_groups_are_those_of_images(tmp_path: Path) -> None:
+    tiles = ["p1_03@0,48", "p1_04@5,6/2", "p2_01"]
+    expected = dict(zip(tiles, ("p1", "p1", "p2"), strict=True))
+    assert assign_groups(tiles, r"^(.+)_\d+$") == expected
+    (tmp_path / "groups.csv").write_text("image_id,group\np1_03,p1\np1_04,p1\np2_01,p2\n")
+    assert assign_groups(tiles, str(tmp_path / "groups.csv")) == expected
+
+
+def test_files_that_blocks_would_misread_are_decoded(tmp_path: Path) -> None:
+    grey = np.arange(16, dtype=np.uint8).repeat(256).reshape(64, 64)
+    tifffile.imwrite(tmp_path / "four.tif", grey, bitspersample=4, rowsperstrip=8)
+    colours = {"photometric": "rgb", "tile": (32, 32), "extrasamples": ["ASSOCALPHA"]}
+    tifffile.imwrite(tmp_path / "alpha.tif", np.full((64, 64, 4), 99, np.uint8), **colours)
+    for name in ("four", "alpha"):
+        path = tmp_path / f"{name}.tif"
+        assert windowed_size(path, ImageOptions()) is None
+        window = Window(8, 8, (40, 40))
+        pixels = read_window(path, ImageOptions(), window, DecodedImages(tmp_path / "d", 1.0))
+        assert np.array_equal(pixels, read_image(path)[8:48, 8:48])
+
+
+def test_a_decoded_image_that_another_process_deletes_is_decoded_again(tmp_path: Path) -> None:
+    cache = DecodedImages(tmp_path / "decoded", 1.0)
+    write(tmp_path / "png.png", "png")
+    first = cache.decoded(tmp_path / "png.png", ImageOptions())
+    next(cache.directory.glob("*.npy")).unlink()
+    assert np.array_equal(cache.decoded(tmp_path / "png.png", ImageOptions()), first)

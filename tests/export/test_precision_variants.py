@@ -39,7 +39,7 @@ def test_a_form_is_smaller_and_nearly_equal(
     whole, small = bundle / "encoder.onnx", bundle / f"encoder_{form}.onnx"
     assert small.stat().st_size < 0.85 * whole.stat().st_size  # most of the tiny model is names
     for image in images_from_directory(unlabelled, 4).calibration:
-        exact, found = (embeddings(bundle, path.name, image) for path in (whole, small))
+        exact, found = (embeddings(bundle, path.name, image.path) for path in (whole, small))
         assert found.dtype == np.float32
         difference = np.linalg.norm(found - exact) / np.linalg.norm(exact)
         assert 0 < difference < apart
@@ -118,20 +118,22 @@ def test_images_calibrate_or_evaluate(unlabelled: Path) -> None:
     examples = images_from_directory(unlabelled, 2)
     evaluation = [image.path for image in examples.evaluation]
     assert len(examples.calibration) == len(evaluation) == 2
-    assert not set(examples.calibration) & set(evaluation)
+    assert not {image.path for image in examples.calibration} & set(evaluation)
     assert [frame.shape for frame in examples.frames(64)] == [(1, 3, 64, 64)] * 2
 
 
 def test_a_single_image_does_both(unlabelled: Path, tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     image.write_bytes(sorted(unlabelled.iterdir())[0].read_bytes())
-    assert images_from_directory(tmp_path, 3) == ExportImages([image], [EvaluationImage(image)])
+    assert images_from_directory(tmp_path, 3) == ExportImages(
+        [EvaluationImage(image)], [EvaluationImage(image)]
+    )
 
 
 def test_images_of_a_run_are_those_of_its_splits(tiny: Make) -> None:
     examples = images_from_index(RunPaths(tiny()).index, 4)
     assert len(examples.calibration) == 4
-    assert {path.parents[1].name for path in examples.calibration} == {"train"}
+    assert {image.path.parents[1].name for image in examples.calibration} == {"train"}
     assert {image.path.parents[1].name for image in examples.evaluation} == {"val"}
 
 

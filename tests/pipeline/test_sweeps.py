@@ -13,6 +13,7 @@ from mobile_sam.pipeline.rules import rung_trainings, sweep_inputs, variant_chec
 from mobile_sam.pipeline.settings_files import write_settings
 from mobile_sam.pipeline.sweeps import best_of, read_halving, write_halving
 from mobile_sam.system.errors import ConfigError, UserError
+from mobile_sam.system.package_data import CONFIG_DIR
 from tests.helpers.runs import TWO_STAGES, tiny_settings
 
 RATES = [0.1, 0.2, 0.3, 0.4]
@@ -116,6 +117,7 @@ def test_baselines_of_a_stopped_variant_are_still_measured(runs: Runs) -> None:
         ({"sweep_stop": {"epochs": [6]}}, "6 is not below num_epochs of variant my-lr0.1-seed0"),
         ({"sweep_stop": {"epochs": [2, 4]}}, "until epoch 2, all combinations are trained in the"),
         ({"sweep": {"val_images": [1, 2]}}, "val_images differs between variants"),
+        ({"sweep": {"objects_per_image": [1, 2]}}, "objects_per_image differs between variants"),
         ({"sweep": {"sweep_stop": [None]}}, "'sweep_stop' cannot differ between variants"),
     ],
 )
@@ -127,6 +129,41 @@ def test_wrong_settings_are_an_error_before_any_job(
     with pytest.raises(ConfigError, match=message) as error:
         resolve(str(path), None, {})
     assert "\n" not in str(error.value)
+
+
+def test_a_new_decision_removes_those_that_followed_the_old_one(runs: Runs) -> None:
+    manifest = RunPaths(runs.variants[0].config).sweep
+    rung(runs, 3, of_rates((0.5, 0.5), (0.4, 0.4), (0.2, 0.2), (0.3, 0.3)))
+    rung(runs, 4, of_rates((0.5, 0.5), (0.4, 0.4), (0.6, 0.6), (0.6, 0.6)))
+    write_halving(manifest, 3)
+    write_halving(manifest, 4)
+    rung(runs, 3, of_rates((0.1, 0.1), (0.1, 0.1), (0.2, 0.2), (0.3, 0.3)))
+    write_halving(manifest, 3)
+    with pytest.raises(ConfigError, match=r"epoch_4\.json"):
+        read_halving(manifest, 4)
+
+
+def test_a_sweep_over_the_data_can_be_halved(runs: Runs, tmp_path: Path) -> None:
+    path = tmp_path / "my.json"
+    settings = json.loads(path.read_text()) | {"sweep": {"data.max_objects_per_image": [1, 2]}}
+    path.write_text(json.dumps(settings))
+    assert len(resolve(str(path), None, {}).named) == 4
+
+
+@pytest.mark.parametrize(
+    ("epochs", "scaled"), [([60], [3]), ([60, 75], [3]), ([90], [3]), ([20, 60], [1, 3])]
+)
+def test_rungs_stay_in_their_stages_when_a_schedule_is_scaled(
+    epochs: list[int], scaled: list[int], tmp_path: Path
+) -> None:
+    """The shipped run has a first stage of 50 epochs of 100; `tiny` makes it 2 of 4."""
+    path = tmp_path / "my.json"
+    shipped = json.loads((CONFIG_DIR / "distill_then_finetune.json").read_text())
+    path.write_text(json.dumps(shipped | {"sweep_stop": {"epochs": epochs}}))
+    rates = {"distill.learning_rate": [0.1, 0.2]}
+    found = resolve(str(path), "tiny", {"sweep": rates}).variants[0].config
+    assert found.sweep_stop is not None
+    assert found.sweep_stop.epochs == scaled
 
 
 def test_number_of_epochs_scales_the_rungs_too(runs: Runs, tmp_path: Path) -> None:

@@ -60,8 +60,12 @@ def test_halving_decides_on_a_cluster_as_on_one_machine(cluster: Cluster, tmp_pa
     for file in ("rungs/epoch_3.json", "report/variants.csv", "report/stopped.csv"):
         one, other = ((d / sweep / file).read_text() for d in (local, submitted.directory))
         assert one == other
-    weights = [d.glob(f"{PROJECT}/*/weights.pt") for d in (local, submitted.directory)]
-    assert [path.parent.name for path in weights[0]] == [path.parent.name for path in weights[1]]
+    weights, same = (
+        sorted(path.parent.name for path in directory.glob(f"{PROJECT}/*/weights.pt"))
+        for directory in (local, submitted.directory)
+    )
+    assert weights == same
+    assert len(weights) == 2 + 1, "two of three variants, and the teacher"
 
 
 EXACT = (

@@ -52,7 +52,8 @@ def remaining(group, epoch=None):
             checkpoints, rule_name("halve", group.config.run_name, before)
         )
         decision.get()
-        names = read_halving(RunPaths(group.config).sweep, before).remaining
+        halving = read_halving(RunPaths(group.config).sweep, before)
+        names = [name for name in names if name in halving.remaining]
     return names
 
 

@@ -24,12 +24,13 @@ from tqdm import tqdm
 
 from mobile_sam.config.sections import Data
 from mobile_sam.data.index.cache import IndexCache, save_index_cache
-from mobile_sam.data.index.leakage import check_leakage
+from mobile_sam.data.index.leakage import check_leakage, same_files
 from mobile_sam.data.index.rows import ROW_OPTIONS, ROW_VERSION, Rows, read_rows
 from mobile_sam.data.index.splits import Records, Sources, find_splits
 from mobile_sam.data.index.table import (
     CROWDS,
     SCHEMA,
+    SPLITS,
     UNLABELLED,
     DatasetError,
     decoded_beside,
@@ -169,10 +170,21 @@ def index_dataset(
         records, problems, notes = find_splits(sources, options, options.split_seed)
         gc.freeze()
         gc.enable()
+        if options.tile is not None and UNLABELLED in records:
+            _leave_out_copies(records, notes)
         return _build_index(records, problems, notes, target, options, num_workers, kept)
     finally:
         gc.enable()
         gc.unfreeze()
+
+
+def _leave_out_copies(records: Records, notes: list[str]) -> None:
+    """Leave out unlabelled images that are copies of labelled ones, before they are cut."""
+    labelled = [record.image_path for split in SPLITS for record in records.get(split, [])]
+    unlabelled = records[UNLABELLED]
+    copies = same_files(labelled, (record.image_path for record in unlabelled))
+    records[UNLABELLED] = [record for record in unlabelled if record.image_path not in copies]
+    notes += [f"{path}: left out, a copy of {original}" for path, original in copies.items()]
 
 
 def _build_index(

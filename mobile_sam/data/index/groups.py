@@ -3,7 +3,6 @@
 import csv
 import re
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 
 from mobile_sam.config.sections import is_groups_file
@@ -46,7 +45,8 @@ def _group_lookup(groups: str) -> GroupOf:
         return lambda image_id: group_of_image.get(
             image_id, group_of_image.get(source_image(image_id))
         )
-    return partial(_match_group, re.compile(groups))
+    pattern = re.compile(groups)
+    return lambda image_id: _match_group(pattern, source_image(image_id))
 
 
 def _match_group(pattern: re.Pattern[str], image_id: str) -> str | None:

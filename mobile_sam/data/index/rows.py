@@ -32,6 +32,7 @@ ROW_OPTIONS = {
 # Version of the rows that equal files and options give; cached rows of another one are not used.
 ROW_VERSION = 3
 NO_SEGMENTS = "images without segments"
+_MOST_PIXELS = 1 << 32  # pycocotools counts pixels in 32 bits
 # Masks match the unturned image if its edges under theirs are so many times stronger.
 _EDGE_STRENGTH_RATIO = 1.5
 
@@ -81,13 +82,14 @@ def read_rows(records: list[Record], options: Data, tiling: Tiling | None = None
                 "format": read.format,
             }
             segments = _segment_columns(read.segments, facts.size, options)
-            if tiling is not None and tiling.is_large(facts.size) and not read.problems:
+            large = tiling is not None and tiling.is_large(facts.size)
+            if tiling is not None and large and (read.segments or not read.problems):
                 try:
                     for tile, added in list(rows_of_tiles(image, segments, options, tiling)):
                         count += _append_rows(columns, tile, added)
                 except RecordError as error:
                     problems.append(str(error))
-            elif read.segments:
+            elif read.segments and not large:
                 count = _append_rows(columns, image, segments)
             if not count and not read.problems:
                 reason = None if record.format == UNLABELLED else NO_SEGMENTS
@@ -107,6 +109,11 @@ def _check_image(record: Record, options: Data, tiling: Tiling | None) -> ImageF
             )
         size = windowed_size(record.image_path, options)
         if size is not None and tiling.is_large(size):
+            if size[0] * size[1] >= _MOST_PIXELS:
+                raise RecordError(
+                    f"{record.image_path}: {size[1]}x{size[0]} pixels are too many for run-length "
+                    "codes of masks, which hold 4,294,967,295; cut the image into parts"
+                )
             return ImageFacts("", size, size, orientation=1)
     return check_image(record.image_path, options)
 

@@ -11,7 +11,7 @@ from mobile_sam.data.index.table import CROWDS, IGNORED
 from mobile_sam.data.masks import Mask, Size, bounding_box, decode_crop, encode
 from mobile_sam.data.tiles import Grid, Window, step_for, tile_id
 from mobile_sam.data.windows import DecodedImages, pixel_digest, read_window, shrink
-from mobile_sam.metrics.mask_crop import Box, MaskCrop
+from mobile_sam.metrics.mask_crop import Box, MaskCrop, common_box
 
 Columns = dict[str, list[Any]]
 ImageColumns = dict[str, Any]  # shared by the rows of an image
@@ -72,7 +72,7 @@ def _place(
     """Return the segments of each tile that has any.
 
     A segment is in each tile that shows `min_visible` of it, or else in the one that shows most of
-    it. If it is larger than a tile, tiles are larger by a power of two, with fewer pixels.
+    it. If it is larger than a tile, tiles are larger by a power of two, and one shows all of it.
     """
     grids: dict[int, Grid] = {}
     placed: dict[Window, list[int]] = {}
@@ -80,8 +80,11 @@ def _place(
         crop = _crop(segments, number, size)
         step = step_for(crop.box, tiling.tile)
         grid = grids.setdefault(step, Grid.of(size, tiling.tile, step))
+        while step > 1 and not grid.contains(crop.box):
+            step *= 2
+            grid = grids.setdefault(step, Grid.of(size, tiling.tile, step))
         shares = {
-            window: int(np.count_nonzero(crop.within(window.box))) / crop.area
+            window: int(np.count_nonzero(_inside(crop, window))) / crop.area
             for window in grid.touching(crop.box)
         }
         most = max(shares, key=lambda window: (shares[window], -_distance(window.box, crop.box)))
@@ -92,7 +95,7 @@ def _place(
 
 
 def _cut(segments: Columns, numbers: Sequence[int], size: Size, window: Window) -> Columns:
-    """Return the columns of segments in a tile; those that vanish at its resolution are dropped."""
+    """Return the columns of segments in a tile; those without a pixel there are dropped."""
     columns: Columns = {name: [] for name in segments}
     for number in numbers:
         mask = _visible(_crop(segments, number, size), window)
@@ -106,11 +109,25 @@ def _cut(segments: Columns, numbers: Sequence[int], size: Size, window: Window) 
 
 
 def _visible(crop: MaskCrop, window: Window) -> Mask:
-    """Return the mask (H, W) of a segment in a tile: pixels that it covers by half or more."""
-    inside = crop.within(window.box)
-    if inside.shape == window.size:
-        return inside
-    return shrink(inside.astype(np.uint8) * np.uint8(255), window.size) >= 128
+    """Return the mask (H, W) of a segment in a tile: pixels that it covers by half or more.
+
+    A segment that covers no pixel by half has all pixels that it touches.
+    """
+    if window.step == 1:
+        return crop.within(window.box)
+    step, (left, top, right, bottom) = window.step, common_box(crop.box, window.box)
+    x0, y0 = (left - window.x) // step, (top - window.y) // step
+    x1, y1 = -((window.x - right) // step), -((window.y - bottom) // step)
+    box = (window.x + x0 * step, window.y + y0 * step, window.x + x1 * step, window.y + y1 * step)
+    covered = shrink(crop.within(box).astype(np.uint8) * np.uint8(255), (y1 - y0, x1 - x0))
+    mask = np.zeros(window.size, dtype=bool)
+    mask[y0:y1, x0:x1] = covered >= 128 if covered.max(initial=0) >= 128 else covered > 0
+    return mask
+
+
+def _inside(crop: MaskCrop, window: Window) -> Mask:
+    """Return the pixels of a segment that lie in a tile, at the resolution of the image."""
+    return crop.within(common_box(crop.box, window.box))
 
 
 def _crop(segments: Columns, number: int, size: Size) -> MaskCrop:

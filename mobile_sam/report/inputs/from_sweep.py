@@ -117,13 +117,17 @@ def read_sweep_runs(manifest: Path) -> SweepData:
 
 def _stopped(manifest: Path, sweep: SweepList) -> pd.DataFrame:
     """Return the combinations that successive halving stopped, as far as it has decided."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    playing = combination_members(manifest.parent.name, sweep.variants)
     for epoch in sweep.sweep_stop.epochs if sweep.sweep_stop else ():
         if not halving_file(manifest, epoch).is_file():
             break
         halving = read_halving(manifest, epoch)
+        if halving.scores.keys() != playing.keys():
+            break  # the sweep has changed since
         remaining = {n: v for n, v in sweep.variants.items() if n in halving.remaining}
         continuing = combination_members(manifest.parent.name, remaining)
+        playing = continuing
         rows += [
             {"combination": name, "epoch": epoch, "iou": np.nan if iou is None else iou}
             for name, iou in halving.scores.items()
