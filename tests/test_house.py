@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import yaml
@@ -73,8 +72,8 @@ def test_ci_runs_what_the_readme_says() -> None:
 
 
 def test_the_table_of_recipes_is_that_of_the_measurements() -> None:
-    script, results = (str(ROOT / "benchmarks" / name) for name in ("recipes.py", "recipes.csv"))
-    command = [sys.executable, script, "table", "--out", results]
+    script = str(ROOT / "benchmarks" / "recipes.py")
+    command = [sys.executable, script, "table"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     page = (ROOT / "docs" / "recipes.md").read_text()
     rows = [line for line in printed.splitlines() if line.startswith("|")]
@@ -82,13 +81,19 @@ def test_the_table_of_recipes_is_that_of_the_measurements() -> None:
     assert [line for line in page.splitlines() if line.startswith("|")] == rows
 
 
-def test_recipes_measure_each_kind_of_stage_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_take_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     recipes = importlib.import_module("recipes")
-    for name, (_, of_scene) in recipes.SCENES.items():
-        kinds = recipes.kinds_of_stages(of_scene)
-        places = {recipes.cost_path(Path(), name, *kind) for kind in kinds}
-        assert len(places) == len(kinds) > 1
+    costs = {"features": 2.0, "finetune": 5.0, "features_of_few": 0.5}
+    both = recipes.values({"features": 0.25, "finetune": 0.75}, costs, 40)
+    assert [e["end_epoch"] for e in both["stage_schedule"]] == [5, 11]
+    assert both["num_epochs"] == 11
+    assert "unlabelled_img_dir" not in both
+    few = recipes.values({"features_of_few": 0.5, "finetune": 0.5}, costs, 40)
+    assert [e["start_epoch"] for e in few["stage_schedule"]] == [0, 40]
+    assert few["unlabelled_img_dir"] is None
+    for scene in recipes.SCENES.values():
+        assert set(scene.recipes) <= recipes.RECIPES.keys()
 
 
 def test_tests_share_only_what_is_in_helpers() -> None:

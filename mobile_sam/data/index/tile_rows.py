@@ -18,7 +18,7 @@ ImageColumns = dict[str, Any]  # shared by the rows of an image
 
 
 class Tiling(NamedTuple):
-    """How large images are cut.
+    """Division of large images into tiles.
 
     once: whether an object is only in the tile that shows most of it, as in validation. empty:
     whether tiles without objects are used, as for images without masks.
