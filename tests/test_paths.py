@@ -188,6 +188,7 @@ OPTIONS = {
     "crowds": "objects",
     "unannotated": "empty",
     "groups": "^(.)",
+    "tile": {"size": 512},
 }
 
 

@@ -63,6 +63,7 @@ FILLED = {
     "params.what": "a stage, a cleaned file name, or a SafeName",
     "params.manifest": "below output_dir, of a run name, which is a SafeName",
     "params.step": "written in the rule",
+    "params.epoch": "a number",
     "resources.launcher": "srun with numbers, or nothing",
     "params.part": "a number",
     "params.name": "a known data set or checkpoint",
@@ -183,6 +184,7 @@ CALLS = {
 }
 ALLOWED = {
     ("mobile_sam/features/arrays.py", r"zarr\.(open|load)"): "opens stores in one place",
+    ("mobile_sam/data/windows.py", r"zarr\.(open|load)"): "opens the blocks of a TIFF, no store",
     (
         "mobile_sam/export/web_page.py",
         r"\.extract(all)?\(|unpack_archive|tarfile",

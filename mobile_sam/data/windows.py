@@ -162,7 +162,7 @@ class DecodedImages(NamedTuple):
         with suppress(OSError):  # another process may own the file, or delete it
             os.utime(target)
         try:
-            pixels: NDArray[np.uint8] = np.load(target, mmap_mode="r")
+            pixels: NDArray[np.uint8] = np.load(target, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             pixels = read_image(path, options)
             self._write(target, pixels)

@@ -34,7 +34,11 @@ def results(config: RunConfig) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for stage in normalise(config):
         for kept in ("last", "best"):
-            found.append(checkpoint.load(RunPaths(config).checkpoint(stage, kept)))
+            content = checkpoint.load(RunPaths(config).checkpoint(stage, kept))
+            content.pop(
+                "key"
+            )  # has the bytes of the previous checkpoint, with the name of its file
+            found.append(content)
         metrics = pd.read_csv(RunPaths(config).metrics(stage))
         found.append(metrics.drop(columns=["seconds", "images_per_s"]).to_dict())
     return found
