@@ -59,13 +59,14 @@ class Project:
                 stderr=output,
             )
 
-    def kill(self, running: subprocess.Popen[bytes]) -> None:
+    def kill(self, running: subprocess.Popen[bytes], *arguments: str) -> None:
         """Kill a workflow with all of its jobs, and unlock its directory."""
         assert running.poll() is None
         for process in [*psutil.Process(running.pid).children(recursive=True), running]:
             process.kill()
         running.wait()
-        snakemake(self.directory, "--unlock", "--config", f"run={self.file}")
+        unlocked = snakemake(self.directory, "--unlock", "--config", f"run={self.file}", *arguments)
+        assert unlocked.returncode == 0, unlocked.stderr
 
     def trainers(self, running: subprocess.Popen[bytes]) -> list[psutil.Process]:
         """Return the processes that train for what `start` began."""

@@ -84,7 +84,7 @@ def test_18_variants_killed_twice_train_each_stage_once(scenes: Path, tmp_path: 
         while len(list(stages.glob("*/checkpoint.pt"))) < enough:
             assert running.poll() is None
             time.sleep(0.05)
-        project.kill(running)
+        project.kill(running, "overlay=tiny")
         made |= {path: path.stat().st_mtime_ns for path in stages.glob("*/checkpoint.pt")}
     project.run("overlay=tiny")
     assert len(list(stages.glob("*/checkpoint.pt"))) == 1 + 2 * 3 + 18
