@@ -113,6 +113,14 @@ def test_combinations_that_were_stopped_are_counted_and_listed() -> None:
     assert "effects" not in found, "the remaining values are not balanced"
 
 
+def test_recipes_alone_have_no_effects_beside_their_ranking() -> None:
+    data = sweep(ADDITIVE)
+    assert "effects" in {section.name for section in sections(data, rankings(data))}
+    recipes = {name: {"recipe": name} for name in data.combinations}
+    data = replace(data, keys=("recipe",), combinations=recipes)
+    assert "effects" not in {section.name for section in sections(data, rankings(data))}
+
+
 def test_the_front_has_what_nothing_beats_in_both() -> None:
     """Minutes are 1 to 4; latency is worst for the best combination, and unknown for one."""
     data = sweep(ADDITIVE)

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from mobile_sam.config.sweep import RECIPE
 from mobile_sam.metrics.intervals import LEVEL
 from mobile_sam.report.inputs.from_sweep import SweepData
 from mobile_sam.report.labels import with_prompt
@@ -82,6 +83,8 @@ def _how_measured(sweep: SweepData) -> str:
 def _effects(sweep: SweepData) -> Section | None:
     if len(sweep.stopped):
         return None  # values are combined with different ones of the other keys
+    if sweep.keys == (RECIPE,):
+        return None  # the ranking says the same
     effects = main_effects(sweep, sweep.first_prompt)
     if effects.empty:
         return None
