@@ -14,7 +14,6 @@ import logging
 import multiprocessing
 import os
 import platform
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -146,7 +145,9 @@ def _peak(index: Path, tile: int, samples: int) -> float:
     dataset = training_set(index, tile)
     for number in range(samples):
         dataset[number % len(dataset)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not `ru_maxrss`, which begins with that of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 if __name__ == "__main__":
