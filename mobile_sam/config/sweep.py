@@ -14,7 +14,8 @@ from mobile_sam.config.sections import SafeName, clean_name
 
 Values = Annotated[list[JsonValue], Field(min_length=1)]
 Combination = dict[str, Any]  # value of each key
-REPLICATES = ("seed", "fold")  # keys that repeat a combination
+FOLD = "fold"  # among the values of a variant, number of its fold
+REPLICATES = ("seed", FOLD)  # keys that repeat a combination
 RECIPE = "recipe"  # among the values of a combination, the name of its recipe
 _LONGEST = 24  # characters of an object in a name
 _ATTEMPTS = 100  # to draw a combination that differs from those before

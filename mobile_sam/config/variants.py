@@ -7,11 +7,10 @@ from typing import Any
 from mobile_sam.config.parsing import parse_config
 from mobile_sam.config.run import DIRECTORY_KEYS, RunConfig
 from mobile_sam.config.schedule import canonical, normalise, scale
-from mobile_sam.config.sweep import RECIPE, Combination, combination_members
+from mobile_sam.config.sweep import FOLD, RECIPE, Combination, combination_members
 from mobile_sam.system.errors import ConfigError
 
 Settings = dict[str, Any]
-FOLD = "fold"  # among the values of a variant, number of its fold
 
 
 def has_variants(config: RunConfig) -> bool:

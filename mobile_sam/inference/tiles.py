@@ -12,9 +12,10 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from mobile_sam.data.masks import Mask, Size, boxes_and_areas, decode_crop, encode_crop
 from mobile_sam.data.tiles import Window
+from mobile_sam.inference.mask_sources import MaskRecords
 from mobile_sam.metrics.mask_crop import Box, MaskCrop, common_box, common_pixels
+from mobile_sam.metrics.overlap import iou
 
-MaskRecords = list[dict[str, Any]]
 _SAME = 0.5  # least IoU of two masks of one object
 _COVERED = 0.7  # least fraction of a cut mask that lies in the whole mask of its object
 _CELL = 512  # side of the cells, in pixels, in which masks look for others
@@ -93,14 +94,9 @@ def _score(piece: Piece) -> float:
 def _without_copies(pieces: Iterable[Piece]) -> list[Piece]:
     kept = _Neighbours([])
     for piece in sorted(pieces, key=_score, reverse=True):
-        if all(_iou(piece.crop, other.crop) < _SAME for other in kept.of(piece)):
+        if all(iou(piece.crop, other.crop) < _SAME for other in kept.of(piece)):
             kept.add(piece)
     return kept.pieces
-
-
-def _iou(first: MaskCrop, second: MaskCrop) -> float:
-    common = common_pixels(first, second)
-    return common / (first.area + second.area - common)
 
 
 def _groups(pieces: list[Piece]) -> Iterator[list[Piece]]:
@@ -110,9 +106,9 @@ def _groups(pieces: list[Piece]) -> Iterator[list[Piece]]:
         for other_number in neighbours.numbers(piece):
             other = pieces[other_number]
             if other_number > number and other.window != piece.window:
-                iou = _iou_where_both_are(piece, other)
-                if iou >= _SAME:
-                    pairs.append((iou, number, other_number))
+                common = _iou_where_both_are(piece, other)
+                if common >= _SAME:
+                    pairs.append((common, number, other_number))
     sets, taken = DisjointSet(range(len(pieces))), set[tuple[int, Window]]()
     for _, first, second in sorted(pairs, key=lambda pair: (-pair[0], *pair[1:])):
         ends = {(first, pieces[second].window), (second, pieces[first].window)}

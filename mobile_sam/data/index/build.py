@@ -253,12 +253,13 @@ def _write_index(
             table, counts = _merge_rows(task.stamps, rows, cache)
             if task.split == UNLABELLED:
                 table = statistics.without_copies(table)
-            table = _number_images(table, task.split, statistics.images(task.split))
+            image = _ordinals(table)
+            table = _number_images(table, image, task.split, statistics.images(task.split))
             if task.split != UNLABELLED and UNLABELLED in records:
                 statistics.remember(task.split, table)
             statistics.stamps += _reusable_stamps(task.stamps, rows, cache)
             statistics.counts += counts
-            for group in _row_groups(table, groups_of):
+            for group in _row_groups(table, image, groups_of):
                 writer.write_table(group, row_group_size=len(group))
                 statistics.add(task.split, group)
             bar.update(len(counts))
@@ -359,13 +360,12 @@ def _merge_rows(stamps: list[str], rows: Rows, cache: IndexCache) -> tuple[pa.Ta
     return pa.concat_tables(pieces).combine_chunks(), [len(piece) for piece in pieces]
 
 
-def _number_images(table: pa.Table, split: str, first: int) -> pa.Table:
+def _number_images(table: pa.Table, image: NDArray[np.int64], split: str, first: int) -> pa.Table:
     """Set the split and the image numbers of a group's rows.
 
-    first: number of the first image in use. An image, or a tile, is in use if one of its rows is
-    not left out; only these rows get its number.
+    image: as `_ordinals` returns it. first: number of the first image in use. An image, or a tile,
+    is in use if one of its rows is not left out; only these rows get its number.
     """
-    image = _ordinals(table)
     row_in_use = pc.is_null(table["left_out"]).to_numpy().astype(bool)
     image_in_use = np.zeros(len(table), dtype=bool)
     image_in_use[image[row_in_use]] = True
@@ -388,9 +388,9 @@ def _ordinals(table: pa.Table) -> NDArray[np.int64]:
     )
 
 
-def _row_groups(table: pa.Table, most: int) -> Iterator[pa.Table]:
-    """Yield the rows of at most so many images or tiles each."""
-    group = _ordinals(table) // most
+def _row_groups(table: pa.Table, image: NDArray[np.int64], most: int) -> Iterator[pa.Table]:
+    """Yield the rows of at most so many images or tiles each. image: as in `_number_images`."""
+    group = image // most
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     for start, end in pairwise([*starts.tolist(), len(table)]):
         yield table.slice(start, end - start)

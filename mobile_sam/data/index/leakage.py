@@ -14,18 +14,17 @@ def check_leakage(index: Path, options: Data) -> list[str]:
 
     index: path of the index. There are none if `options.duplicates` allows them.
     """
-    if options.tile is not None and options.duplicates != "allow":
-        table = (
-            open_index(index).read(columns=["split", "image_path"]).to_pandas().drop_duplicates()
-        )
+    if options.duplicates == "allow":
+        return []
+    file = open_index(index)
+    if options.tile is not None:
+        table = file.read(columns=["split", "image_path"]).to_pandas().drop_duplicates()
         paths = {split: map(Path, table["image_path"][table["split"] == split]) for split in SPLITS}
         found = same_files(paths["train"], paths["val"])
         if found:
             return [_message(copy, original) for copy, original in found.items()]
-    counts = index_metadata(open_index(index))["splits"]
-    if options.duplicates == "allow" or any(
-        split not in counts or counts[split]["images"] == 0 for split in SPLITS
-    ):
+    counts = index_metadata(file)["splits"]
+    if any(split not in counts or counts[split]["images"] == 0 for split in SPLITS):
         return []
     train, val = (Index(index, split) for split in SPLITS)
     positions = DigestLookup(train.digests())
