@@ -15,11 +15,22 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mobile_sam.config.sections import ImageOptions, Percentiles
 from mobile_sam.data.jpeg import is_jpeg, without_pixels
-from mobile_sam.data.tiff import TIFF_ERRORS, SeveralPagesError, Tiff, read_tiff
+from mobile_sam.data.ome_zarr import (
+    SUFFIX,
+    ZARR_ERRORS,
+    OmeZarr,
+    OmeZarrError,
+    is_ome_zarr,
+    open_ome_zarr,
+)
+from mobile_sam.data.pyramid import Pyramid
+from mobile_sam.data.tiff import TIFF_ERRORS, SeveralPagesError, read_tiff
+from mobile_sam.system.atomic_files import file_digest
 from mobile_sam.system.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".ppm", ".pgm"}
+    | {SUFFIX}
 )
 _DEEP_GREY = frozenset({"I;16", "I;16L", "I;16B", "I", "F"})
 _COLOURS = frozenset({"RGB", "RGBA", "LA"})
@@ -87,12 +98,28 @@ def read_unoriented(path: Path, options: ImageOptions = DEFAULT_OPTIONS) -> NDAr
     return _to_rgb8(_read_stored(path, path, options), path, options)
 
 
-def to_rgb8(
-    pixels: Pixels, path: Path, options: ImageOptions = DEFAULT_OPTIONS
+def part_to_rgb8(
+    pixels: Pixels, path: Path, options: ImageOptions, image: Pyramid
 ) -> NDArray[np.uint8]:
-    """Return RGB pixels (H, W, 3) of upright grey pixels (H, W) or colours (H, W, 3 or 4)."""
-    shown = pixels[..., :3] if pixels.ndim == 3 else pixels
-    return _to_rgb8(_StoredPixels(shown, orientation=1), path, options)
+    """Return RGB pixels (H, W, 3) of a part (H, W) or (H, W, bands) of an upright image."""
+    return _to_rgb8(_stored_part(pixels, path, options, image), path, options)
+
+
+def _stored_part(
+    pixels: Pixels, path: Path, options: ImageOptions, image: Pyramid
+) -> "_StoredPixels":
+    selected = _select_bands(pixels, path, options, image.has_alpha, image.is_colour)
+    return _StoredPixels(selected, orientation=1, nodata=image.nodata)
+
+
+def open_zarr_image(path: Path) -> OmeZarr:
+    """Open the image of an OME-Zarr directory. Raises RecordError for one that cannot be read."""
+    try:
+        return open_ome_zarr(path)
+    except OmeZarrError as error:
+        raise RecordError(f"{path}: {error}") from None
+    except ZARR_ERRORS as error:
+        raise RecordError(f"{path}: the OME-Zarr cannot be read ({error})") from error
 
 
 def apply_orientation(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -140,7 +167,7 @@ def changed_error(path: Path) -> RecordError:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        content = file_digest(path).encode() if is_ome_zarr(path) else path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: the image cannot be read ({error.strerror})") from error
     if not content:
@@ -227,8 +254,10 @@ def _decode_eighth(
 def _read_stored(source: Path | io.BytesIO, path: Path, options: ImageOptions) -> _StoredPixels:
     """Return the one or three bands of the image, before its orientation is applied.
 
-    source: file, or its content. path: file that messages name.
+    source: file, or its content. path: file that messages name; an OME-Zarr is read from there.
     """
+    if is_ome_zarr(path):
+        return _read_stored_zarr(path, options)
     try:
         with open_image(source, path, options) as image:
             orientation = _valid_orientation(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -255,6 +284,16 @@ def _read_stored(source: Path | io.BytesIO, path: Path, options: ImageOptions) -
             raise
         except TIFF_ERRORS:
             raise error from None
+
+
+def _read_stored_zarr(path: Path, options: ImageOptions) -> _StoredPixels:
+    image = open_zarr_image(path).pyramid
+    check_megapixels(image.size, path, options)
+    try:
+        pixels, _ = image.read(0, 0, *image.size[::-1], step=1)
+    except ZARR_ERRORS as error:
+        raise RecordError(f"{path}: the OME-Zarr cannot be read ({error})") from error
+    return _stored_part(pixels, path, options, image)
 
 
 def _pillow_pixels(image: Image.Image, path: Path, options: ImageOptions) -> Pixels:
@@ -285,11 +324,17 @@ def _read_stored_tiff(
             "as a file, or read the pages as bands with data.bands"
         )
     orientation = _applied_orientation(_valid_orientation(tiff.orientation), options)
-    return _StoredPixels(_select_bands(tiff.shown(), path, options, tiff), orientation, tiff.nodata)
+    is_colour = tiff.photometric == "RGB"
+    pixels = _select_bands(tiff.shown(), path, options, tiff.alpha, is_colour)
+    return _StoredPixels(pixels, orientation, tiff.nodata)
 
 
 def _select_bands(
-    pixels: Pixels, path: Path, options: ImageOptions, tiff: Tiff | None = None
+    pixels: Pixels,
+    path: Path,
+    options: ImageOptions,
+    has_alpha: bool = True,
+    is_colour: bool = True,
 ) -> Pixels:
     """Return one band (H, W) or three (H, W, 3): those of `options.bands`, or all of the image."""
     count = pixels.shape[2] if pixels.ndim == 3 else 1
@@ -307,9 +352,7 @@ def _select_bands(
         return selected[..., 0] if len(options.bands) == 1 else selected
     if pixels.ndim == 2:
         return pixels
-    has_alpha = tiff is None or tiff.alpha
     colours = count - has_alpha * (count in {2, 4})
-    is_colour = tiff is None or tiff.photometric == "RGB"
     if colours == 1:
         return pixels[..., 0]
     if (colours == 3 and is_colour) or (count == 4 and is_colour):

@@ -13,7 +13,8 @@ import msgspec
 from mobile_sam.config.sections import Data
 from mobile_sam.data.images import IMAGE_SUFFIXES
 from mobile_sam.data.masks import Size
-from mobile_sam.system.directories import list_directory
+from mobile_sam.data.ome_zarr import is_ome_zarr
+from mobile_sam.system.directories import list_directory, path_stamp
 
 
 class ListedAnnotation(NamedTuple):
@@ -55,8 +56,7 @@ class Record:
         """Yield a description that changes with the image or its annotations: sizes and times."""
         yield f"{self.image_path} {self.image_id} {self.format} {self.size}".encode()
         for path in (self.image_path, *(() if self.shared else self.sources)):
-            stat = path.stat()
-            yield f"{path} {stat.st_size} {stat.st_mtime_ns}".encode()
+            yield f"{path} {path_stamp(path)}".encode()
         yield repr([item[:3] for item in self.objects]).encode()
         for item in self.objects:
             yield memoryview(item.segmentation)
@@ -106,7 +106,9 @@ class Search:
             "remove the link"
             for path in listing.broken
         ]
-        return listing.files, listing.directories
+        images = [path for path in listing.directories if is_ome_zarr(path)]
+        directories = [path for path in listing.directories if path not in images]
+        return sorted([*listing.files, *images]) if images else listing.files, directories
 
     def images(self, files: Iterable[Path], prefix: str) -> dict[str, Path]:
         """Return images by their ids; two images with the same id are a problem."""
@@ -114,7 +116,8 @@ class Search:
         for path in files:
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
-            image_id = prefix + normalise_name(path.stem)
+            stem = path.stem.removesuffix(".ome") if is_ome_zarr(path) else path.stem
+            image_id = prefix + normalise_name(stem)
             if image_id in images:
                 other = images[image_id].name
                 self.result.problems.append(f"{path}: {other} has the same name; rename one")

@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import tifffile
+import zarr
 from numpy.typing import NDArray
+
+from mobile_sam.data.pyramid import Pyramid
 
 _REDUCED = 1  # bit of a page's subfile type that marks a smaller copy of another page
 _ALPHA = {1, 2}  # values of ExtraSamples
@@ -95,32 +98,51 @@ def read_tiff(source: Path | BytesIO, check: Callable[[tuple[int, int]], None]) 
 _LARGEST_BLOCK = 1 << 25  # bytes; larger blocks, such as one strip for all, are no windows
 
 
-def windowed_size(file: tifffile.TiffFile, deep: bool) -> tuple[int, int] | None:
-    """Return (H, W) of a TIFF whose blocks can be read one by one; None for other files.
+def open_tiff(path: Path, deep: bool, bands: bool) -> Pyramid | None:
+    """Open the image of a TIFF whose blocks can be read one by one; None for other files.
 
-    Its pixels are grey or RGB as stored. deep: whether they may have more than 8 bits.
+    Values are as stored: grey, RGB, or with `bands` any bands. deep: whether they may have more
+    than 8 bits. Raises `TIFF_ERRORS` for a damaged file.
     """
-    page: Any = file.pages.first
-    series = file.series[0]
-    copies = sum(bool(p.aspage().tags.valueof(254, 0) & _REDUCED) for p in file.pages[1:])
-    plain = (
-        len(file.pages) - copies == 1
-        and series.axes in {"YX", "YXS"}
-        and page.tags.valueof(42113) is None
-        and page.tags.valueof(274, 1) == 1
-        and page.colormap is None
+    with tifffile.TiffFile(path) as file:
+        page: Any = file.pages.first
+        series = file.series[0]
+        copies = sum(bool(p.aspage().tags.valueof(254, 0) & _REDUCED) for p in file.pages[1:])
+        axes, shape = series.axes, series.shape
+        others = axes.replace("Y", "").replace("X", "")
+        kind = getattr(page.photometric, "name", "")
+        lossy = getattr(page.compression, "name", "") in _LOSSY
+        colour = (kind == "RGB" or (kind == "YCBCR" and lossy)) and page.samplesperpixel in {3, 4}
+        plain = (
+            len(file.pages) - copies == len(series.levels[0].pages)
+            and axes.replace(others, "") == "YX"
+            and len(others) <= 1
+            and (bands or (colour and others == "S") or not others)
+            and (kind == "MINISBLACK" or colour)
+            and page.tags.valueof(274, 1) == 1
+            and page.colormap is None
+            # tifffile stores an array (H, W, bands) without a photometric tag as H pages.
+            and not (others and shape[axes.index(others)] > _MAX_BANDS)
+            # Neither of 2 or 4 bits, nor with colours that are multiplied with their opacity.
+            and page.bitspersample == 8 * page.dtype.itemsize
+            and 1 not in page.extrasamples
+            and (page.dtype == np.uint8 or page.dtype.kind in ("uif" if deep else ""))
+            and int(np.prod(page.chunks)) * page.dtype.itemsize <= _LARGEST_BLOCK
+        )
+        if not plain:
+            return None
+        count, nodata = len(series.levels), page.tags.valueof(42113)
+        levels = [
+            zarr.open_array(tifffile.imread(path, aszarr=True, series=0, level=level), mode="r")
+            for level in range(count)
+        ]
+    return Pyramid(
+        levels,
+        bands_first=axes[0] == others,
+        is_colour=colour,
+        has_alpha=bool(page.extrasamples) and int(page.extrasamples[-1]) in _ALPHA,
+        nodata=None if nodata is None else float(str(nodata).strip(" \0")),
     )
-    kind = getattr(page.photometric, "name", "")
-    lossy = getattr(page.compression, "name", "") in _LOSSY
-    grey = kind == "MINISBLACK" and series.axes == "YX"
-    colour = (kind == "RGB" or (kind == "YCBCR" and lossy)) and page.samplesperpixel in {3, 4}
-    values = page.dtype == np.uint8 or getattr(page.dtype, "kind", "") in ("uif" if deep else "")
-    # Not of 2 or 4 bits, nor with colours that are multiplied with their opacity.
-    plain &= page.bitspersample == 8 * page.dtype.itemsize and 1 not in page.extrasamples
-    small = int(np.prod(page.chunks)) * page.dtype.itemsize <= _LARGEST_BLOCK
-    if not (plain and (grey or colour) and values and small):
-        return None
-    return int(page.imagelength), int(page.imagewidth)
 
 
 def _read(source: Path | BytesIO, check: Callable[[tuple[int, int]], None]) -> Tiff:

@@ -63,9 +63,8 @@ class Grid(NamedTuple):
     @classmethod
     def of(cls, size: Size, tile: Tile, step: int = 1) -> "Grid":
         """Return the tiles of an image (H, W)."""
-        side, overlap = tile.size * step, tile.overlap * step
-        ys, xs = (_starts(length, side, overlap) for length in size)
-        return cls(size, xs, ys, side, step)
+        ys, xs = (_starts(-(-length // step), tile, step) for length in size)
+        return cls(size, xs, ys, tile.size * step, step)
 
     def touching(self, box: Box) -> list[Window]:
         """Return the tiles that have pixels of a box, row by row."""
@@ -87,10 +86,11 @@ class Grid(NamedTuple):
         return self.touching((0, 0, self.size[1], self.size[0]))
 
 
-def _starts(length: int, side: int, overlap: int) -> tuple[int, ...]:
-    last = max(length - side, 0)
-    count = math.ceil(last / (side - overlap)) + 1
-    return tuple(round(last * number / max(count - 1, 1)) for number in range(count))
+def _starts(length: int, tile: Tile, step: int) -> tuple[int, ...]:
+    """Return where tiles begin, in pixels of the image. length: of the image, in their pixels."""
+    last = max(length - tile.size, 0)
+    count = math.ceil(last / (tile.size - tile.overlap)) + 1
+    return tuple(step * round(last * number / max(count - 1, 1)) for number in range(count))
 
 
 def step_for(box: Box, tile: Tile) -> int:

@@ -13,16 +13,23 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import tifffile
-import zarr
 from numpy.typing import NDArray
 
 from mobile_sam.config.sections import ImageOptions, Tile
-from mobile_sam.data import tiff
-from mobile_sam.data.images import RecordError, open_image, read_image, to_rgb8
+from mobile_sam.data.images import (
+    RecordError,
+    open_image,
+    open_zarr_image,
+    part_to_rgb8,
+    read_image,
+)
 from mobile_sam.data.masks import Size
-from mobile_sam.data.tiff import TIFF_ERRORS
+from mobile_sam.data.ome_zarr import ZARR_ERRORS, is_ome_zarr
+from mobile_sam.data.pyramid import Pyramid
+from mobile_sam.data.tiff import TIFF_ERRORS, open_tiff
 from mobile_sam.data.tiles import Window
 from mobile_sam.system.atomic_files import atomic_write
+from mobile_sam.system.directories import path_stamp
 from mobile_sam.system.machine_errors import machine_fault
 
 _OPENED = 8  # images that a process keeps open
@@ -43,7 +50,8 @@ def read_window(
 ) -> NDArray[np.uint8]:
     """Return the RGB pixels (H, W, 3) of a window, as those of `read_image`.
 
-    A TIFF is read in place, block by block. Other images are decoded once, into files of `cache`.
+    A TIFF or an OME-Zarr is read in place, block by block; with a step, from the smallest copy of
+    the image that has enough pixels. Other images are decoded once, into files of `cache`.
     Raises RecordError for a file that cannot be read.
     """
     x0, y0, x1, y1 = window.box
@@ -54,12 +62,13 @@ def read_window(
     for top in range(y0, y1, rows):
         bottom = min(top + rows, y1)
         with _naming_damage(path), _reading:
-            pixels = to_rgb8(np.asarray(image[top:bottom, x0:x1]), path, options)
+            stored, scale = image.read(x0, top, x1, bottom, window.step)
+            pixels = part_to_rgb8(stored, path, options, image)
         # Beyond the image, its last row and column go on.
-        missing = [(0, bottom - top - pixels.shape[0]), (0, x1 - x0 - pixels.shape[1]), (0, 0)]
+        height, width = (bottom - top) // scale, (x1 - x0) // scale
+        missing = [(0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)]
         whole = np.pad(pixels, missing, mode="edge") if any(map(any, missing)) else pixels
-        size = (bottom - top) // window.step, window.size[1]
-        bands.append(shrink(whole, size))
+        bands.append(shrink(whole, ((bottom - top) // window.step, window.size[1])))
     return bands[0] if len(bands) == 1 else np.concatenate(bands)
 
 
@@ -70,7 +79,7 @@ def _naming_damage(path: Path) -> Iterator[None]:
         yield
     except RecordError:
         raise
-    except (*TIFF_ERRORS, zarr.errors.BaseZarrError, *_ABSURD_SIZES) as error:
+    except (*TIFF_ERRORS, *ZARR_ERRORS, *_ABSURD_SIZES) as error:
         if machine_fault(error):
             raise
         raise RecordError(
@@ -89,14 +98,19 @@ def pixel_digest(pixels: NDArray[np.uint8]) -> str:
     return digest.hexdigest()[:32]
 
 
-def windowed_size(path: Path, options: ImageOptions) -> Size | None:
-    """Return (H, W) of a TIFF that is read in place; None for other images."""
+def open_in_place(path: Path, options: ImageOptions) -> Pyramid | None:
+    """Return an image that is read in windows, in place; None for one that must be decoded.
+
+    Raises RecordError for an OME-Zarr without an image.
+    """
+    fixed = not (options.intensity == "min_max" or hasattr(options.intensity, "percentile"))
+    if is_ome_zarr(path):
+        pyramid = open_zarr_image(path).pyramid
+        return pyramid if fixed or pyramid.levels[0].dtype == np.uint8 else None
     if path.suffix.lower() not in {".tif", ".tiff"}:
         return None
-    fixed = not (options.intensity == "min_max" or hasattr(options.intensity, "percentile"))
     try:
-        with tifffile.TiffFile(path) as file:
-            return tiff.windowed_size(file, deep=fixed) if options.bands is None else None
+        return open_tiff(path, deep=fixed, bands=options.bands is not None)
     except (*TIFF_ERRORS, *_ABSURD_SIZES):
         return None  # reading it as a whole names the fault
 
@@ -104,6 +118,8 @@ def windowed_size(path: Path, options: ImageOptions) -> Size | None:
 def is_large(path: Path, options: ImageOptions, tile: Tile) -> bool:
     """Return whether an image is larger than a tile; False for a file that is no image."""
     try:
+        if is_ome_zarr(path):
+            return max(open_zarr_image(path).pyramid.size) > tile.size
         with open_image(path, path, options) as image:
             return max(image.size) > tile.size
     except RecordError:
@@ -118,25 +134,21 @@ def is_large(path: Path, options: ImageOptions, tile: Tile) -> bool:
 def upright_size(path: Path, options: ImageOptions, cache: "DecodedImages") -> Size:
     """Return (H, W) of an image of which windows are read. Raises RecordError."""
     with _naming_damage(path), _reading:
-        height, width = _opened(path, options, cache).shape[:2]
-    return height, width
+        return _opened(path, options, cache).size
 
 
 _reading = threading.Lock()  # tifffile's file has one position
-_open_images: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+_open_images: OrderedDict[tuple[object, ...], Pyramid] = OrderedDict()
 
 
-def _opened(path: Path, options: ImageOptions, cache: "DecodedImages") -> Any:
-    """Return an open image as an array; the process that opened it is part of the key."""
+def _opened(path: Path, options: ImageOptions, cache: "DecodedImages") -> Pyramid:
+    """Return an open image; the process that opened it is part of the key."""
     stat = path.stat()
     key = (os.getpid(), path, stat.st_size, stat.st_mtime_ns, _options_key(options))
     if key in _open_images:
         _open_images.move_to_end(key)
         return _open_images[key]
-    if windowed_size(path, options) is None:
-        image: Any = cache.decoded(path, options)
-    else:
-        image = zarr.open(tifffile.imread(path, aszarr=True, series=0, level=0), mode="r")
+    image = open_in_place(path, options) or Pyramid([cache.decoded(path, options)])
     _open_images[key] = image
     if len(_open_images) > _OPENED:
         _open_images.popitem(last=False)
@@ -155,8 +167,7 @@ class DecodedImages(NamedTuple):
 
     def decoded(self, path: Path, options: ImageOptions) -> NDArray[np.uint8]:
         """Return the RGB pixels (H, W, 3) of an image, mapped from a file."""
-        stat = path.stat()
-        what = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, _options_key(options)]
+        what = [str(path.resolve()), path_stamp(path), _options_key(options)]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
         target = self.directory / f"{name}.npy"
         with suppress(OSError):  # another process may own the file, or delete it

@@ -4,6 +4,7 @@ import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 
 from mobile_sam.system.atomic_files import atomic_write
 from mobile_sam.system.errors import UserError
@@ -23,6 +24,15 @@ _MESSAGES = {
     errno.EACCES: "this user has no permission to read the directory; change its permissions",
     errno.ELOOP: "this is a link to itself; remove it",
 }
+
+
+def path_stamp(path: Path) -> str:
+    """Describe the size and time of a file, or those of all files of a directory."""
+    stat = path.stat()
+    if not S_ISDIR(stat.st_mode):
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+    files = sorted(each for each in path.rglob("*") if each.is_file())
+    return " ".join(f"{each.relative_to(path)} {path_stamp(each)}" for each in files)
 
 
 def naming_files(annotations: Path, names: tuple[str, ...]) -> list[Path]:

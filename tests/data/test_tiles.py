@@ -27,7 +27,7 @@ from mobile_sam.data.index.table import (
 from mobile_sam.data.masks import decode, encode
 from mobile_sam.data.synthetic import write_scenes
 from mobile_sam.data.tiles import Grid, Window, parse_tile_id, source_image, tile_id
-from mobile_sam.data.windows import DecodedImages, read_window, windowed_size
+from mobile_sam.data.windows import DecodedImages, open_in_place, read_window
 from mobile_sam.system.errors import UserError
 
 TILE = Tile(size=64, overlap=16)
@@ -46,7 +46,8 @@ def test_tiles_cover_the_image_and_overlap_enough(
     grid = Grid.of((height, width), Tile(size=side, overlap=overlap), step)
     for starts, length in ((grid.xs, width), (grid.ys, height)):
         assert starts[0] == 0
-        assert starts[-1] == max(0, length - side * step)
+        assert all(start % step == 0 for start in starts)
+        assert 0 <= starts[-1] - max(0, length - side * step) < step
         assert all(b - a <= (side - overlap) * step for a, b in pairwise(starts))
     windows = grid.windows()
     assert len({window.size for window in windows}) == 1
@@ -109,7 +110,7 @@ def test_a_window_has_the_pixels_of_the_image(name: str, tmp_path: Path) -> None
     in_windows = write(path, path.stem)
     options, cache = ImageOptions(), DecodedImages(tmp_path / "decoded", 1.0)
     whole = read_image(path, options)
-    assert (windowed_size(path, options) is not None) == in_windows
+    assert (open_in_place(path, options) is not None) == in_windows
     for window in Grid.of(whole.shape[:2], TILE).windows():
         x0, y0, x1, y1 = window.box
         assert np.array_equal(read_window(path, options, window, cache), whole[y0:y1, x0:x1])
@@ -119,10 +120,68 @@ def test_a_window_has_the_pixels_of_the_image(name: str, tmp_path: Path) -> None
 def test_deep_pixels_with_a_fixed_range_are_read_in_windows(tmp_path: Path) -> None:
     path, options = tmp_path / "deep.tif", ImageOptions(intensity="bit_depth")
     write(path, "deep")
-    assert windowed_size(path, options) == DEEP.shape
+    image = open_in_place(path, options)
+    assert image is not None
+    assert image.size == DEEP.shape
     window = Window(10, 20, (64, 64))
     pixels = read_window(path, options, window, DecodedImages(tmp_path / "decoded", 1.0))
     assert np.array_equal(pixels, read_image(path, options)[20:84, 10:74])
+
+
+def write_bands(path: Path, kind: str) -> None:
+    """Write an image of five bands: by pixel, by plane, by page, or deep with missing values."""
+    bands = np.random.default_rng(1).integers(0, 256, (5, 150, 210)).astype(np.uint8)
+    if kind == "pixels":
+        contig = {"planarconfig": "contig", "photometric": "minisblack"}
+        tifffile.imwrite(path, np.moveaxis(bands, 0, -1), tile=(32, 32), **contig)
+    elif kind == "planes":
+        planes = {"planarconfig": "separate", "photometric": "minisblack"}
+        tifffile.imwrite(path, bands, tile=(32, 32), **planes)
+    elif kind == "pages":
+        tifffile.imwrite(path, bands, tile=(32, 32), metadata={"axes": "CYX"})
+    else:
+        deep = np.moveaxis(bands, 0, -1).astype(np.float32)
+        deep[:20, :30] = -1
+        nodata = [(42113, "s", 3, "-1", False)]
+        contig = {"planarconfig": "contig", "photometric": "minisblack"}
+        tifffile.imwrite(path, deep, tile=(32, 32), extratags=nodata, **contig)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "planes", "pages", "deep"])
+def test_selected_bands_are_read_in_windows(kind: str, tmp_path: Path) -> None:
+    path, cache = tmp_path / "bands.tif", DecodedImages(tmp_path / "decoded", 1.0)
+    write_bands(path, kind)
+    for bands in ((4, 2, 1), (5,)):
+        options = ImageOptions(bands=bands, intensity=(10, 200))
+        whole = read_image(path, options)
+        assert len(np.unique(whole)) > 50
+        assert open_in_place(path, options) is not None
+        for window in Grid.of(whole.shape[:2], TILE).windows():
+            x0, y0, x1, y1 = window.box
+            assert np.array_equal(read_window(path, options, window, cache), whole[y0:y1, x0:x1])
+    if kind != "pages":
+        assert open_in_place(path, ImageOptions()) is None
+
+
+def test_a_step_reads_a_copy_of_the_pyramid(tmp_path: Path) -> None:
+    """The copies have other values than the image; that of a third is of no use."""
+    path, cache = tmp_path / "slide.tif", DecodedImages(tmp_path / "decoded", 1.0)
+    image = np.full((150, 211), 10, np.uint8)
+    with tifffile.TiffWriter(path) as file:
+        file.write(image, tile=(32, 32), subifds=3)
+        for step in (2, 3, 4):
+            copy = np.full((-(-150 // step), 211 // step), 10 * step, np.uint8)
+            copy[:, 5:] += 1
+            file.write(copy, tile=(32, 32), subfiletype=1)
+    values = {}
+    for step in (1, 2, 4, 8):
+        size = -(-150 // step), -(-211 // step)
+        pixels = read_window(path, ImageOptions(), Window(0, 0, size, step), cache)
+        assert pixels.shape == (*size, 3)
+        values[step] = (int(pixels[0, 0, 0]), int(pixels[-1, -1, 0]))
+    assert values == {1: (10, 10), 2: (20, 21), 4: (40, 41), 8: (40, 41)}
+    shifted = read_window(path, ImageOptions(), Window(2, 0, (10, 10), 4), cache)
+    assert shifted[0, 0, 0] == 20, "a quarter does not begin there, a half does"
 
 
 def test_a_step_averages_pixels(tmp_path: Path) -> None:
@@ -369,7 +428,7 @@ def test_files_that_blocks_would_misread_are_decoded(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "alpha.tif", np.full((64, 64, 4), 99, np.uint8), **colours)
     for name in ("four", "alpha"):
         path = tmp_path / f"{name}.tif"
-        assert windowed_size(path, ImageOptions()) is None
+        assert open_in_place(path, ImageOptions()) is None
         window = Window(8, 8, (40, 40))
         pixels = read_window(path, ImageOptions(), window, DecodedImages(tmp_path / "d", 1.0))
         assert np.array_equal(pixels, read_image(path)[8:48, 8:48])

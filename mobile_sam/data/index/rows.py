@@ -21,7 +21,7 @@ from mobile_sam.data.index.tile_rows import Tiling, rows_of_tiles
 from mobile_sam.data.masks import Size, boxes_and_areas, decode
 from mobile_sam.data.record import Record
 from mobile_sam.data.tiles import parse_tile_id
-from mobile_sam.data.windows import windowed_size
+from mobile_sam.data.windows import open_in_place
 
 # The options that the rows of an image depend on.
 ROW_OPTIONS = {
@@ -107,8 +107,8 @@ def _check_image(record: Record, options: Data, tiling: Tiling | None) -> ImageF
                 f"{record.image_path}: with data.tile, names that end like {record.image_id!r} are "
                 "those of tiles; rename the image"
             )
-        size = windowed_size(record.image_path, options)
-        if size is not None and tiling.is_large(size):
+        image = open_in_place(record.image_path, options)
+        if image is not None and tiling.is_large(size := image.size):
             if size[0] * size[1] >= _MOST_PIXELS:
                 raise RecordError(
                     f"{record.image_path}: {size[1]}x{size[0]} pixels are too many for run-length "
