@@ -9,6 +9,7 @@ from mobile_sam.data.formats.label_studio import strip_upload_prefix
 from mobile_sam.data.formats.registry import FORMATS
 from mobile_sam.data.formats.text_files import json_bytes
 from mobile_sam.data.images import IMAGE_SUFFIXES, RecordError
+from mobile_sam.data.ome_zarr import is_ome_zarr
 from mobile_sam.data.record import ListedImage, Record, Search, format_paths, normalise_name
 
 _LISTED_NAMES = 3  # names that a note lists
@@ -137,7 +138,7 @@ class _FileFinder:
 def _is_file(path: Path) -> bool:
     """Return whether a file is there; a name that is too long for the disk is that of none."""
     try:
-        return path.is_file()
+        return path.is_file() or is_ome_zarr(path)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return False

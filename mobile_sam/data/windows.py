@@ -8,9 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -27,22 +26,13 @@ from mobile_sam.data.masks import Size
 from mobile_sam.data.ome_zarr import ZARR_ERRORS, is_ome_zarr
 from mobile_sam.data.pyramid import Pyramid
 from mobile_sam.data.tiff import TIFF_ERRORS, open_tiff
-from mobile_sam.data.tiles import Window
+from mobile_sam.data.tiles import Window, shrink
 from mobile_sam.system.atomic_files import atomic_write
 from mobile_sam.system.directories import path_stamp
 from mobile_sam.system.machine_errors import machine_fault
 
 _OPENED = 8  # images that a process keeps open
 _GIB = 1 << 30
-
-
-def shrink(pixels: NDArray[Any], size: Size) -> NDArray[Any]:
-    """Return pixels (h, w, ...) averaged to a smaller (H, W)."""
-    return (
-        pixels
-        if pixels.shape[:2] == size
-        else cv2.resize(np.ascontiguousarray(pixels), size[::-1], interpolation=cv2.INTER_AREA)
-    )
 
 
 def read_window(
@@ -157,6 +147,24 @@ def _opened(path: Path, options: ImageOptions, cache: "DecodedImages") -> Pyrami
 
 def _options_key(options: ImageOptions) -> str:
     return options.model_dump_json(include=set(ImageOptions.model_fields))
+
+
+class LargeImage(NamedTuple):
+    """Image of which windows are read. size: (H, W)."""
+
+    path: Path
+    options: ImageOptions
+    cache: "DecodedImages"
+    size: Size
+
+    @classmethod
+    def open(cls, path: Path, options: ImageOptions, cache: "DecodedImages") -> "LargeImage":
+        """Open an image. Raises RecordError for one that cannot be read."""
+        return cls(path, options, cache, upright_size(path, options, cache))
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Return the RGB pixels (H, W, 3) of a window, see `read_window`."""
+        return read_window(self.path, self.options, window, self.cache)
 
 
 class DecodedImages(NamedTuple):

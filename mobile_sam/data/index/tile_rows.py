@@ -9,8 +9,15 @@ import numpy as np
 from mobile_sam.config.sections import ImageOptions, Tile
 from mobile_sam.data.index.table import CROWDS, IGNORED
 from mobile_sam.data.masks import Mask, Size, bounding_box, decode_crop, encode
-from mobile_sam.data.tiles import Grid, Window, step_for, tile_id
-from mobile_sam.data.windows import DecodedImages, pixel_digest, read_window, shrink
+from mobile_sam.data.tiles import (
+    Grid,
+    Window,
+    centre_distance,
+    mask_in_window,
+    step_for,
+    tile_id,
+)
+from mobile_sam.data.windows import DecodedImages, pixel_digest, read_window
 from mobile_sam.metrics.mask_crop import Box, MaskCrop, common_box
 
 Columns = dict[str, list[Any]]
@@ -87,7 +94,9 @@ def _place(
             window: int(np.count_nonzero(_inside(crop, window))) / crop.area
             for window in grid.touching(crop.box)
         }
-        most = max(shares, key=lambda window: (shares[window], -_distance(window.box, crop.box)))
+        most = max(
+            shares, key=lambda window: (shares[window], -centre_distance(window.box, crop.box))
+        )
         enough = [w for w, share in shares.items() if share >= tiling.tile.min_visible]
         for window in [most] if tiling.once or not enough else enough:
             placed.setdefault(window, []).append(number)
@@ -98,7 +107,7 @@ def _cut(segments: Columns, numbers: Sequence[int], size: Size, window: Window) 
     """Return the columns of segments in a tile; those without a pixel there are dropped."""
     columns: Columns = {name: [] for name in segments}
     for number in numbers:
-        mask = _visible(_crop(segments, number, size), window)
+        mask = mask_in_window(_crop(segments, number, size), window)
         if not mask.any():
             continue
         box = dict(zip(("x0", "y0", "x1", "y1"), bounding_box(mask), strict=True))
@@ -106,23 +115,6 @@ def _cut(segments: Columns, numbers: Sequence[int], size: Size, window: Window) 
         for name, values in columns.items():
             values.append(own.get(name, segments[name][number]))
     return columns
-
-
-def _visible(crop: MaskCrop, window: Window) -> Mask:
-    """Return the mask (H, W) of a segment in a tile: pixels that it covers by half or more.
-
-    A segment that covers no pixel by half has all pixels that it touches.
-    """
-    if window.step == 1:
-        return crop.within(window.box)
-    step, (left, top, right, bottom) = window.step, common_box(crop.box, window.box)
-    x0, y0 = (left - window.x) // step, (top - window.y) // step
-    x1, y1 = -((window.x - right) // step), -((window.y - bottom) // step)
-    box = (window.x + x0 * step, window.y + y0 * step, window.x + x1 * step, window.y + y1 * step)
-    covered = shrink(crop.within(box).astype(np.uint8) * np.uint8(255), (y1 - y0, x1 - x0))
-    mask = np.zeros(window.size, dtype=bool)
-    mask[y0:y1, x0:x1] = covered >= 128 if covered.max(initial=0) >= 128 else covered > 0
-    return mask
 
 
 def _inside(crop: MaskCrop, window: Window) -> Mask:
@@ -143,11 +135,3 @@ def _overlap(segments: Columns, number: int, window: Window) -> bool:
     x0, y0, x1, y1 = _box(segments, number)
     left, top, right, bottom = window.box
     return x0 < right and x1 > left and y0 < bottom and y1 > top
-
-
-def _distance(first: Box, second: Box) -> float:
-    """Return the squared distance of the centres of two boxes, times 4."""
-    across, down = (
-        first[axis] + first[axis + 2] - second[axis] - second[axis + 2] for axis in (0, 1)
-    )
-    return across**2 + down**2
